@@ -1,0 +1,396 @@
+//! The settings, with their defaults, as the rest of the program sees them.
+//!
+//! One struct per table of the TOML file, field for field; `config/evermirror.toml` lists every
+//! key with its default and a test proves that the two agree.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::units::{ByteSize, duration};
+
+/// All settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where the journal and all other state live. Must be on a disk that survives a restart.
+    pub data_dir: PathBuf,
+    /// The store that is protected.
+    pub source: StoreSettings,
+    /// The store that holds the live copy.
+    pub target: TargetSettings,
+    /// Which buckets are replicated, and to where. At least one.
+    pub buckets: Vec<BucketSettings>,
+    /// Where notifications arrive.
+    #[serde(default)]
+    pub intake: IntakeSettings,
+    /// The durable queue.
+    #[serde(default)]
+    pub journal: JournalSettings,
+    /// How keys are copied.
+    #[serde(default)]
+    pub replicate: ReplicateSettings,
+    /// When deletes are held.
+    #[serde(default)]
+    pub deletes: DeleteSettings,
+    /// Status, health and metrics.
+    #[serde(default)]
+    pub web: WebSettings,
+    /// What is logged, and how.
+    #[serde(default)]
+    pub log: LogSettings,
+}
+
+/// One S3-compatible store and how to reach it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreSettings {
+    /// `http://host:port` or `https://host[:port]`, without a path.
+    pub endpoint: String,
+    /// The region used in signatures.
+    #[serde(default = "default_region")]
+    pub region: String,
+    /// The access key; with `secret_key`. Without either, the AWS default chain is asked.
+    #[serde(default)]
+    pub access_key: Option<SecretString>,
+    /// The secret key.
+    #[serde(default)]
+    pub secret_key: Option<SecretString>,
+    /// A session token that belongs to temporary keys.
+    #[serde(default)]
+    pub session_token: Option<SecretString>,
+    /// A file that holds the access key (a mounted Secret); read at start.
+    #[serde(default)]
+    pub access_key_file: Option<PathBuf>,
+    /// A file that holds the secret key.
+    #[serde(default)]
+    pub secret_key_file: Option<PathBuf>,
+    /// `http://host/bucket/key` (true) or `http://bucket.host/key` (false).
+    #[serde(default = "yes")]
+    pub path_style: bool,
+    /// PEM certificates to trust besides the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The target: a store, and how objects are written there.
+///
+/// The connection keys are repeated rather than flattened, because a flattened table loses the
+/// line and the nearest name in error messages.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetSettings {
+    /// As in [`StoreSettings::endpoint`].
+    pub endpoint: String,
+    /// As in [`StoreSettings::region`].
+    #[serde(default = "default_region")]
+    pub region: String,
+    /// As in [`StoreSettings::access_key`].
+    #[serde(default)]
+    pub access_key: Option<SecretString>,
+    /// As in [`StoreSettings::secret_key`].
+    #[serde(default)]
+    pub secret_key: Option<SecretString>,
+    /// As in [`StoreSettings::session_token`].
+    #[serde(default)]
+    pub session_token: Option<SecretString>,
+    /// As in [`StoreSettings::access_key_file`].
+    #[serde(default)]
+    pub access_key_file: Option<PathBuf>,
+    /// As in [`StoreSettings::secret_key_file`].
+    #[serde(default)]
+    pub secret_key_file: Option<PathBuf>,
+    /// As in [`StoreSettings::path_style`].
+    #[serde(default = "yes")]
+    pub path_style: bool,
+    /// As in [`StoreSettings::ca_file`].
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// `x-amz-storage-class` of every object written (`STANDARD_IA`); the target's default if absent.
+    #[serde(default)]
+    pub storage_class: Option<String>,
+    /// `x-amz-server-side-encryption` of every object written (`AES256` or `aws:kms`).
+    #[serde(default)]
+    pub server_side_encryption: Option<String>,
+    /// The KMS key, with `server_side_encryption = "aws:kms"`.
+    #[serde(default)]
+    pub kms_key_id: Option<String>,
+    /// Create target buckets that are missing, at start.
+    #[serde(default = "yes")]
+    pub create_buckets: bool,
+}
+
+impl TargetSettings {
+    /// The connection part.
+    pub fn store(&self) -> StoreSettings {
+        StoreSettings {
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            access_key: self.access_key.clone(),
+            secret_key: self.secret_key.clone(),
+            session_token: self.session_token.clone(),
+            access_key_file: self.access_key_file.clone(),
+            secret_key_file: self.secret_key_file.clone(),
+            path_style: self.path_style,
+            ca_file: self.ca_file.clone(),
+        }
+    }
+}
+
+/// One replicated bucket.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BucketSettings {
+    /// Its name at the source.
+    pub source: String,
+    /// Its name at the target; the same name if absent.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// Only keys that start with one of these; all keys if empty.
+    #[serde(default)]
+    pub include: Vec<String>,
+    /// No key that starts with one of these, even if included.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+}
+
+impl BucketSettings {
+    /// The bucket's name at the target.
+    pub fn target_name(&self) -> &str {
+        self.target.as_deref().unwrap_or(&self.source)
+    }
+
+    /// Whether `key` is replicated.
+    pub fn wants(&self, key: &str) -> bool {
+        let starts = |prefixes: &[String]| prefixes.iter().any(|p| key.starts_with(p.as_str()));
+        (self.include.is_empty() || starts(&self.include)) && !starts(&self.exclude)
+    }
+}
+
+/// The intakes; each is off unless its table is present.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IntakeSettings {
+    /// HTTP notifications.
+    pub webhook: Option<WebhookSettings>,
+}
+
+/// The webhook.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebhookSettings {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// The path that takes POSTs.
+    pub path: String,
+    /// The bearer token every POST must carry; none is asked for if absent.
+    pub auth_token: Option<SecretString>,
+    /// A file that holds the token.
+    pub auth_token_file: Option<PathBuf>,
+    /// The largest accepted body.
+    pub max_body: ByteSize,
+    /// How long an answer may wait for room in the journal before it is 503 and a recorded gap.
+    #[serde(with = "duration")]
+    pub max_wait: Duration,
+    /// The largest number of open connections.
+    pub max_connections: usize,
+    /// TLS; plain HTTP if absent.
+    pub tls: Option<TlsSettings>,
+}
+
+impl Default for WebhookSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            path: "/events".to_owned(),
+            auth_token: None,
+            auth_token_file: None,
+            max_body: ByteSize(1 << 20),
+            max_wait: Duration::from_secs(20),
+            max_connections: 1024,
+            tls: None,
+        }
+    }
+}
+
+/// The webhook's TLS.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSettings {
+    /// PEM certificate chain.
+    pub cert_file: PathBuf,
+    /// PEM private key.
+    pub key_file: PathBuf,
+    /// PEM authorities of client certificates; when set, every client must present one.
+    #[serde(default)]
+    pub client_ca_file: Option<PathBuf>,
+}
+
+/// The journal.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JournalSettings {
+    /// `"fsync"`: acknowledged events survive the host; `"write"`: they survive our own death only.
+    pub durability: Durability,
+    /// The size of one segment file.
+    pub segment_size: ByteSize,
+    /// The largest total size on disk; beyond it notifications are refused and a gap is recorded.
+    pub max_size: ByteSize,
+}
+
+/// What "durable" means before an acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// `fdatasync` has returned.
+    #[default]
+    Fsync,
+    /// The write has returned: safe against our death, not the host's.
+    Write,
+}
+
+impl Default for JournalSettings {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Fsync,
+            segment_size: ByteSize(64 << 20),
+            max_size: ByteSize(10 << 30),
+        }
+    }
+}
+
+/// How keys are copied.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplicateSettings {
+    /// The most keys worked on at once; the number in use adapts to what the target bears.
+    pub concurrency: usize,
+    /// The most large objects (`large_size` and up, and multipart ones) among them.
+    pub large_concurrency: usize,
+    /// The parts of one multipart object that are copied at once.
+    pub part_concurrency: usize,
+    /// From this size on, an object uses the lane for large ones.
+    pub large_size: ByteSize,
+    /// A source object stored in one piece is uploaded in parts from this size on (S3 refuses a single
+    /// PUT above 5 GiB); its `ETag` then differs from the source's.
+    pub multipart_threshold: ByteSize,
+    /// Bytes per second to the target, over all copies; unlimited if absent.
+    pub bandwidth: Option<ByteSize>,
+    /// A hot key is copied at most once in this time, always ending with its last state.
+    #[serde(with = "duration")]
+    pub min_interval: Duration,
+    /// The first wait after a failure; it doubles with each further one.
+    #[serde(with = "duration")]
+    pub retry_initial: Duration,
+    /// The longest wait between two tries of a key.
+    #[serde(with = "duration")]
+    pub retry_max: Duration,
+    /// The most keys in memory, pending or parked; the rest of the backlog waits on disk.
+    pub max_pending_keys: usize,
+    /// Copy tags.
+    pub tags: bool,
+    /// How long a request may make no progress.
+    #[serde(with = "duration")]
+    pub request_timeout: Duration,
+    /// How long a graceful stop waits for work in flight.
+    #[serde(with = "duration")]
+    pub drain_timeout: Duration,
+}
+
+impl Default for ReplicateSettings {
+    fn default() -> Self {
+        Self {
+            concurrency: 64,
+            large_concurrency: 4,
+            part_concurrency: 4,
+            large_size: ByteSize(8 << 20),
+            multipart_threshold: ByteSize(5 << 30),
+            bandwidth: None,
+            min_interval: Duration::from_millis(50),
+            retry_initial: Duration::from_millis(500),
+            retry_max: Duration::from_mins(5),
+            max_pending_keys: 100_000,
+            tags: true,
+            request_timeout: Duration::from_mins(1),
+            drain_timeout: Duration::from_secs(25),
+        }
+    }
+}
+
+/// The brake on deletes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeleteSettings {
+    /// More confirmed deletes than this in one bucket within `window` trip the brake: further ones
+    /// are held for a person to approve.
+    pub max_deletes: u64,
+    /// The window.
+    #[serde(with = "duration")]
+    pub window: Duration,
+}
+
+impl Default for DeleteSettings {
+    fn default() -> Self {
+        Self { max_deletes: 10_000, window: Duration::from_mins(10) }
+    }
+}
+
+/// The web listener.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebSettings {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// The bearer token that acting (approve, discard) needs; without one, acting is refused.
+    pub auth_token: Option<SecretString>,
+    /// A file that holds the token.
+    pub auth_token_file: Option<PathBuf>,
+}
+
+impl Default for WebSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            auth_token: None,
+            auth_token_file: None,
+        }
+    }
+}
+
+/// Logging.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// `"text"` or `"json"`.
+    pub format: LogFormat,
+    /// A level (`info`) or a `tracing` filter (`info,evermirror::replicate=debug`).
+    pub filter: String,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
+    }
+}
+
+fn default_region() -> String {
+    "us-east-1".to_owned()
+}
+
+const fn yes() -> bool {
+    true
+}

@@ -1,0 +1,139 @@
+//! What the journal keeps: a key that may differ from the source, and since when.
+//!
+//! A [`DirtyKey`] is a hint, never a command. It carries no content and no verb that is obeyed: a
+//! worker re-reads the source before it acts, so merging, duplicating and reordering are all safe.
+
+use crate::object::ObjectKey;
+
+/// Which sides of an object may have changed; merged by OR.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Aspects(u8);
+
+impl Aspects {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// The bytes, the headers or the existence of the object.
+    pub const CONTENT: Self = Self(1);
+    /// The tag set only.
+    pub const TAGS: Self = Self(1 << 1);
+    /// Retention or legal hold only (not replicated; kept so that the event is not mistaken for content).
+    pub const RETENTION: Self = Self(1 << 2);
+    /// The store says that the object went away: read with HEAD first, since there is probably no body.
+    pub const REMOVED: Self = Self(1 << 3);
+    /// A person approved a held delete of this key: the brake lets it pass.
+    pub const APPROVED: Self = Self(1 << 4);
+    /// Compare both sides by HEAD before copying: probably equal already.
+    pub const CHECK: Self = Self(1 << 5);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `other` is in this set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// Where a dirty key came from: live events go before repairs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
+pub enum Origin {
+    /// A notification of the source.
+    #[default]
+    Live,
+    /// The reconciler, or a retry after a restart.
+    Repair,
+}
+
+/// A key that may differ from the source, as the journal stores it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DirtyKey {
+    /// Which object, by the source's names.
+    pub key: ObjectKey,
+    /// What may have changed.
+    pub aspects: Aspects,
+    /// Live or repair.
+    pub origin: Origin,
+    /// When it changed, by the source's own event time where it gave one, else by our clock at
+    /// intake; milliseconds since the Unix epoch. The lag is measured from here.
+    pub since_ms: i64,
+}
+
+/// The stored bytes are not a dirty key of a version this build knows.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a journal record is not a dirty key of a known version: {0}")]
+pub struct DecodeError(&'static str);
+
+const VERSION: u8 = 1;
+
+impl DirtyKey {
+    /// The record's payload: version, aspects, origin, time, bucket length, bucket, key.
+    pub fn encode(&self) -> Vec<u8> {
+        let (bucket, key) = (self.key.bucket.as_bytes(), self.key.key.as_bytes());
+        let mut out = Vec::with_capacity(13 + bucket.len() + key.len());
+        out.extend([VERSION, self.aspects.0, u8::from(self.origin == Origin::Repair)]);
+        out.extend(self.since_ms.to_le_bytes());
+        out.extend(u16::try_from(bucket.len()).unwrap_or(u16::MAX).to_le_bytes());
+        out.extend(bucket.iter().take(usize::from(u16::MAX)));
+        out.extend(key);
+        out
+    }
+
+    /// Reads what [`DirtyKey::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let (&[version, aspects, origin], rest) =
+            bytes.split_first_chunk::<3>().ok_or(DecodeError("too short"))?;
+        if version != VERSION {
+            return Err(DecodeError("unknown version"));
+        }
+        let (since, rest) = rest.split_first_chunk::<8>().ok_or(DecodeError("too short"))?;
+        let (length, rest) = rest.split_first_chunk::<2>().ok_or(DecodeError("too short"))?;
+        let (bucket, key) = rest
+            .split_at_checked(usize::from(u16::from_le_bytes(*length)))
+            .ok_or(DecodeError("too short"))?;
+        let text = |b| std::str::from_utf8(b).map_err(|_| DecodeError("not UTF-8"));
+        Ok(Self {
+            key: ObjectKey::new(text(bucket)?, text(key)?),
+            aspects: Aspects(aspects),
+            origin: if origin == 0 { Origin::Live } else { Origin::Repair },
+            since_ms: i64::from_le_bytes(*since),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_record_reads_back_as_it_was_written(
+            bucket in "[a-z0-9.-]{3,63}", key in any::<String>(),
+            aspects in any::<u8>(), repair in any::<bool>(), since_ms in any::<i64>(),
+        ) {
+            let origin = if repair { Origin::Repair } else { Origin::Live };
+            let record = DirtyKey {
+                key: ObjectKey::new(bucket, key), aspects: Aspects(aspects), origin, since_ms,
+            };
+            prop_assert_eq!(DirtyKey::decode(&record.encode()), Ok(record));
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(record) = DirtyKey::decode(&bytes) {
+                prop_assert_eq!(record.encode().len(), bytes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn aspects_merge_by_or() {
+        let both = Aspects::TAGS.with(Aspects::CONTENT);
+        assert!(
+            both.has(Aspects::TAGS) && both.has(Aspects::CONTENT) && !both.has(Aspects::REMOVED)
+        );
+    }
+}

@@ -1,0 +1,3 @@
+//! The `evermirror` command.
+
+fn main() {}
