@@ -118,6 +118,8 @@ impl ObjectBody {
 pub struct GetOptions<'a> {
     /// Read only this part (1-based) of a multipart object.
     pub part: Option<u32>,
+    /// Read only the bytes from the first to the second offset, both included.
+    pub range: Option<(u64, u64)>,
     /// Fail with [`ErrorKind::Changed`] unless the object still has this tag.
     pub if_match: Option<&'a ETag>,
 }
