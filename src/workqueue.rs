@@ -7,6 +7,7 @@
 //! stays in flight until the process ends, and the journal brings it back; a crash loses all of
 //! this, and the journal brings it back.
 
+pub mod feeder;
 mod key_map;
 mod key_state;
 mod ready;
@@ -22,8 +23,8 @@ use crate::journal::Lsn;
 use crate::object::ObjectKey;
 
 use key_map::{Keep, KeyMap};
-pub use key_state::{Lane, Outcome, Pending, Wait};
 use key_state::{Effect, KeyState};
+pub use key_state::{Lane, Outcome, Pending, Wait};
 use ready::Schedule;
 
 /// A key handed to a worker, who must give it back with [`WorkQueue::complete`].
@@ -202,6 +203,35 @@ impl WorkQueue {
             }
             found
         })
+    }
+
+    /// Up to `limit` parked keys as records, to be set aside elsewhere.
+    pub fn parked_work(&self, limit: usize) -> Vec<DirtyKey> {
+        self.keys.fold(Vec::new(), |mut found, key, state| {
+            let parked = matches!(state, KeyState::Waiting { wait: Wait::Failed { .. }, .. });
+            if parked && found.len() < limit {
+                found.push(dirty_again(key, state.work()));
+            }
+            found
+        })
+    }
+
+    /// Forgets a key that was set aside, if it is still parked.
+    pub fn forget_parked(&self, key: &ObjectKey) {
+        self.keys.update(key, |state| match state {
+            Some(state @ KeyState::Waiting { .. }) => {
+                self.schedule().replace(Some(state.first_lsn()), None);
+                (Keep::Absent, ())
+            }
+            Some(state) => (Keep::State(state), ()),
+            None => (Keep::Absent, ()),
+        });
+        self.settled.notify_one();
+    }
+
+    /// The most keys this queue asks to be fed.
+    pub const fn max_keys(&self) -> usize {
+        self.max_keys
     }
 
     /// Whether no key is pending.

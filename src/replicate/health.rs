@@ -130,10 +130,7 @@ impl StoreHealth {
 
     pub(super) fn state(&self) -> StoreState {
         let health = self.health();
-        StoreState {
-            down_since_ms: health.down_since_ms,
-            last_error: health.last_error.clone(),
-        }
+        StoreState { down_since_ms: health.down_since_ms, last_error: health.last_error.clone() }
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {

@@ -116,6 +116,18 @@ impl Limit {
     }
 }
 
+impl<'a> Permit<'a> {
+    /// Hands the permit over to another task, which takes it up with [`Permit::kept`].
+    pub(super) fn keep(self) {
+        std::mem::forget(self);
+    }
+
+    /// Takes up a permit that was kept.
+    pub(super) const fn kept(limit: &'a Limit) -> Self {
+        Self(limit)
+    }
+}
+
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state();

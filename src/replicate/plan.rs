@@ -80,13 +80,13 @@ const MAX_PARTS: u64 = 10_000;
 pub(super) fn layout(etag: Option<&ETag>, length: u64, limits: Limits) -> Layout {
     let ranges = Layout::Ranges(RANGE.max(length.div_ceil(MAX_PARTS)));
     match (etag.and_then(ETag::parts), etag.and_then(ETag::md5)) {
-        (Some(_), _) if limits.target_kms => ranges,
+        (Some(_), _) if limits.target_kms && length > BUFFERED => ranges,
+        (Some(_), _) if limits.target_kms => Layout::Single,
         (Some(parts), _) => Layout::Parts(parts),
         (None, _) if length >= limits.multipart_threshold => ranges,
-        (None, Some(_)) => Layout::Single,
         // An opaque tag proves nothing: we hash, so what does not fit in memory goes in ranges.
         (None, None) if length > BUFFERED => ranges,
-        (None, None) => Layout::Single,
+        (None, _) => Layout::Single,
     }
 }
 
@@ -222,7 +222,8 @@ mod tests {
         assert_eq!(layout(Some(&opaque), 10, LIMITS), Layout::Single);
         assert_eq!(layout(Some(&opaque), 2 << 20, LIMITS), Layout::Ranges(16 << 20));
         let kms = Limits { target_kms: true, ..LIMITS };
-        assert_eq!(layout(Some(&parts), 10, kms), Layout::Ranges(16 << 20));
+        assert_eq!(layout(Some(&parts), 10, kms), Layout::Single);
+        assert_eq!(layout(Some(&parts), 1 << 20, kms), Layout::Ranges(16 << 20));
     }
 
     #[test]

@@ -46,8 +46,10 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_maximum_within_their_jitter() {
-        let policy = RetryPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
-        for (attempts, middle_ms) in [(0, 100), (1, 200), (3, 800), (10, 5_000), (1_000_000, 5_000)] {
+        let policy =
+            RetryPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
+        for (attempts, middle_ms) in [(0, 100), (1, 200), (3, 800), (10, 5_000), (1_000_000, 5_000)]
+        {
             let delay = policy.delay(attempts).as_millis();
             let range = middle_ms / 2..=middle_ms * 3 / 2;
             assert!(range.contains(&delay), "{attempts}: {delay} not in {range:?}");

@@ -52,7 +52,11 @@ impl KeyMap {
     }
 
     /// Folds over all states, shard by shard; not a snapshot of one instant.
-    pub(super) fn fold<A>(&self, start: A, mut step: impl FnMut(A, &ObjectKey, &KeyState) -> A) -> A {
+    pub(super) fn fold<A>(
+        &self,
+        start: A,
+        mut step: impl FnMut(A, &ObjectKey, &KeyState) -> A,
+    ) -> A {
         self.0.iter().fold(start, |sum, entry| step(sum, entry.key(), entry.value()))
     }
 }
