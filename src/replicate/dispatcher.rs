@@ -110,7 +110,9 @@ impl Dispatcher {
 
     fn succeeded(&self, work: &Work, size: Size, done: Done) -> Outcome {
         self.source.succeeded();
-        self.target.succeeded();
+        if matches!(done, Done::Copied(_) | Done::Deleted | Done::Tagged) {
+            self.target.succeeded();
+        }
         if done == Done::Large {
             return Outcome::Large;
         }
