@@ -5,14 +5,27 @@
 //! (create, versioning) go through `aws-sdk-s3` in `admin`. There are no retries here: an error says
 //! by its [`ErrorKind`] what must be done, and `replicate` does it.
 
-pub mod s3;
-pub mod stream;
+mod admin;
+mod body;
+mod classify;
+mod credentials;
+mod delete;
+mod encode;
+mod failure;
+mod http;
+mod list;
+mod multipart;
+mod request;
+mod s3;
+mod sign;
+mod stream;
+mod xml;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ::http::HeaderMap;
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body_util::BodyExt as _;
 
 pub use self::s3::{ConnectError, Store};
