@@ -86,6 +86,7 @@ impl Replicator {
             uploads,
             pace: Pace::new(replicate.bandwidth.map(|rate| rate.0)),
             target_kms: AtomicBool::new(expects_kms(settings)),
+            source_partless: AtomicBool::new(false),
             source_untagged: AtomicBool::new(false),
         };
         let dispatcher = Arc::new(Dispatcher {

@@ -8,6 +8,8 @@
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 use md5::{Digest, Md5};
 
+use std::sync::atomic::Ordering;
+
 use super::plan::{Layout, multipart_etag};
 use super::uploads::Begun;
 use super::worker::{CopyJob, Worker};
@@ -79,7 +81,7 @@ impl Worker {
         begun: &Begun,
     ) -> Result<Parts, StoreError> {
         futures_util::stream::iter(1..=count)
-            .map(|part| async move { Ok((part, self.copy_part(job, begun, part).await?)) })
+            .map(|part| async move { Ok((part, self.copy_part(job, begun, part, count).await?)) })
             .buffered(self.settings.part_concurrency)
             .try_collect()
             .await
@@ -91,10 +93,11 @@ impl Worker {
         job: &CopyJob<'_>,
         begun: &Begun,
         part: u32,
+        count: u32,
     ) -> Result<ETag, StoreError> {
         let mut tries = 0;
         loop {
-            let error = match self.copy_part_once(job, begun, part).await {
+            let error = match self.copy_part_once(job, begun, part, count).await {
                 Ok(etag) => return Ok(etag),
                 Err(error) => error,
             };
@@ -113,9 +116,16 @@ impl Worker {
         job: &CopyJob<'_>,
         begun: &Begun,
         part: u32,
+        count: u32,
     ) -> Result<ETag, StoreError> {
         let options = GetOptions { part: Some(part), if_match: job.etag, ..GetOptions::default() };
         let body = self.source.get(&job.key.bucket, &job.key.key, options).await?;
+        if count > 1 && !body.head.headers.contains_key(http::header::CONTENT_RANGE) {
+            self.source_partless.store(true, Ordering::Relaxed);
+            let message = "the source answers a part with the whole object; from now on multipart objects are copied in ranges";
+            let error = self.target_error(job, "GetObject", message.into());
+            return Err(StoreError { kind: ErrorKind::Changed, ..error });
+        }
         self.put_part(job, begun, part, body.into_put()).await
     }
 

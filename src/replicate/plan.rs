@@ -67,8 +67,9 @@ pub(super) enum Layout {
 pub(super) struct Limits {
     /// From this size on one PUT is not used.
     pub(super) multipart_threshold: u64,
-    /// The target encrypts with KMS, so its part tags prove nothing.
-    pub(super) target_kms: bool,
+    /// Part by part is of no use: the target encrypts with KMS, so its part tags prove nothing, or
+    /// the source does not give single parts.
+    pub(super) no_parts: bool,
 }
 
 /// Bytes up to which a body is held in memory rather than streamed.
@@ -80,8 +81,8 @@ const MAX_PARTS: u64 = 10_000;
 pub(super) fn layout(etag: Option<&ETag>, length: u64, limits: Limits) -> Layout {
     let ranges = Layout::Ranges(RANGE.max(length.div_ceil(MAX_PARTS)));
     match (etag.and_then(ETag::parts), etag.and_then(ETag::md5)) {
-        (Some(_), _) if limits.target_kms && length > BUFFERED => ranges,
-        (Some(_), _) if limits.target_kms => Layout::Single,
+        (Some(_), _) if limits.no_parts && length > BUFFERED => ranges,
+        (Some(_), _) if limits.no_parts => Layout::Single,
         (Some(parts), _) => Layout::Parts(parts),
         (None, _) if length >= limits.multipart_threshold => ranges,
         // An opaque tag proves nothing: we hash, so what does not fit in memory goes in ranges.
@@ -192,7 +193,7 @@ mod tests {
     use proptest::prelude::*;
 
     const MD5: &str = "9e107d9d372bb6826bd81d3542a419d6";
-    const LIMITS: Limits = Limits { multipart_threshold: 5 << 30, target_kms: false };
+    const LIMITS: Limits = Limits { multipart_threshold: 5 << 30, no_parts: false };
 
     fn head(pairs: &[(&'static str, &str)], etag: &str, length: u64) -> ObjectHead {
         let headers = pairs
@@ -221,7 +222,7 @@ mod tests {
         assert_eq!(layout(Some(&parts), 10, LIMITS), Layout::Parts(4));
         assert_eq!(layout(Some(&opaque), 10, LIMITS), Layout::Single);
         assert_eq!(layout(Some(&opaque), 2 << 20, LIMITS), Layout::Ranges(16 << 20));
-        let kms = Limits { target_kms: true, ..LIMITS };
+        let kms = Limits { no_parts: true, ..LIMITS };
         assert_eq!(layout(Some(&parts), 10, kms), Layout::Single);
         assert_eq!(layout(Some(&parts), 1 << 20, kms), Layout::Ranges(16 << 20));
     }

@@ -58,6 +58,8 @@ pub(super) struct Worker {
     pub(super) pace: Pace,
     /// Learnt: the target encrypts with KMS, so its `ETag`s never equal the source's.
     pub(super) target_kms: AtomicBool,
+    /// Learnt: the source ignores `partNumber`.
+    pub(super) source_partless: AtomicBool,
     /// Learnt: the source has no tagging at all.
     pub(super) source_untagged: AtomicBool,
 }
@@ -331,7 +333,8 @@ impl Worker {
     fn layout(&self, head: &ObjectHead) -> Layout {
         let limits = Limits {
             multipart_threshold: self.settings.multipart_threshold.0,
-            target_kms: self.target_kms.load(Ordering::Relaxed),
+            no_parts: self.target_kms.load(Ordering::Relaxed)
+                || self.source_partless.load(Ordering::Relaxed),
         };
         let etag = head.etag.as_ref().filter(|_| etag_is_proof(head));
         plan::layout(etag, head.length, limits)

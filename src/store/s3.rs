@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, ETAG, IF_MATCH};
+use http::header::{CONTENT_LENGTH, ETAG, IF_MATCH, RANGE};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::BodyExt as _;
@@ -129,7 +129,7 @@ impl Store {
         &self.0
     }
 
-    /// `GetObject`: the object, or one part of it.
+    /// `GetObject`: the object, one part of it, or a range of its bytes.
     pub async fn get(
         &self,
         bucket: &str,
@@ -140,11 +140,13 @@ impl Store {
         if let Some(part) = options.part {
             call = call.query(Query::default().with("partNumber", &part.to_string()));
         }
-        if let Some(etag) = options.if_match {
-            let value = HeaderValue::from_str(&format!("\"{etag}\"")).map_err(|error| {
+        let range = options.range.map(|(first, last)| (RANGE, format!("bytes={first}-{last}")));
+        let condition = options.if_match.map(|etag| (IF_MATCH, format!("\"{etag}\"")));
+        for (name, text) in range.into_iter().chain(condition) {
+            let value = HeaderValue::try_from(text).map_err(|error| {
                 self.0.origin("GetObject", bucket, key).error(ErrorKind::Invalid, error.to_string())
             })?;
-            call = call.header(IF_MATCH, value);
+            call = call.header(name, value);
         }
         let answer = self.0.send(call).await?;
         let head = object_head(answer.status, answer.headers, &answer.origin)?;
