@@ -2,6 +2,7 @@
 //!
 //! Modules are declared in the order in which data flows.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dirty;
