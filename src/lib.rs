@@ -1,6 +1,4 @@
-//! evermirror (crate docs become ARCHITECTURE.md)
-//!
-//! Modules are declared in the order in which data flows.
+#![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod dirty;
 pub mod object;
@@ -12,6 +10,7 @@ pub mod shelf;
 pub mod store;
 pub mod workqueue;
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod metrics;

@@ -23,8 +23,8 @@ use crate::journal::Lsn;
 use crate::object::ObjectKey;
 
 use key_map::{Keep, KeyMap};
-use key_state::{Effect, KeyState};
-pub use key_state::{Lane, Outcome, Pending, Wait};
+use key_state::{Effect, KeyState, Lane};
+pub use key_state::{Outcome, Pending, Wait};
 use ready::Schedule;
 
 /// A key handed to a worker, who must give it back with [`WorkQueue::complete`].

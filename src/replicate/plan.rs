@@ -10,7 +10,7 @@ use crate::store::{ObjectHead, Tags};
 
 /// Metadata field that names the source's `ETag` where the target's cannot equal it (KMS, other part
 /// sizes), so that the pair can be learnt again from the target alone.
-pub const SOURCE_ETAG: &str = "x-amz-meta-evermirror-source-etag";
+pub(super) const SOURCE_ETAG: &str = "x-amz-meta-evermirror-source-etag";
 
 /// Headers of an object that are carried to the target as they are, beside `x-amz-meta-*`.
 const CARRIED: [&str; 7] = [

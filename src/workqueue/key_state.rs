@@ -21,7 +21,7 @@ use crate::journal::Lsn;
 /// Which queue a ready key waits in. Small copies never wait behind large ones, and live events
 /// go before repairs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Lane {
+pub(super) enum Lane {
     /// Live events.
     Live,
     /// Repairs of the reconciler.
@@ -49,7 +49,7 @@ pub struct Pending {
 
 impl Pending {
     /// The work that one journal record asks for.
-    pub fn new(dirty: &DirtyKey, lsn: Lsn) -> Self {
+    pub(super) fn new(dirty: &DirtyKey, lsn: Lsn) -> Self {
         Self {
             first_lsn: lsn,
             aspects: dirty.aspects,
@@ -61,7 +61,7 @@ impl Pending {
     }
 
     /// The queue it belongs in.
-    pub fn lane(&self) -> Lane {
+    pub(super) fn lane(&self) -> Lane {
         match (self.large, self.origin) {
             (true, _) => Lane::Large,
             (false, Origin::Live) => Lane::Live,
@@ -96,7 +96,7 @@ pub enum Wait {
 
 /// Where a key is.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum KeyState {
+pub(super) enum KeyState {
     /// In a ready queue.
     Ready(Pending),
     /// With a worker.
@@ -135,7 +135,7 @@ pub enum Outcome {
 
 /// What the owner of the queues must do after a transition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Effect {
+pub(super) enum Effect {
     /// Nothing.
     None,
     /// Put the key at the end of this ready queue.
@@ -148,12 +148,12 @@ pub enum Effect {
 
 impl KeyState {
     /// The oldest record this key still needs.
-    pub fn first_lsn(&self) -> Lsn {
+    pub(super) fn first_lsn(&self) -> Lsn {
         self.work().first_lsn
     }
 
     /// The oldest work of the key.
-    pub fn work(&self) -> &Pending {
+    pub(super) fn work(&self) -> &Pending {
         match self {
             Self::Ready(work) | Self::InFlight { work, .. } | Self::Waiting { work, .. } => work,
         }
@@ -163,7 +163,7 @@ impl KeyState {
     ///
     /// A live event wakes a parked key, because what made it fail may be gone; a repair, and any
     /// mark of a hot key, waits as long as the key does.
-    pub fn mark(&mut self, new: Pending) -> Effect {
+    pub(super) fn mark(&mut self, new: Pending) -> Effect {
         match self {
             Self::Ready(work) => {
                 work.merge(&new);
@@ -185,7 +185,7 @@ impl KeyState {
     }
 
     /// A waiting key's time has come (or a live event woke it).
-    pub fn due(&mut self) -> Effect {
+    pub(super) fn due(&mut self) -> Effect {
         let Self::Waiting { work, .. } = self else { return Effect::None };
         let work = work.clone();
         let lane = work.lane();
@@ -194,7 +194,7 @@ impl KeyState {
     }
 
     /// A worker takes the key; `None` when it is not ready (a stale queue entry).
-    pub fn start(&mut self) -> Option<Pending> {
+    pub(super) fn start(&mut self) -> Option<Pending> {
         let Self::Ready(work) = self else { return None };
         let work = work.clone();
         *self = Self::InFlight { work: work.clone(), again: None };
@@ -202,7 +202,7 @@ impl KeyState {
     }
 
     /// The worker is done. `hot_for` is what is left of the key's minimum interval.
-    pub fn complete(&mut self, outcome: Outcome, hot_for: Duration) -> Effect {
+    pub(super) fn complete(&mut self, outcome: Outcome, hot_for: Duration) -> Effect {
         let Self::InFlight { work, again } = self else { return Effect::None };
         let mut work = work.clone();
         let again = again.take();
@@ -237,7 +237,7 @@ impl KeyState {
     }
 
     /// The key's record was appended again as `lsn`, so the old one may be trimmed.
-    pub fn rebase(&mut self, lsn: Lsn) {
+    pub(super) fn rebase(&mut self, lsn: Lsn) {
         match self {
             Self::Ready(work) | Self::InFlight { work, .. } | Self::Waiting { work, .. } => {
                 work.first_lsn = work.first_lsn.max(lsn);
