@@ -17,7 +17,7 @@ pub struct DemoArgs {
     /// Print the result as one JSON object on stdout, and everything else on stderr
     #[arg(long, requires = "once")]
     pub json: bool,
-    /// Where the two stores and the journal live; what an earlier demo left there is replaced
+    /// Where the two stores and the journal live
     #[arg(long, value_name = "DIR", default_value = "demo-data")]
     pub data_dir: PathBuf,
 }

@@ -23,7 +23,7 @@ pub(super) struct Document {
 pub(super) fn read(text: &str) -> Result<Document, Problem> {
     let root = DeTable::parse(text).map_err(|error| {
         let place = error.span().map_or(Place::Nowhere, Place::Span);
-        Problem::at(place, format!("this is not TOML: {}", error.message()))
+        Problem::at(place, format!("invalid TOML: {}", error.message()))
     })?;
     let mut document = Document::default();
     document.table("", root.get_ref());
@@ -96,7 +96,8 @@ impl Document {
         let read = key.kind.read_toml(value.get_ref());
         let shown = match value.get_ref() {
             DeValue::String(text) => key.kind.may_show(text),
-            DeValue::Table(_) | DeValue::Array(_) => read.is_ok(),
+            DeValue::Array(_) => key.kind.is_list(),
+            DeValue::Table(_) => false,
             DeValue::Integer(_)
             | DeValue::Float(_)
             | DeValue::Boolean(_)
@@ -128,16 +129,20 @@ impl Document {
 
 fn unknown(table: &str, name: &str, value: &DeValue<'_>) -> String {
     let shown = name.escape_debug();
-    let nearest = schema::nearest(name, schema::names_in(table));
-    if table.is_empty() && value.is_table() {
-        let meant = nearest.map_or_else(
-            || format!("; the tables are {}", tables()),
-            |name| format!("; did you mean [{name}]?"),
-        );
-        return format!("unknown table [{shown}]{meant}");
+    let dot = if table.is_empty() { "" } else { "." };
+    if value.is_table() {
+        let tables = schema::tables_in(table);
+        let path = format!("{table}{dot}{name}");
+        let meant = match schema::nearest(&path, &tables) {
+            Some(path) => format!("; did you mean {}?", bracketed(path)),
+            None if tables.is_empty() => String::new(),
+            None => format!("; there {}", listed(&tables)),
+        };
+        return format!("unknown table [{table}{dot}{shown}]{meant}");
     }
+    let nearest = schema::nearest(name, schema::names_in(table));
     let inside = if table.is_empty() {
-        "at the top".to_owned()
+        "at the top level".to_owned()
     } else {
         format!("in {}", schema::header(table))
     };
@@ -160,11 +165,18 @@ fn elsewhere(name: &str) -> String {
     if found.is_empty() { String::new() } else { format!("; it belongs in {}", found.join(" or ")) }
 }
 
-fn tables() -> String {
-    let tables = schema::names_in("").into_iter().filter_map(|name| match schema::node(name)? {
-        Node::Table => Some(format!("[{name}]")),
-        Node::List => Some(format!("[[{name}]]")),
-        Node::Key(_) => None,
-    });
-    tables.collect::<Vec<_>>().join(", ")
+fn bracketed(path: &str) -> String {
+    match schema::node(path) {
+        Some(Node::List) => format!("[[{path}]]"),
+        Some(Node::Table | Node::Key(_)) | None => format!("[{path}]"),
+    }
+}
+
+fn listed(tables: &[String]) -> String {
+    let names: Vec<_> = tables.iter().map(|path| bracketed(path)).collect();
+    if names.len() == 1 {
+        format!("is only {}", names.concat())
+    } else {
+        format!("are {}", names.join(", "))
+    }
 }

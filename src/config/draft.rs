@@ -115,14 +115,22 @@ impl Draft {
 
     fn missing_key(&self, path: &str) -> Option<Problem> {
         let (name, table) = schema::name_and_table(path);
-        let inside = if table.is_empty() { table } else { format!(" in {table}") };
-        (!self.entries.contains_key(path)).then(|| {
-            let variable = schema::variable(path);
-            Problem::at(
-                self.place(path),
-                format!("`{name}` is missing{inside}: add it, or set {variable}"),
+        let parent = path.rsplit_once('.').map_or("", |(parent, _)| parent);
+        // A table that is no table has been reported, and is enough to mend at once.
+        if self.entries.contains_key(path) || self.entries.contains_key(parent) {
+            return None;
+        }
+        let variable = schema::variable(path);
+        let message = if table.is_empty() {
+            format!("`{name}` is missing: add it, or set {variable}")
+        } else if table.starts_with("[[") && !self.is_present(parent) {
+            format!(
+                "{variable} is missing, but a later entry of {table} is set: number entries without gaps"
             )
-        })
+        } else {
+            format!("`{name}` is missing in {table}: add it, or set {variable}")
+        };
+        Some(Problem::at(self.place(path), message))
     }
 
     fn is_present(&self, table: &str) -> bool {

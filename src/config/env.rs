@@ -24,21 +24,44 @@ pub(super) fn overlay(
     draft: &mut Draft,
     env: impl Iterator<Item = (String, String)>,
 ) -> Vec<Problem> {
-    let mut ours: Vec<_> = env.filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    let mut ours: Vec<_> = env.filter(|(name, _)| is_ours(name)).collect();
     // By name, so that EVERMIRROR__BUCKETS comes before EVERMIRROR__BUCKETS__0__SOURCE.
     ours.sort();
     ours.iter().filter_map(|(name, value)| set(draft, name, value).err()).collect()
 }
 
+/// One with the prefix, or a key's own variable written with single underscores. Not all that
+/// begins with `EVERMIRROR_`: Kubernetes sets `EVERMIRROR_SERVICE_HOST` for a service of that name.
+fn is_ours(name: &str) -> bool {
+    name.starts_with(PREFIX) || single_underscores(name).is_some()
+}
+
+/// The variable that was meant.
+fn single_underscores(name: &str) -> Option<String> {
+    let variables = KEYS.iter().map(|key| schema::variable(&key.path.replace('*', "0")));
+    let mut variables = variables.chain([schema::variable("buckets")]);
+    variables.find(|variable| variable != name && variable.replace("__", "_") == name)
+}
+
 fn set(draft: &mut Draft, name: &str, value: &str) -> Result<(), Problem> {
     let problem = |message: &str| Problem::at(Place::Variable(name.to_owned()), message);
-    let path = name.strip_prefix(PREFIX).unwrap_or_default().replace("__", ".");
+    let Some(path) = name.strip_prefix(PREFIX) else {
+        let meant = single_underscores(name).unwrap_or_default();
+        return Err(problem(&format!("has no effect as it is written; did you mean {meant}?")));
+    };
+    let path = path.replace("__", ".");
     let lower = path.to_ascii_lowercase();
     let node = if path == path.to_ascii_uppercase() { schema::node(&lower) } else { None };
     let key = match node {
         Some(Node::Key(key)) => Some(key),
         Some(Node::List) => None,
-        Some(Node::Table) | None => return Err(problem(&unknown(name, &lower))),
+        Some(Node::Table) => {
+            return Err(problem(&format!(
+                "names a table: set one of its keys, such as {}",
+                first_key(&lower)
+            )));
+        }
+        None => return Err(problem(&unknown(name, &lower))),
     };
     if value.is_empty() {
         return Err(problem("is empty: give it a value, or unset it"));
@@ -52,6 +75,16 @@ fn set(draft: &mut Draft, name: &str, value: &str) -> Result<(), Problem> {
     };
     replace_twin(draft, &lower);
     draft.put(&lower, key.kind.read_text(value), origin).map_or(Ok(()), Err)
+}
+
+fn first_key(table: &str) -> String {
+    let name = schema::names_in(table).first().copied().unwrap_or_default();
+    let path = format!("{table}.{name}");
+    if matches!(schema::node(&path), Some(Node::Key(_))) {
+        schema::variable(&path)
+    } else {
+        first_key(&path)
+    }
 }
 
 fn replace_twin(draft: &mut Draft, path: &str) {

@@ -33,6 +33,11 @@ impl Kind {
         matches!(self, Self::Secret)
     }
 
+    /// Whether it takes a list.
+    pub(super) const fn is_list(self) -> bool {
+        matches!(self, Self::Prefixes)
+    }
+
     /// Whether `text` may be shown: a URL can carry a user and a password.
     pub(super) fn may_show(self, text: &str) -> bool {
         let may_hide_a_secret = matches!(self, Self::Endpoint) && text.contains('@');
@@ -50,7 +55,7 @@ impl Kind {
                     .ok()
                     .filter(|n| *n >= 0)
                     .map(Value::Integer)
-                    .ok_or_else(|| format!("must be 0 or more (and below 2^63), not {digits}"))
+                    .ok_or_else(|| format!("must be between 0 and {}, not {digits}", i64::MAX))
             }
             (Self::Prefixes, DeValue::Array(items)) => {
                 let texts = items.iter().map(|item| {

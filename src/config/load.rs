@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::document::{self, Document};
 use super::draft::{Draft, Origin};
 use super::problem::{ConfigError, Place, Problem, Quotes};
 use super::settings::Settings;
-use super::{document, env, files, validate::validate};
+use super::{env, files, validate::validate};
 
 /// Settings, and which of them the environment gave.
 #[derive(Debug)]
@@ -33,27 +34,30 @@ pub fn load_with_origins(
     path: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
 ) -> Result<Loaded, ConfigError> {
-    let mut quotes = Quotes::default();
-    let mut draft = Draft::default();
-    let mut problems = Vec::new();
+    let mut quotes =
+        Quotes { name: path.map(|path| path.display().to_string()), ..Quotes::default() };
     if let Some(path) = path {
-        quotes.name = Some(path.display().to_string());
         quotes.text = std::fs::read_to_string(path).map_err(|error| {
             quotes
                 .error(vec![Problem::at(Place::Nowhere, format!("cannot read this file: {error}"))])
         })?;
-        match document::read(&quotes.text) {
-            Ok(document) => {
-                quotes.masks = document.masks;
-                draft = document.draft;
-                problems = document.problems;
-            }
-            Err(problem) => {
-                quotes.unparsed = true;
-                return Err(quotes.error(vec![problem]));
-            }
-        }
     }
+    load_text(quotes, env)
+}
+
+/// The text of no file is empty.
+pub(super) fn load_text(
+    mut quotes: Quotes,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Loaded, ConfigError> {
+    let Document { mut draft, mut problems, masks } = match document::read(&quotes.text) {
+        Ok(document) => document,
+        Err(problem) => {
+            quotes.unparsed = true;
+            return Err(quotes.error(vec![problem]));
+        }
+    };
+    quotes.masks = masks;
     problems.extend(env::overlay(&mut draft, env));
     problems.extend(draft.missing());
     problems.extend(files::resolve(&mut draft));

@@ -105,7 +105,7 @@ impl Quotes {
             if !masked {
                 out.push(c);
             } else if !hidden {
-                out.extend(["\"", HIDDEN, "\""]);
+                out.push_str(HIDDEN);
             }
             hidden = masked;
         }

@@ -157,6 +157,13 @@ pub(super) fn names_in(path: &str) -> Vec<&'static str> {
     names
 }
 
+/// The paths of the tables and lists that may stand in the table `path`.
+pub(super) fn tables_in(path: &str) -> Vec<String> {
+    let dot = if path.is_empty() { "" } else { "." };
+    let paths = names_in(path).into_iter().map(|name| format!("{path}{dot}{name}"));
+    paths.filter(|path| matches!(node(path), Some(Node::Table | Node::List))).collect()
+}
+
 /// The variable that overrides `path`.
 pub(super) fn variable(path: &str) -> String {
     format!("{PREFIX}{}", path.to_ascii_uppercase().replace('.', "__"))
@@ -177,7 +184,9 @@ pub(super) fn nearest<N: AsRef<str>>(word: &str, names: impl IntoIterator<Item =
         .into_iter()
         .map(|name| {
             let candidate = name.as_ref().to_ascii_lowercase();
-            (strsim::normalized_damerau_levenshtein(&word, &candidate), name)
+            let likeness = strsim::normalized_damerau_levenshtein(&word, &candidate);
+            let begun = word.len() >= 3 && candidate.starts_with(&word);
+            (if begun { likeness.max(0.6 + likeness / 10.0) } else { likeness }, name)
         })
         .filter(|(likeness, _)| *likeness >= 0.6)
         .max_by(|a, b| a.0.total_cmp(&b.0))
@@ -232,6 +241,7 @@ mod tests {
     fn a_name_that_is_far_from_all_others_has_no_nearest() {
         assert_eq!(nearest("acess_key", names_in("source")), Some("access_key"));
         assert_eq!(nearest("path-style", names_in("source")), Some("path_style"));
+        assert_eq!(nearest("acces", names_in("source")), Some("access_key"));
         assert_eq!(nearest("zzz", names_in("source")), None);
     }
 }

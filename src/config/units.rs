@@ -13,7 +13,8 @@ pub struct ByteSize(pub u64);
 /// A size that cannot be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "\"{0}\" is not a size: write bytes, or a number with KiB, MiB, GiB, TiB, KB, MB, GB or TB"
+    "must be a size such as 67108864 or \"64MiB\" (units: KiB, MiB, GiB, TiB, KB, MB, GB, TB), not \"{}\"",
+    .0.escape_debug()
 )]
 pub struct BadSize(String);
 

@@ -1,3 +1,5 @@
 //! The one integration binary.
 
-fn main() {}
+// Under `cfg(test)` so that the lints know helper functions as test code, too.
+#[cfg(test)]
+mod check_config;
