@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod config;
 pub mod dirty;
+pub mod event;
 pub mod gaps;
 pub mod journal;
 pub mod object;
