@@ -8,5 +8,6 @@ pub mod dirty;
 pub mod event;
 pub mod gaps;
 pub mod journal;
+pub mod metrics;
 pub mod object;
 pub mod store;

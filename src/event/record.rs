@@ -171,9 +171,7 @@ impl<'a> Record<'a> {
             digest.update(part.len().to_le_bytes());
             digest.update(part);
         }
-        let (head, _) =
-            digest.finalize().as_slice().split_first_chunk().map(|(h, r)| (*h, r.len()))?;
-        Some(u128::from_le_bytes(head))
+        digest.finalize().first_chunk().copied().map(u128::from_le_bytes)
     }
 
     fn unusable(&self, reason: UnusableReason) -> Unusable {
