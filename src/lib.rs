@@ -3,6 +3,7 @@
 pub mod dirty;
 pub mod object;
 
+pub mod event;
 pub mod gaps;
 pub mod journal;
 pub mod replicate;

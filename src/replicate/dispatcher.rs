@@ -14,7 +14,7 @@ use super::health::{StoreHealth, StoreState};
 use super::limit::{Limit, Permit};
 use super::worker::{Done, Worker};
 use crate::clock;
-use crate::metrics::Metrics;
+use crate::metrics::{Action, Metrics, Stage};
 use crate::store::{ErrorKind, StoreError};
 use crate::workqueue::{Outcome, Work, WorkQueue};
 
@@ -117,14 +117,16 @@ impl Dispatcher {
             return Outcome::Large;
         }
         self.limit(size).succeeded();
-        let lag_ms = (clock::now_ms() - work.pending.since_ms).max(0);
-        let lag = Duration::from_millis(u64::try_from(lag_ms).unwrap_or_default());
+        let lag_ms = clock::now_ms() - work.pending.since_ms;
         match done {
-            Done::Copied(bytes) => self.metrics.copied(bytes, lag),
-            Done::Deleted => self.metrics.deleted(lag),
-            Done::Tagged => self.metrics.tagged(lag),
-            Done::Unchanged => self.metrics.unchanged(),
+            Done::Copied(bytes) => self.metrics.copied(bytes),
+            Done::Deleted => self.metrics.replicated(Action::Deleted),
+            Done::Tagged => self.metrics.replicated(Action::Tagged),
+            Done::Unchanged => self.metrics.replicated(Action::Unchanged),
             Done::Held | Done::Large => {}
+        }
+        if matches!(done, Done::Copied(_) | Done::Deleted | Done::Tagged) {
+            self.metrics.lag(lag_ms);
         }
         tracing::debug!(key = %work.key, ?done, lag_ms, "A key is settled.");
         Outcome::Settled
@@ -133,7 +135,7 @@ impl Dispatcher {
     fn failed(&self, work: &Work, size: Size, error: &StoreError) -> Outcome {
         let at_source = *error.endpoint == *self.worker.source.endpoint();
         let (stage, health) =
-            if at_source { ("source", &self.source) } else { ("target", &self.target) };
+            if at_source { (Stage::Source, &self.source) } else { (Stage::Target, &self.target) };
         self.metrics.error(stage, error.kind.name());
         health.failed(error);
         let wait = match error.kind {

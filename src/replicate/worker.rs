@@ -164,7 +164,9 @@ impl Worker {
             Err(error) if error.kind != ErrorKind::NotFound => Err(error),
             Ok(_) | Err(_) => match self.layout(&source) {
                 Layout::Single => self.read_and_copy(work, mapping).await,
-                layout => self.copy(key, mapping, &source, Way::InParts(layout, None)).await,
+                layout @ (Layout::Parts(_) | Layout::Ranges(_)) => {
+                    self.copy(key, mapping, &source, Way::InParts(layout, None)).await
+                }
             },
         }
     }
@@ -322,10 +324,10 @@ impl Worker {
                     let reason = "the source's bucket lists no object any more, it looks wiped";
                     self.hold.pull(&key.bucket, reason.into());
                 }
-                match self.hold.admit(&key.bucket) {
-                    Verdict::Hold(reason) => Ok(Some(reason)),
-                    Verdict::Allow | Verdict::Look => Ok(None),
-                }
+                Ok(match self.hold.admit(&key.bucket) {
+                    Verdict::Hold(reason) => Some(reason),
+                    Verdict::Allow | Verdict::Look => None,
+                })
             }
         }
     }
