@@ -90,7 +90,7 @@ fn by_bucket(batch: Vec<Delete>) -> HashMap<Arc<str>, Vec<Delete>> {
 async fn delete_group(source: &Store, target: &Store, source_bucket: &str, group: Vec<Delete>) {
     let Some(target_bucket) = group.first().map(|d| Arc::clone(&d.target_bucket)) else { return };
     let results = if let Err(error) = source.head_bucket(source_bucket).await {
-        vec![Err(bucket_unconfirmed(error)); group.len()]
+        vec![Err(error); group.len()]
     } else {
         let keys: Vec<&str> = group.iter().map(|d| &*d.key).collect();
         target.delete_many(&target_bucket, &keys).await
@@ -99,12 +99,4 @@ async fn delete_group(source: &Store, target: &Store, source_bucket: &str, group
         // A worker that was cancelled no longer listens.
         drop(delete.answer.send(result));
     }
-}
-
-/// A HEAD of a bucket has no body, so its 404 carries no code: it can only mean the bucket.
-fn bucket_unconfirmed(error: StoreError) -> StoreError {
-    if error.kind == ErrorKind::NotFound {
-        return StoreError { kind: ErrorKind::NoSuchBucket, ..error };
-    }
-    error
 }
