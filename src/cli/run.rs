@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::logging;
 use crate::config;
+use crate::pipeline::Pipeline;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -17,10 +19,38 @@ pub struct RunArgs {
     pub config: Option<PathBuf>,
 }
 
-/// Replicates until the process is told to stop.
-#[expect(clippy::unused_async, reason = "the pipeline that is awaited here is not wired yet")]
+/// Replicates until the process is told to stop (SIGTERM, SIGINT); a second signal ends it at once.
 pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
     let settings = config::load(args.config.as_deref(), config::environment())?;
     logging::init(&settings.log)?;
-    anyhow::bail!("the pipeline is not wired to `run` yet")
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let pipeline = Pipeline::start(settings).await?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        webhook = pipeline.webhook_address().map(tracing::field::display),
+        web = %pipeline.web_address(),
+        "Evermirror is running."
+    );
+    tokio::select! {
+        reason = pipeline.broken() => {
+            tracing::error!(reason, "A stage cannot go on. Nothing more is acknowledged; the next start recovers.");
+            return Ok(ExitCode::FAILURE);
+        }
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("Stopping: work in flight is finished first; a second signal ends it at once.");
+    tokio::select! {
+        drained = pipeline.stop() => {
+            if drained {
+                tracing::info!("Stopped. What is pending is in the journal.");
+            } else {
+                tracing::warn!("Stopped with work in flight cut off; it is in the journal and is done after the next start.");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        _ = terminate.recv() => Ok(ExitCode::FAILURE),
+        _ = interrupt.recv() => Ok(ExitCode::FAILURE),
+    }
 }

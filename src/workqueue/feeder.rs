@@ -6,6 +6,7 @@
 //! hold the log.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,8 @@ pub struct Feeder {
     pub queue: Arc<WorkQueue>,
     /// Where parked keys beyond half of the queue's room are set aside.
     pub deferred: Arc<Shelf>,
+    /// Told how many durable records have not been read yet.
+    pub unread: Arc<AtomicU64>,
     /// How often set-aside keys are tried again.
     pub retry_deferred: Duration,
 }
@@ -81,6 +84,8 @@ impl Feeder {
 
     /// Only this task reads and trims, so no record is between the cursor and the queue here.
     fn trim(&self) {
+        let unread = self.journal.stats().next_lsn.saturating_sub(self.cursor.position());
+        self.unread.store(unread, Ordering::Relaxed);
         let below = self.queue.lowest_unfinished().unwrap_or(self.cursor.position());
         self.journal.trim(below.min(self.cursor.position()));
     }

@@ -1,0 +1,232 @@
+//! All stages, built and joined: every channel begins here.
+//!
+//! **Start.** State on disk is recovered first, then work begins, and the webhook opens last, so that
+//! nothing is taken before it can be kept. Stores that do not answer do not prevent a start.
+//! **Stop** runs in the order data flows: no more notifications, no more keys taken, work in flight
+//! finished within `drain_timeout`, the journal trimmed and closed. **On crash** none of this
+//! happens, and the next start recovers.
+
+mod overview;
+mod prepare;
+mod recover;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock;
+use crate::config::Settings;
+use crate::config::settings::WebhookSettings;
+use crate::gaps::GapReason;
+use crate::intake::webhook::{self, Webhook};
+use crate::intake::{Inlet, tls};
+use crate::metrics::Metrics;
+use crate::replicate::{Hold, Replicator, Stores};
+use crate::serve::{self, BearerToken};
+use crate::store::Store;
+use crate::web;
+use crate::workqueue::WorkQueue;
+use crate::workqueue::feeder::Feeder;
+use overview::Overview;
+
+/// How many readers of status and metrics may be connected.
+const MAX_WEB_CONNECTIONS: usize = 256;
+
+/// A running evermirror.
+#[derive(Debug)]
+pub struct Pipeline {
+    overview: Arc<Overview>,
+    stops: Stops,
+    tasks: TaskTracker,
+    web_tasks: TaskTracker,
+    /// Set to the reason when a stage cannot go on.
+    broken: watch::Receiver<Option<String>>,
+    webhook_address: Option<SocketAddr>,
+    web_address: SocketAddr,
+}
+
+/// What ends the stages, in the order in which they end.
+#[derive(Debug, Default)]
+struct Stops {
+    intake: CancellationToken,
+    feed: CancellationToken,
+    web: CancellationToken,
+}
+
+impl Pipeline {
+    /// Recovers, connects and opens the listeners. An error here means that nothing was taken.
+    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+        let settings = Arc::new(settings);
+        let web = serve::bind(settings.web.listen, "web.listen").await?;
+        let webhook = match &settings.intake.webhook {
+            Some(webhook) => Some(serve::bind(webhook.listen, "intake.webhook.listen").await?),
+            None => None,
+        };
+        let (web_address, webhook_address) =
+            (web.local_addr()?, webhook.as_ref().map(TcpListener::local_addr).transpose()?);
+        let metrics = Metrics::new();
+        let recovered = recover::open(&settings, &metrics).await?;
+        let stores = connect(&settings).await?;
+        let replicate = &settings.replicate;
+        let overview = Arc::new(Overview::new(
+            Arc::clone(&settings),
+            metrics.clone(),
+            recovered.journal.clone(),
+            recovered.gaps,
+            Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval)),
+            Hold::new(&settings.deletes, recovered.held),
+            recovered.deferred,
+        ));
+        let (stops, tasks, web_tasks) = (Stops::default(), TaskTracker::new(), TaskTracker::new());
+        let (break_down, broken) = watch::channel(None);
+
+        let feeder = Feeder {
+            journal: recovered.journal,
+            cursor: recovered.cursor,
+            queue: Arc::clone(&overview.queue),
+            deferred: Arc::clone(&overview.deferred),
+            unread: Arc::clone(&overview.unread),
+            retry_deferred: replicate.retry_max,
+        };
+        tasks.spawn(feed(feeder, Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
+        tasks.spawn(work(stores, Arc::clone(&overview), stops.feed.clone(), break_down));
+        if let (Some(listener), Some(webhook)) = (webhook, &settings.intake.webhook) {
+            let serving = take_notifications(listener, webhook, &overview, stops.intake.clone())?;
+            tasks.spawn(serving);
+        }
+        let token = settings.web.auth_token.as_ref().map(BearerToken::new);
+        let router = web::router(Arc::clone(&overview), token);
+        web_tasks.spawn(serve::run(web, None, router, MAX_WEB_CONNECTIONS, stops.web.clone()));
+        overview.set_ready();
+        Ok(Self { overview, stops, tasks, web_tasks, broken, webhook_address, web_address })
+    }
+
+    /// Where the webhook listens.
+    pub const fn webhook_address(&self) -> Option<SocketAddr> {
+        self.webhook_address
+    }
+
+    /// Where status and metrics are.
+    pub const fn web_address(&self) -> SocketAddr {
+        self.web_address
+    }
+
+    /// Resolves with the reason when a stage cannot go on; the process must then exit non-zero.
+    pub async fn broken(&self) -> String {
+        let mut broken = self.broken.clone();
+        tokio::select! {
+            error = self.overview.journal.failed() => error.to_string(),
+            // A closed channel means that both stages ended as they were told to.
+            Ok(reason) = broken.wait_for(Option::is_some) => reason.clone().unwrap_or_default(),
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Stops in the order data flows. Returns whether everything in flight was finished in time; what
+    /// was not is in the journal.
+    pub async fn stop(self) -> bool {
+        self.overview.set_stopping();
+        self.stops.intake.cancel();
+        let drained = match self.overview.replicator.get() {
+            Some(replicator) => {
+                let limit = self.overview.settings.replicate.drain_timeout;
+                tokio::time::timeout(limit, replicator.drain()).await.is_ok()
+            }
+            None => true,
+        };
+        self.stops.feed.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.overview.close().await;
+        self.stops.web.cancel();
+        self.web_tasks.close();
+        self.web_tasks.wait().await;
+        drained
+    }
+}
+
+async fn connect(settings: &Settings) -> anyhow::Result<Stores> {
+    let timeout = settings.replicate.request_timeout;
+    let refused = |table: &str, error: &dyn std::fmt::Display| {
+        anyhow::anyhow!("the client of the {table} cannot be built from [{table}]: {error}")
+    };
+    Ok(Stores {
+        source: Store::connect(&settings.source, timeout)
+            .await
+            .map_err(|error| refused("source", &error))?,
+        target: Store::connect(&settings.target.store(), timeout)
+            .await
+            .map_err(|error| refused("target", &error))?,
+    })
+}
+
+/// Runs the feeder until stopped; its failure breaks the pipeline.
+async fn feed(
+    feeder: Feeder,
+    overview: Arc<Overview>,
+    stop: CancellationToken,
+    break_down: watch::Sender<Option<String>>,
+) {
+    let undecodable = |_| overview.doubt_all_buckets(GapReason::JournalDamaged, clock::now_ms());
+    if let Err(error) = feeder.run(stop, undecodable).await {
+        break_down.send_replace(Some(error.to_string()));
+    }
+}
+
+/// Prepares the buckets, then begins to replicate.
+async fn work(
+    stores: Stores,
+    overview: Arc<Overview>,
+    stop: CancellationToken,
+    break_down: watch::Sender<Option<String>>,
+) {
+    prepare::prepare(&overview.settings, &stores, &stop).await;
+    if stop.is_cancelled() {
+        return;
+    }
+    let started = Replicator::start(
+        &overview.settings,
+        stores,
+        Arc::clone(&overview.queue),
+        overview.hold.clone(),
+        overview.metrics.clone(),
+    );
+    match started.await {
+        Ok(replicator) => drop(overview.replicator.set(replicator)),
+        Err(error) => {
+            let dir = overview.settings.data_dir.display();
+            let reason = format!("failed to use {dir}/uploads: {error}");
+            break_down.send_replace(Some(reason));
+        }
+    }
+}
+
+/// The webhook, ready to be served.
+fn take_notifications(
+    listener: TcpListener,
+    settings: &WebhookSettings,
+    overview: &Arc<Overview>,
+    stop: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+    let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
+    let inlet = Arc::new(Inlet::new(
+        &overview.settings.buckets,
+        overview.journal.clone(),
+        Arc::clone(&overview.gaps),
+        overview.metrics.clone(),
+        settings.max_wait,
+    ));
+    overview.set_dead_letters(Arc::clone(inlet.dead_letters()));
+    let router = webhook::router(Webhook {
+        path: settings.path.clone(),
+        token: settings.auth_token.as_ref().map(BearerToken::new),
+        max_body: usize::try_from(settings.max_body.0).unwrap_or(usize::MAX),
+        inlet,
+        metrics: overview.metrics.clone(),
+    });
+    Ok(serve::run(listener, tls, router, settings.max_connections, stop))
+}

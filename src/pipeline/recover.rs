@@ -1,0 +1,75 @@
+//! Opens all state on disk, and says what a crash or a bad disk has done to it.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::clock;
+use crate::config::Settings;
+use crate::gaps::{GapBook, GapReason};
+use crate::journal::{Cursor, Journal, JournalOptions, Recovery};
+use crate::metrics::Metrics;
+use crate::shelf::{Shelf, open_journal};
+
+/// A shelf may take as much disk as this; beyond it, keys stay where they are.
+const SHELF_SIZE: u64 = 1 << 30;
+
+/// All state on disk, opened.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) journal: Journal,
+    pub(super) cursor: Cursor,
+    pub(super) gaps: Arc<GapBook>,
+    pub(super) held: Shelf,
+    pub(super) deferred: Arc<Shelf>,
+}
+
+/// Opens what is in `data_dir`, or begins it. Damage is reported, marks every bucket for reconcile, and
+/// does not prevent the start.
+pub(super) async fn open(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Recovered> {
+    let dir = &settings.data_dir;
+    std::fs::create_dir_all(dir).with_context(|| {
+        format!("failed to create data_dir {}; make it writable, or set data_dir", dir.display())
+    })?;
+    let gaps = Arc::new(GapBook::open(dir.join("gaps"))?);
+    let options = JournalOptions {
+        dir: dir.join("journal"),
+        segment_size: settings.journal.segment_size.0,
+        max_size: settings.journal.max_size.0,
+        durability: settings.journal.durability,
+    };
+    let (journal, cursor, recovery) = open_journal(options).await?;
+    let (held, held_recovery) = Shelf::open(dir.join("held"), SHELF_SIZE).await?;
+    let (deferred, deferred_recovery) = Shelf::open(dir.join("deferred"), SHELF_SIZE).await?;
+    let waiting = recovery.next_lsn - recovery.first_lsn;
+    tracing::info!(dir = %dir.display(), waiting, "The journal is open.");
+    for recovery in [recovery, held_recovery, deferred_recovery] {
+        report(&recovery, settings, &gaps, metrics)?;
+    }
+    Ok(Recovered { journal, cursor, gaps, held, deferred: Arc::new(deferred) })
+}
+
+fn report(
+    recovery: &Recovery,
+    settings: &Settings,
+    gaps: &GapBook,
+    metrics: &Metrics,
+) -> anyhow::Result<()> {
+    if let Some(tail) = &recovery.torn_tail {
+        tracing::info!(segment = %tail.segment.display(), bytes = tail.bytes, "The end of an unfinished write was cut off; none of it had been acknowledged.");
+    }
+    for damage in &recovery.damage {
+        let quarantined = damage.quarantined.as_ref().map(|path| path.display().to_string());
+        tracing::error!(
+            segment = %damage.segment.display(), missing = ?damage.missing, quarantined,
+            "Acknowledged records are damaged on disk and lost; all buckets must be reconciled. Check the disk."
+        );
+    }
+    if !recovery.damage.is_empty() {
+        for bucket in &settings.buckets {
+            metrics.gap(GapReason::JournalDamaged);
+            gaps.mark(&bucket.source, GapReason::JournalDamaged, clock::now_ms())?;
+        }
+    }
+    Ok(())
+}
