@@ -16,13 +16,33 @@
 //! persists the trim point and removes finished segments. A checkpoint and the segments live in one
 //! directory, locked against a second process.
 
+mod checkpoint;
+mod cursor;
+pub(crate) mod disk;
+mod entry;
+mod recovery;
+mod ring;
+mod segment;
+mod shared;
+pub(crate) mod slots;
+mod upkeep;
+mod writer;
+
+use std::fs::{File, OpenOptions, TryLockError};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
 
+use self::checkpoint::CheckpointFile;
+pub use self::cursor::Cursor;
+use self::disk::{Disk, RealDisk};
+use self::shared::Shared;
+use self::upkeep::Upkeep;
+use self::writer::{Append, Request};
 use crate::config::settings::Durability;
 
 /// Log sequence number: the first record ever is 1; strictly increasing, never reused for other
@@ -31,6 +51,11 @@ pub type Lsn = u64;
 
 /// The largest payload of one record, in bytes.
 pub const MAX_PAYLOAD: usize = 64 << 10;
+
+/// A segment smaller than this would hold little but its own frames.
+const MIN_SEGMENT_SIZE: u64 = 4 << 10;
+/// Appends that wait for the committer; further ones wait for room.
+const QUEUE: usize = 256;
 
 /// Where and how the journal is kept.
 #[derive(Debug, Clone)]
@@ -146,7 +171,10 @@ pub enum AppendError {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
     /// The operating system refused.
-    #[error("failed to {action} {}: {source}", path.display())]
+    #[error(
+        "failed to {action} {}: {source}; data_dir must be a directory of this user on a healthy disk",
+        path.display()
+    )]
     Io {
         /// What was tried.
         action: &'static str,
@@ -193,68 +221,93 @@ impl JournalError {
 
 /// The durable queue's writing side; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Journal {}
-
-/// The durable queue's reading side; there is one.
-#[derive(Debug)]
-pub struct Cursor {
-    position: Lsn,
+pub struct Journal {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
 }
 
 impl Journal {
     /// Recovers what is on disk and starts the committer. Blocking: it reads the whole backlog once.
+    ///
+    /// Damaged content never makes it fail; a directory that another process uses, or that cannot be
+    /// read or written, does. On a full disk it opens and refuses appends until space returns, so
+    /// that the backlog can be worked off.
     pub fn open(options: JournalOptions) -> Result<(Self, Cursor, Recovery), JournalError> {
-        Err(JournalError::InUse { dir: options.dir })
+        Self::open_on(Arc::new(RealDisk), options)
+    }
+
+    fn open_on(
+        disk: Arc<dyn Disk>,
+        mut options: JournalOptions,
+    ) -> Result<(Self, Cursor, Recovery), JournalError> {
+        options.segment_size = options.segment_size.min(options.max_size / 4).max(MIN_SEGMENT_SIZE);
+        let dir = options.dir.clone();
+        std::fs::create_dir_all(&dir).map_err(JournalError::io("create", &dir))?;
+        let lock = lock(&dir)?;
+        let (mut checkpoint, stored) = CheckpointFile::open(Arc::clone(&disk), &dir)?;
+        let recovered = recovery::recover(&dir, stored)?;
+        // Twice: then both slots are known to be good, and no later loss of one goes unnoticed.
+        checkpoint.store(recovered.checkpoint())?;
+        checkpoint.store(recovered.checkpoint())?;
+
+        let report = recovered.report.clone();
+        let shared = Arc::new(Shared::new(&recovered, options));
+        let upkeep = Upkeep::new(Arc::clone(&shared), Arc::clone(&disk), checkpoint, lock);
+        let (requests, received) = mpsc::channel(QUEUE);
+        writer::start(Arc::clone(&shared), disk, upkeep, received, recovered.next_sequence)?;
+        let cursor = Cursor::new(Arc::clone(&shared), report.first_lsn);
+        Ok((Self { shared, requests }, cursor, report))
     }
 
     /// Makes `payloads` durable, as one unit of acknowledgement, and returns the last one's number.
     /// Waits for room in the queue to the committer. May be dropped at any point: the records may
-    /// still become durable.
+    /// still become durable. No payloads: returns the last durable number at once.
     pub async fn append(&self, payloads: Vec<Vec<u8>>) -> Result<Lsn, AppendError> {
-        let _ = payloads;
-        Err(AppendError::Closed)
+        if payloads.is_empty() {
+            return Ok(self.shared.progress().durable);
+        }
+        let size = self.shared.admit(&payloads)?;
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Append(Append { payloads, size, answer });
+        if self.requests.send(request).await.is_err() {
+            return Err(self.shared.ended());
+        }
+        answered.await.unwrap_or_else(|_| Err(self.shared.ended()))
     }
 
     /// Everything below `below` is finished. Never blocks; persisted within about a second, and
     /// always before a segment is removed.
     pub fn trim(&self, below: Lsn) {
-        let _ = below;
+        self.shared.trim(below);
     }
 
     /// The state now.
     pub fn stats(&self) -> JournalStats {
-        JournalStats {
-            next_lsn: 1,
-            durable_lsn: 0,
-            trimmed_lsn: 1,
-            bytes_on_disk: 0,
-            segments: 0,
-            syncs: 0,
-            last_sync: Duration::ZERO,
-            full: false,
-        }
+        self.shared.stats()
     }
 
     /// Resolves when the journal is poisoned; the process must then exit non-zero.
     pub async fn failed(&self) -> JournalError {
-        std::future::pending().await
+        self.shared.failed().await
     }
 
     /// Persists the trim point, stops the threads and gives the directory free. Appends that wait
     /// are still committed; later ones are refused.
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        // An error means that the committer has already ended.
+        drop(self.requests.send(Request::Close).await);
+        self.shared.stopped().await;
+    }
 }
 
-impl Cursor {
-    /// Up to `max` records from [`Cursor::position`] on, in order; waits until there is at least
-    /// one. May be dropped at any point without losing a record.
-    pub async fn next(&mut self, max: usize) -> Result<Vec<Record>, JournalError> {
-        let _ = max;
-        Err(JournalError::Closed)
-    }
-
-    /// The number of the next record to be read.
-    pub fn position(&self) -> Lsn {
-        self.position
+/// Takes the directory for this process; given free when the file is closed, so also by a crash.
+fn lock(dir: &Path) -> Result<File, JournalError> {
+    let path = dir.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(JournalError::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(JournalError::InUse { dir: dir.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(JournalError::io("lock", &path)(error)),
     }
 }

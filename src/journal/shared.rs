@@ -1,0 +1,261 @@
+//! What the threads and the handles of one journal share.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::error;
+
+use super::entry::{OVERHEAD, record_size};
+use super::recovery::Recovered;
+use super::ring::Ring;
+use super::segment::Segment;
+use super::{AppendError, JournalError, JournalOptions, JournalStats, Lsn, MAX_PAYLOAD, Record};
+
+/// How far the committer is.
+#[derive(Debug, Clone)]
+pub(super) struct Progress {
+    /// The last durable record.
+    pub(super) durable: Lsn,
+    /// Set once, when nothing more will become durable.
+    pub(super) ended: Option<JournalError>,
+}
+
+/// The shared state.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// What was asked for.
+    pub(super) options: JournalOptions,
+    /// Records that recovery found to be lost; the cursor steps over them.
+    holes: Vec<RangeInclusive<Lsn>>,
+    progress: watch::Sender<Progress>,
+    stopped: watch::Sender<bool>,
+    /// In order; the committer writes to the last one.
+    segments: Mutex<VecDeque<Segment>>,
+    ring: Mutex<Ring>,
+    trim: AtomicU64,
+    prepared_bytes: AtomicU64,
+    full: AtomicBool,
+    syncs: AtomicU64,
+    last_sync_ns: AtomicU64,
+    /// The journal is closing: background work may be left.
+    pub(super) closing: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(recovered: &Recovered, options: JournalOptions) -> Self {
+        let report = &recovered.report;
+        let durable = report.next_lsn.saturating_sub(1);
+        Self {
+            options,
+            holes: report.damage.iter().map(|damage| damage.missing.clone()).collect(),
+            progress: watch::Sender::new(Progress { durable, ended: None }),
+            stopped: watch::Sender::new(false),
+            segments: Mutex::new(recovered.segments.iter().cloned().collect()),
+            ring: Mutex::default(),
+            trim: AtomicU64::new(report.first_lsn),
+            prepared_bytes: AtomicU64::new(0),
+            full: AtomicBool::new(false),
+            syncs: AtomicU64::new(0),
+            last_sync_ns: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// The bytes on disk of an append that can be tried.
+    pub(super) fn admit(&self, payloads: &[Vec<u8>]) -> Result<u64, AppendError> {
+        let too_large = |bytes: u64, limit: u64| Err(AppendError::TooLarge { bytes, limit });
+        if let Some(payload) = payloads.iter().find(|payload| payload.len() > MAX_PAYLOAD) {
+            return too_large(payload.len() as u64, MAX_PAYLOAD as u64);
+        }
+        let size = payloads.iter().map(|payload| record_size(payload)).sum();
+        let limit = self.append_limit();
+        if size > limit { too_large(size, limit) } else { Ok(size) }
+    }
+
+    /// The most bytes of records that fit into one segment.
+    pub(super) fn append_limit(&self) -> u64 {
+        self.options.segment_size.saturating_sub(OVERHEAD)
+    }
+
+    /// How far the committer is now.
+    pub(super) fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// To wait for progress.
+    pub(super) fn watch(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Publishes a batch that is durable up to `end` bytes of the last segment.
+    pub(super) fn publish(&self, records: Vec<Record>, last: Lsn, end: u64) {
+        if let Some(segment) = self.segments().back_mut() {
+            segment.end = end;
+        }
+        {
+            let mut ring = lock(&self.ring);
+            for record in records {
+                ring.push(record);
+            }
+        }
+        self.progress.send_modify(|progress| progress.durable = last);
+    }
+
+    /// Counts a commit.
+    pub(super) fn measure(&self, took: Duration) {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.last_sync_ns.store(nanos, Ordering::Relaxed);
+    }
+
+    /// Takes records from memory; `None` if they are on disk only.
+    pub(super) fn take(&self, position: Lsn, max: usize) -> Option<Vec<Record>> {
+        lock(&self.ring).take(position, max)
+    }
+
+    /// The next record from `position` on that is neither finished nor known to be lost.
+    pub(super) fn skip(&self, position: Lsn) -> Lsn {
+        let position = position.max(self.trimmed());
+        let hole = self.holes.iter().find(|hole| hole.contains(&position));
+        hole.map_or(position, |hole| hole.end().saturating_add(1))
+    }
+
+    /// The segments, locked.
+    pub(super) fn segments(&self) -> MutexGuard<'_, VecDeque<Segment>> {
+        lock(&self.segments)
+    }
+
+    /// The lowest unfinished record.
+    pub(super) fn trimmed(&self) -> Lsn {
+        self.trim.load(Ordering::Acquire)
+    }
+
+    /// Raises the trim point, to at most the next record.
+    pub(super) fn trim(&self, below: Lsn) {
+        let next = self.progress.borrow().durable.saturating_add(1);
+        self.trim.fetch_max(below.min(next), Ordering::AcqRel);
+    }
+
+    /// Says whether appends are being refused; returns whether they were before.
+    pub(super) fn set_full(&self, full: bool) -> bool {
+        self.full.swap(full, Ordering::Relaxed)
+    }
+
+    /// A new segment to write to; it was the prepared one.
+    pub(super) fn push(&self, segment: Segment) {
+        self.segments().push_back(segment);
+        self.set_prepared(0);
+    }
+
+    /// The last segment is not written to any more.
+    pub(super) fn seal(&self) {
+        if let Some(segment) = self.segments().back_mut() {
+            segment.sealed = true;
+        }
+    }
+
+    /// Takes the segments out that hold finished records only.
+    pub(super) fn take_finished(&self, trim: Lsn) -> Vec<Segment> {
+        let next_lsn = self.progress.borrow().durable.saturating_add(1);
+        let mut segments = self.segments();
+        let behind = segments.iter().skip(1).map(|segment| (true, segment.first_lsn));
+        let behind = behind.chain(segments.back().map(|last| (last.sealed, next_lsn)));
+        let finished = behind.take_while(|(sealed, next)| *sealed && *next <= trim).count();
+        segments.drain(..finished).collect()
+    }
+
+    /// The size of the segment that is prepared, 0 if none is.
+    pub(super) fn set_prepared(&self, bytes: u64) {
+        self.prepared_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes in files, prepared ones included.
+    pub(super) fn bytes_on_disk(&self) -> u64 {
+        let prepared = self.prepared_bytes.load(Ordering::Relaxed);
+        self.segments().iter().map(|segment| segment.size).sum::<u64>().saturating_add(prepared)
+    }
+
+    /// See [`super::Journal::stats`].
+    pub(super) fn stats(&self) -> JournalStats {
+        let durable_lsn = self.progress.borrow().durable;
+        JournalStats {
+            next_lsn: durable_lsn.saturating_add(1),
+            durable_lsn,
+            trimmed_lsn: self.trimmed(),
+            bytes_on_disk: self.bytes_on_disk(),
+            segments: self.segments().len(),
+            syncs: self.syncs.load(Ordering::Relaxed),
+            last_sync: Duration::from_nanos(self.last_sync_ns.load(Ordering::Relaxed)),
+            full: self.full.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Nothing more will become durable; the first reason stands.
+    pub(super) fn end(&self, reason: JournalError) {
+        self.progress.send_if_modified(|progress| {
+            let first = progress.ended.is_none();
+            if first {
+                if !matches!(reason, JournalError::Closed) {
+                    error!(error = %reason, "The journal failed; nothing more is acknowledged.");
+                }
+                progress.ended = Some(reason);
+            }
+            first
+        });
+    }
+
+    /// Whether the journal failed for good.
+    pub(super) fn poisoned(&self) -> bool {
+        is_failure(&self.progress.borrow())
+    }
+
+    /// Why an append gets no answer any more.
+    pub(super) fn ended(&self) -> AppendError {
+        match self.progress().ended {
+            None | Some(JournalError::Closed) => AppendError::Closed,
+            Some(error) => AppendError::Poisoned(error),
+        }
+    }
+
+    /// See [`super::Journal::failed`].
+    pub(super) async fn failed(&self) -> JournalError {
+        let mut watch = self.watch();
+        let ended =
+            watch.wait_for(is_failure).await.ok().and_then(|progress| progress.ended.clone());
+        match ended {
+            Some(error) => error,
+            // The sender lives in `self`, so this is not reached; there is nothing to report.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The threads have ended and the directory is free.
+    pub(super) fn set_stopped(&self) {
+        self.stopped.send_replace(true);
+    }
+
+    /// Waits for [`Shared::set_stopped`].
+    pub(super) async fn stopped(&self) {
+        let mut watch = self.stopped.subscribe();
+        drop(watch.wait_for(|stopped| *stopped).await);
+    }
+
+    /// The journal's directory.
+    pub(super) fn dir(&self) -> &PathBuf {
+        &self.options.dir
+    }
+}
+
+fn is_failure(progress: &Progress) -> bool {
+    progress.ended.as_ref().is_some_and(|ended| !matches!(ended, JournalError::Closed))
+}
+
+/// A panicking thread leaves these values whole: every change to them is complete in itself.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,316 @@
+//! The committer: one thread that makes batches durable.
+//!
+//! No linger: it takes whatever waits, writes it as one batch, syncs once, answers everyone, and
+//! takes whatever has come meanwhile. A single producer pays one sync per append; many share it.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use super::disk::{Disk, Failure};
+use super::entry::{Epoch, OVERHEAD, put_batch, put_segment};
+use super::segment::Prepared;
+use super::shared::Shared;
+use super::upkeep::{Upkeep, UpkeepHandle, prepare};
+use super::{AppendError, FullReason, JournalError, Lsn, Record};
+use crate::config::settings::Durability;
+
+/// A batch takes no further appends beyond this many bytes.
+const MAX_BATCH: u64 = 1 << 20;
+/// The first segment after a start is small, because the start waits for it.
+const FIRST_SEGMENT: u64 = 1 << 20;
+/// While there is no room, the disk is asked at most this often.
+const RETRY_FULL: Duration = Duration::from_millis(250);
+
+/// What the committer is asked to do.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// Make records durable.
+    Append(Append),
+    /// Stop.
+    Close,
+}
+
+/// Records of one caller.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) payloads: Vec<Vec<u8>>,
+    /// Their bytes on disk.
+    pub(super) size: u64,
+    pub(super) answer: oneshot::Sender<Result<Lsn, AppendError>>,
+}
+
+/// The segment that is written to.
+#[derive(Debug)]
+struct Active {
+    file: File,
+    path: PathBuf,
+    epoch: Epoch,
+    /// Bytes written.
+    end: u64,
+    size: u64,
+}
+
+#[derive(Debug)]
+struct Committer {
+    shared: Arc<Shared>,
+    disk: Arc<dyn Disk>,
+    upkeep: UpkeepHandle,
+    /// None while there is no room for one.
+    active: Option<Active>,
+    /// Why and when the segment after the active one was refused; otherwise it is on order.
+    refused: Option<(FullReason, Instant)>,
+    next_lsn: Lsn,
+    /// Reused from batch to batch.
+    bytes: Vec<u8>,
+}
+
+/// Makes the first segment and starts the threads.
+pub(super) fn start(
+    shared: Arc<Shared>,
+    disk: Arc<dyn Disk>,
+    upkeep: Upkeep,
+    requests: mpsc::Receiver<Request>,
+    sequence: u64,
+) -> Result<(), JournalError> {
+    let size = FIRST_SEGMENT.min(shared.options.segment_size);
+    let first = prepare(&shared, disk.as_ref(), sequence, size);
+    let upkeep = upkeep.start(sequence.saturating_add(1))?;
+    let next_lsn = shared.progress().durable.saturating_add(1);
+    let (active, refused, bytes) = (None, None, Vec::new());
+    let mut committer = Committer { shared, disk, upkeep, active, refused, next_lsn, bytes };
+    // The segment's first sector is written at once: a second witness of how far the journal was.
+    match first.and_then(|first| committer.activate(first)).and_then(|()| committer.write(&[])) {
+        Ok(()) => {}
+        Err(Failure::Full(reason)) => committer.refuse(reason, Instant::now()),
+        Err(Failure::Broken(error)) => return Err(error),
+    }
+    if committer.refused.is_none() {
+        committer.upkeep.order();
+    }
+    let dir = committer.shared.dir().clone();
+    let thread = thread::Builder::new().name("journal-commit".to_owned());
+    thread
+        .spawn(move || committer.run(requests))
+        .map_err(JournalError::io("start a thread for", dir))?;
+    Ok(())
+}
+
+impl Committer {
+    fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let limit = MAX_BATCH.min(self.shared.append_limit());
+        let mut held = None;
+        while let Some(first) = held.take().or_else(|| match requests.blocking_recv() {
+            Some(Request::Append(append)) => Some(append),
+            Some(Request::Close) | None => None,
+        }) {
+            let (batch, closing) = gather(first, limit, &mut requests, &mut held);
+            if let Err(error) = self.commit(batch) {
+                self.shared.end(error);
+            } else if !closing {
+                continue;
+            }
+            break;
+        }
+    }
+
+    /// Makes a batch durable and answers it; an error is for good.
+    fn commit(&mut self, batch: Vec<Append>) -> Result<(), JournalError> {
+        let written = match self.shared.progress().ended {
+            Some(error) => Err(Failure::Broken(error)),
+            None => self.write(&batch),
+        };
+        match written {
+            Ok(()) => {
+                if self.shared.set_full(false) {
+                    info!("The journal has room again.");
+                }
+                self.publish(batch);
+                Ok(())
+            }
+            Err(Failure::Full(reason)) => {
+                if !self.shared.set_full(true) {
+                    warn!(%reason, "The journal has no room; notifications are refused until it has.");
+                }
+                answer(batch, &AppendError::Full(reason));
+                Ok(())
+            }
+            Err(Failure::Broken(error)) => {
+                self.shared.end(error.clone());
+                answer(batch, &AppendError::Poisoned(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes and syncs a batch; with none, only what a new segment begins with.
+    fn write(&mut self, batch: &[Append]) -> Result<(), Failure> {
+        let size = batch.iter().map(|append| append.size).sum::<u64>().saturating_add(OVERHEAD);
+        let room = self.active.as_ref().map_or(0, |a| a.size.saturating_sub(a.end));
+        if size > room {
+            self.rotate()?;
+        }
+        let Some(active) = self.active.as_mut() else {
+            return Err(Failure::Full(FullReason::DiskFull));
+        };
+        self.bytes.clear();
+        if active.end == 0 {
+            put_segment(&mut self.bytes, active.epoch, self.next_lsn);
+        }
+        if !batch.is_empty() {
+            let payloads = batch.iter().flat_map(|append| &append.payloads).map(Vec::as_slice);
+            put_batch(&mut self.bytes, active.epoch, active.end, self.next_lsn, payloads);
+        }
+        let started = Instant::now();
+        if let Err(error) = self.disk.write_at(&active.file, &self.bytes, active.end) {
+            let failure = Failure::new(error, "write", &active.path);
+            return Err(if matches!(failure, Failure::Full(_)) {
+                self.retire(failure)
+            } else {
+                failure
+            });
+        }
+        if self.shared.options.durability == Durability::Fsync {
+            // Whatever the reason, a failed sync leaves unknown what is on the disk.
+            let synced = self.disk.sync(&active.file);
+            synced.map_err(|e| Failure::Broken(JournalError::io("sync", &active.path)(e)))?;
+        }
+        active.end = active.end.saturating_add(self.bytes.len() as u64);
+        if !batch.is_empty() {
+            self.shared.measure(started.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Tells the cursor and the callers about a durable batch.
+    fn publish(&mut self, batch: Vec<Append>) {
+        let mut records = Vec::new();
+        let mut answers = Vec::with_capacity(batch.len());
+        for append in batch {
+            for payload in append.payloads {
+                records.push(Record { lsn: self.next_lsn, payload: Bytes::from(payload) });
+                self.next_lsn = self.next_lsn.saturating_add(1);
+            }
+            answers.push((append.answer, self.next_lsn.saturating_sub(1)));
+        }
+        let end = self.active.as_ref().map_or(0, |active| active.end);
+        self.shared.publish(records, self.next_lsn.saturating_sub(1), end);
+        for (answer, lsn) in answers {
+            // A caller that is gone needs no answer.
+            drop(answer.send(Ok(lsn)));
+        }
+    }
+
+    /// Goes on in the next segment.
+    fn rotate(&mut self) -> Result<(), Failure> {
+        self.active = None;
+        self.shared.seal();
+        let prepared = self.next_segment().and_then(|prepared| self.activate(prepared));
+        match &prepared {
+            Ok(()) => self.upkeep.order(),
+            Err(Failure::Full(reason)) => self.refuse(*reason, Instant::now()),
+            Err(Failure::Broken(_)) => {}
+        }
+        prepared
+    }
+
+    /// Waits for the segment that upkeep prepares, unless it was refused just now.
+    fn next_segment(&mut self) -> Result<Prepared, Failure> {
+        if let Some((reason, at)) = self.refused {
+            if at.elapsed() < RETRY_FULL {
+                return Err(Failure::Full(reason));
+            }
+            self.refused = None;
+            self.upkeep.order();
+        }
+        loop {
+            match self.upkeep.wait() {
+                Some((_, Ok(prepared))) => return Ok(prepared),
+                // It was refused long ago, ahead of need.
+                Some((at, Err(Failure::Full(_)))) if at.elapsed() >= RETRY_FULL => {
+                    self.upkeep.order();
+                }
+                Some((_, Err(failure))) => return Err(failure),
+                None => return Err(Failure::Broken(JournalError::Closed)),
+            }
+        }
+    }
+
+    fn refuse(&mut self, reason: FullReason, at: Instant) {
+        self.refused = Some((reason, at));
+    }
+
+    fn activate(&mut self, prepared: Prepared) -> Result<(), Failure> {
+        let path = prepared.path.clone();
+        let (file, segment) = prepared
+            .activate(self.disk.as_ref(), self.shared.dir(), self.next_lsn)
+            .map_err(|error| Failure::new(error, "rename", &path))?;
+        let (epoch, size, path) = (segment.epoch, segment.size, segment.path.clone());
+        self.active = Some(Active { file, path, epoch, end: 0, size });
+        self.shared.push(segment);
+        Ok(())
+    }
+
+    /// Leaves a segment whose next write found no space. Parts of that write may be in the file; they
+    /// are cut off, because their numbers will be given to other records.
+    fn retire(&mut self, full: Failure) -> Failure {
+        let Some(active) = self.active.take() else {
+            return full;
+        };
+        self.shared.seal();
+        match active.file.set_len(active.end).and_then(|()| active.file.sync_all()) {
+            Ok(()) => full,
+            Err(error) => Failure::Broken(JournalError::io("truncate", &active.path)(error)),
+        }
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let error = std::io::Error::other("the committer panicked; this is a bug");
+            self.shared.end(JournalError::io("write", self.shared.dir())(error));
+        }
+        self.shared.end(JournalError::Closed);
+        self.shared.closing.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Takes what waits, up to a batch's size. What no longer fits is held for the next batch; true:
+/// the journal is to be closed.
+fn gather(
+    first: Append,
+    limit: u64,
+    requests: &mut mpsc::Receiver<Request>,
+    held: &mut Option<Append>,
+) -> (Vec<Append>, bool) {
+    let mut size = first.size;
+    let mut batch = vec![first];
+    while let Ok(request) = requests.try_recv() {
+        match request {
+            Request::Close => return (batch, true),
+            Request::Append(append) => {
+                size = size.saturating_add(append.size);
+                if size > limit {
+                    *held = Some(append);
+                    break;
+                }
+                batch.push(append);
+            }
+        }
+    }
+    (batch, false)
+}
+
+fn answer(batch: Vec<Append>, error: &AppendError) {
+    for append in batch {
+        drop(append.answer.send(Err(error.clone())));
+    }
+}
