@@ -72,6 +72,8 @@ pub enum UnusableReason {
     UnknownEvent,
     /// The bucket is not one that is replicated (found by the intake, not by [`parse`]).
     OtherBucket,
+    /// The document is over the intake's limit and was not read.
+    TooLarge,
 }
 
 impl UnusableReason {
@@ -87,6 +89,7 @@ impl UnusableReason {
             Self::BadKey => "bad_key",
             Self::UnknownEvent => "unknown_event",
             Self::OtherBucket => "other_bucket",
+            Self::TooLarge => "too_large",
         }
     }
 }

@@ -291,6 +291,11 @@ impl Journal {
         self.shared.failed().await
     }
 
+    /// Why the journal is poisoned, if it is.
+    pub fn failure(&self) -> Option<JournalError> {
+        self.shared.failure()
+    }
+
     /// Persists the trim point, stops the threads and gives the directory free. Appends that wait
     /// are still committed; later ones are refused.
     pub async fn close(&self) {

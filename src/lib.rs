@@ -5,6 +5,7 @@ pub mod object;
 
 pub mod event;
 pub mod gaps;
+pub mod intake;
 pub mod journal;
 pub mod replicate;
 pub mod shelf;
@@ -15,3 +16,6 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod metrics;
+pub mod pipeline;
+pub mod serve;
+pub mod web;

@@ -18,23 +18,22 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clock;
 use crate::config::Settings;
 use crate::config::settings::WebhookSettings;
 use crate::gaps::GapReason;
 use crate::intake::webhook::{self, Webhook};
 use crate::intake::{Inlet, tls};
+use crate::journal::Cursor;
 use crate::metrics::Metrics;
-use crate::replicate::{Hold, Replicator, Stores};
-use crate::serve::{self, BearerToken};
+use crate::replicate::{Replicator, Stores};
+use crate::serve::{self, BearerToken, Limits};
 use crate::store::Store;
-use crate::web;
-use crate::workqueue::WorkQueue;
+use crate::web::{self, IntakeStatus, Web};
 use crate::workqueue::feeder::Feeder;
 use overview::Overview;
 
-/// How many readers of status and metrics may be connected.
-const MAX_WEB_CONNECTIONS: usize = 256;
+/// Readers of status and metrics.
+const WEB_LIMITS: Limits = Limits::connections(256);
 
 /// A running evermirror.
 #[derive(Debug)]
@@ -69,39 +68,27 @@ impl Pipeline {
         let (web_address, webhook_address) =
             (web.local_addr()?, webhook.as_ref().map(TcpListener::local_addr).transpose()?);
         let metrics = Metrics::new();
-        let recovered = recover::open(&settings, &metrics).await?;
+        let (state, cursor) = recover::open(&settings, &metrics).await?;
         let stores = connect(&settings).await?;
-        let replicate = &settings.replicate;
-        let overview = Arc::new(Overview::new(
-            Arc::clone(&settings),
-            metrics.clone(),
-            recovered.journal.clone(),
-            recovered.gaps,
-            Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval)),
-            Hold::new(&settings.deletes, recovered.held),
-            recovered.deferred,
-        ));
+        let intakes = webhook_address.iter().map(intake_status).collect();
+        let overview = Arc::new(Overview::new(settings, metrics, state, intakes));
         let (stops, tasks, web_tasks) = (Stops::default(), TaskTracker::new(), TaskTracker::new());
         let (break_down, broken) = watch::channel(None);
 
-        let feeder = Feeder {
-            journal: recovered.journal,
-            cursor: recovered.cursor,
-            queue: Arc::clone(&overview.queue),
-            deferred: Arc::clone(&overview.deferred),
-            unread: Arc::clone(&overview.unread),
-            retry_deferred: replicate.retry_max,
-        };
-        tasks.spawn(feed(feeder, Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
+        tasks.spawn(feed(cursor, Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
         tasks.spawn(work(stores, Arc::clone(&overview), stops.feed.clone(), break_down));
-        if let (Some(listener), Some(webhook)) = (webhook, &settings.intake.webhook) {
-            let serving = take_notifications(listener, webhook, &overview, stops.intake.clone())?;
-            tasks.spawn(serving);
+        let inlet = Arc::new(overview.inlet());
+        if let (Some(listener), Some(webhook)) = (webhook, &overview.settings.intake.webhook) {
+            let stop = stops.intake.clone();
+            tasks.spawn(take_notifications(listener, webhook, &overview, &inlet, stop)?);
         }
-        let token = settings.web.auth_token.as_ref().map(BearerToken::new);
-        let router = web::router(Arc::clone(&overview), token);
-        web_tasks.spawn(serve::run(web, None, router, MAX_WEB_CONNECTIONS, stops.web.clone()));
-        overview.set_ready();
+        let router = web::router(Web {
+            operations: Arc::clone(&overview) as _,
+            metrics: overview.metrics.clone(),
+            dead_letters: Arc::clone(inlet.dead_letters()),
+            token: overview.settings.web.auth_token.as_ref().map(BearerToken::new),
+        });
+        web_tasks.spawn(serve::run(web, None, router, WEB_LIMITS, stops.web.clone()));
         Ok(Self { overview, stops, tasks, web_tasks, broken, webhook_address, web_address })
     }
 
@@ -166,12 +153,20 @@ async fn connect(settings: &Settings) -> anyhow::Result<Stores> {
 
 /// Runs the feeder until stopped; its failure breaks the pipeline.
 async fn feed(
-    feeder: Feeder,
+    cursor: Cursor,
     overview: Arc<Overview>,
     stop: CancellationToken,
     break_down: watch::Sender<Option<String>>,
 ) {
-    let undecodable = |_| overview.doubt_all_buckets(GapReason::JournalDamaged, clock::now_ms());
+    let feeder = Feeder {
+        journal: overview.journal.clone(),
+        cursor,
+        queue: Arc::clone(&overview.queue),
+        deferred: Arc::clone(&overview.deferred),
+        unread: Arc::clone(&overview.unread),
+        retry_deferred: overview.settings.replicate.retry_max,
+    };
+    let undecodable = |_| overview.doubt_all_buckets(GapReason::JournalDamaged);
     if let Err(error) = feeder.run(stop, undecodable).await {
         break_down.send_replace(Some(error.to_string()));
     }
@@ -209,24 +204,21 @@ async fn work(
 fn take_notifications(
     listener: TcpListener,
     settings: &WebhookSettings,
-    overview: &Arc<Overview>,
+    overview: &Overview,
+    inlet: &Arc<Inlet>,
     stop: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = ()> + use<>> {
     let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
-    let inlet = Arc::new(Inlet::new(
-        &overview.settings.buckets,
-        overview.journal.clone(),
-        Arc::clone(&overview.gaps),
-        overview.metrics.clone(),
-        settings.max_wait,
-    ));
-    overview.set_dead_letters(Arc::clone(inlet.dead_letters()));
     let router = webhook::router(Webhook {
         path: settings.path.clone(),
         token: settings.auth_token.as_ref().map(BearerToken::new),
         max_body: usize::try_from(settings.max_body.0).unwrap_or(usize::MAX),
-        inlet,
+        inlet: Arc::clone(inlet),
         metrics: overview.metrics.clone(),
     });
-    Ok(serve::run(listener, tls, router, settings.max_connections, stop))
+    Ok(serve::run(listener, tls, router, Limits::connections(settings.max_connections), stop))
+}
+
+fn intake_status(address: &SocketAddr) -> IntakeStatus {
+    IntakeStatus { name: "webhook", address: address.to_string() }
 }

@@ -46,7 +46,6 @@ use worker::{Mapping, Worker};
 pub struct Replicator {
     dispatcher: Arc<Dispatcher>,
     stop: CancellationToken,
-    lanes: TaskTracker,
 }
 
 /// The stores a replicator works between.
@@ -70,9 +69,9 @@ impl Replicator {
         let Stores { source, target } = stores;
         let uploads =
             Uploads::recover(&Path::new(&settings.data_dir).join("uploads"), &target).await?;
-        let lanes = TaskTracker::new();
+        let tasks = TaskTracker::new();
         let (deleter, deleting) = Deleter::new(source.clone(), target.clone());
-        lanes.spawn(deleting);
+        tasks.spawn(deleting);
         let replicate = &settings.replicate;
         let worker = Worker {
             source,
@@ -101,12 +100,12 @@ impl Replicator {
         });
         let stop = CancellationToken::new();
         for size in [Size::Small, Size::Large] {
-            lanes.spawn(Arc::clone(&dispatcher).run_lane(size, stop.clone()));
+            tasks.spawn(Arc::clone(&dispatcher).run_lane(size, stop.clone()));
         }
         for which in [Probed::Source, Probed::Target] {
-            lanes.spawn(Arc::clone(&dispatcher).run_probe(which, stop.clone()));
+            tasks.spawn(Arc::clone(&dispatcher).run_probe(which, stop.clone()));
         }
-        Ok(Self { dispatcher, stop, lanes })
+        Ok(Self { dispatcher, stop })
     }
 
     /// Takes no further key, and waits for those in flight.
@@ -121,14 +120,9 @@ impl Replicator {
         self.dispatcher.stores()
     }
 
-    /// How many small and how many large keys may be in flight now.
-    pub fn concurrency(&self) -> (f64, f64) {
-        (self.dispatcher.small.size(), self.dispatcher.large.size())
-    }
-
-    /// How many tasks of the stage itself are alive; for diagnosis.
-    pub fn tasks(&self) -> usize {
-        self.lanes.len()
+    /// How many keys may be in flight now, large ones included.
+    pub fn concurrency(&self) -> u64 {
+        self.dispatcher.small.size() + self.dispatcher.large.size()
     }
 }
 

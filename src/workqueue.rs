@@ -61,6 +61,8 @@ pub struct ParkedKey {
     pub reason: Arc<str>,
     /// Failed tries so far.
     pub attempts: u32,
+    /// How long until the next one.
+    pub next_try: Duration,
 }
 
 /// The queue; shared by the feeder, the dispatcher and the status page.
@@ -130,11 +132,11 @@ impl WorkQueue {
 
     /// Takes a key back from its worker.
     pub fn complete(&self, work: &Work, outcome: Outcome) {
-        let hot_for = self.min_interval.saturating_sub(work.started.elapsed());
+        let (now, cool) = (Instant::now(), work.started + self.min_interval);
         self.keys.update(&work.key, |state| {
             let Some(mut state) = state else { return (Keep::Absent, ()) };
             let old = state.first_lsn();
-            let effect = state.complete(outcome, hot_for);
+            let effect = state.complete(outcome, now, cool);
             if effect == Effect::Remove {
                 self.apply(&work.key, Some(old), None, effect);
                 return (Keep::Absent, ());
@@ -190,8 +192,9 @@ impl WorkQueue {
 
     /// Up to `limit` parked keys.
     pub fn parked(&self, limit: usize) -> Vec<ParkedKey> {
+        let now = Instant::now();
         self.keys.fold(Vec::new(), |mut found, key, state| {
-            if let KeyState::Waiting { work, wait: Wait::Failed { class, reason } } = state
+            if let KeyState::Waiting { work, wait: Wait::Failed { class, reason }, until } = state
                 && found.len() < limit
             {
                 found.push(ParkedKey {
@@ -199,6 +202,7 @@ impl WorkQueue {
                     class,
                     reason: Arc::clone(reason),
                     attempts: work.attempts,
+                    next_try: until.saturating_duration_since(now),
                 });
             }
             found
@@ -275,7 +279,7 @@ impl WorkQueue {
             self.keys.update(&key, |state| {
                 let Some(mut state) = state else { return (Keep::Absent, ()) };
                 let lsn = state.first_lsn();
-                let effect = state.due();
+                let effect = state.due(now);
                 self.apply(&key, Some(lsn), Some(lsn), effect);
                 (Keep::State(state), ())
             });
@@ -292,8 +296,8 @@ impl WorkQueue {
                 let ready = if lane == Lane::Large { &self.large_ready } else { &self.small_ready };
                 ready.notify_one();
             }
-            Effect::Delay(after) => {
-                schedule.delay(Instant::now() + after, key.clone());
+            Effect::Delay(until) => {
+                schedule.delay(until, key.clone());
                 // The dispatchers must learn of an earlier deadline than the one they sleep on.
                 self.small_ready.notify_one();
                 self.large_ready.notify_one();

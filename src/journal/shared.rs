@@ -214,6 +214,12 @@ impl Shared {
         is_failure(&self.progress.borrow())
     }
 
+    /// See [`super::Journal::failure`].
+    pub(super) fn failure(&self) -> Option<JournalError> {
+        let progress = self.progress.borrow();
+        is_failure(&progress).then(|| progress.ended.clone()).flatten()
+    }
+
     /// Why an append gets no answer any more.
     pub(super) fn ended(&self) -> AppendError {
         match self.progress().ended {

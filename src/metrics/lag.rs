@@ -63,7 +63,7 @@ mod tests {
     fn the_summary_is_of_the_last_lags_only() {
         let lags = RecentLags::default();
         assert_eq!(lags.summary(), LagSummary::default());
-        lags.record(Duration::from_secs(3600));
+        lags.record(Duration::from_hours(1));
         for ms in (1..=100).cycle().take(KEPT) {
             lags.record(Duration::from_millis(ms));
         }

@@ -21,8 +21,10 @@ pub(super) async fn prepare(settings: &Settings, stores: &Stores, stop: &Cancell
         let target = bucket.target_name();
         let create = settings.target.create_buckets;
         let ready = async {
-            until_answered("target", target, || ensure_target(&stores.target, target, create)).await;
-            until_answered("source", &bucket.source, || stores.source.head_bucket(&bucket.source)).await;
+            until_answered("target", target, || ensure_target(&stores.target, target, create))
+                .await;
+            until_answered("source", &bucket.source, || stores.source.head_bucket(&bucket.source))
+                .await;
         };
         tokio::select! {
             () = stop.cancelled() => return,
@@ -68,8 +70,12 @@ async fn ensure_target(target: &Store, bucket: &str, create: bool) -> Result<(),
 
 fn advice(store: &str, kind: ErrorKind) -> String {
     match kind {
-        ErrorKind::Denied => format!("check access_key, secret_key and region in [{store}], and that their policy allows this bucket"),
-        ErrorKind::NoSuchBucket => format!("create the bucket at the {store}, or correct its name in [[buckets]]"),
+        ErrorKind::Denied => format!(
+            "check access_key, secret_key and region in [{store}], and that their policy allows this bucket"
+        ),
+        ErrorKind::NoSuchBucket => {
+            format!("create the bucket at the {store}, or correct its name in [[buckets]]")
+        }
         ErrorKind::Transient
         | ErrorKind::Throttled
         | ErrorKind::NotFound

@@ -16,9 +16,8 @@ const SHELF_SIZE: u64 = 1 << 30;
 
 /// All state on disk, opened.
 #[derive(Debug)]
-pub(super) struct Recovered {
+pub(super) struct State {
     pub(super) journal: Journal,
-    pub(super) cursor: Cursor,
     pub(super) gaps: Arc<GapBook>,
     pub(super) held: Shelf,
     pub(super) deferred: Arc<Shelf>,
@@ -26,7 +25,10 @@ pub(super) struct Recovered {
 
 /// Opens what is in `data_dir`, or begins it. Damage is reported, marks every bucket for reconcile, and
 /// does not prevent the start.
-pub(super) async fn open(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Recovered> {
+pub(super) async fn open(
+    settings: &Settings,
+    metrics: &Metrics,
+) -> anyhow::Result<(State, Cursor)> {
     let dir = &settings.data_dir;
     std::fs::create_dir_all(dir).with_context(|| {
         format!("failed to create data_dir {}; make it writable, or set data_dir", dir.display())
@@ -46,7 +48,7 @@ pub(super) async fn open(settings: &Settings, metrics: &Metrics) -> anyhow::Resu
     for recovery in [recovery, held_recovery, deferred_recovery] {
         report(&recovery, settings, &gaps, metrics)?;
     }
-    Ok(Recovered { journal, cursor, gaps, held, deferred: Arc::new(deferred) })
+    Ok((State { journal, gaps, held, deferred: Arc::new(deferred) }, cursor))
 }
 
 fn report(

@@ -21,33 +21,35 @@ const LAST_PROBE: Duration = Duration::from_secs(15);
 struct Health {
     failures: u32,
     probes: u32,
-    down_since_ms: Option<i64>,
+    up: bool,
+    since_ms: i64,
     last_error: Option<String>,
 }
 
 impl Health {
-    const fn new() -> Self {
-        Self { failures: 0, probes: 0, down_since_ms: None, last_error: None }
+    const fn new(now_ms: i64) -> Self {
+        Self { failures: 0, probes: 0, up: true, since_ms: now_ms, last_error: None }
     }
 
     /// Work on this store succeeded.
     fn succeeded(&mut self) {
-        *self = Self { last_error: self.last_error.take(), ..Self::new() };
+        self.failures = 0;
+        self.probes = 0;
     }
 
     /// Work failed because the store did not answer, or refused to work now.
     fn failed(&mut self, now_ms: i64, error: &str) {
         self.failures = self.failures.saturating_add(1);
         self.last_error = Some(error.to_owned());
-        if self.failures >= FAILURES_TO_DOWN && self.down_since_ms.is_none() {
-            self.down_since_ms = Some(now_ms);
+        if self.failures >= FAILURES_TO_DOWN && self.up {
+            (self.up, self.since_ms) = (false, now_ms);
         }
     }
 
     /// A probe was answered. The waits between probes start afresh only after real work succeeded.
-    fn answered(&mut self) {
+    fn answered(&mut self, now_ms: i64) {
         self.failures = 0;
-        self.down_since_ms = None;
+        (self.up, self.since_ms) = (true, now_ms);
     }
 
     /// How long to wait before the next probe.
@@ -61,8 +63,10 @@ impl Health {
 /// What the status page shows of a store.
 #[derive(Debug, Clone)]
 pub struct StoreState {
-    /// Since when it has been down, milliseconds since the Unix epoch; `None` when it is up.
-    pub down_since_ms: Option<i64>,
+    /// Whether it answers.
+    pub up: bool,
+    /// Since when that has been so, milliseconds since the Unix epoch.
+    pub since_ms: i64,
     /// The last failure to reach it.
     pub last_error: Option<String>,
 }
@@ -78,7 +82,11 @@ pub(super) struct StoreHealth {
 impl StoreHealth {
     /// A store that is up as far as we know; `name` is "source" or "target".
     pub(super) fn new(name: &'static str) -> Self {
-        Self { name, health: Mutex::new(Health::new()), up: watch::Sender::new(true) }
+        Self {
+            name,
+            health: Mutex::new(Health::new(clock::now_ms())),
+            up: watch::Sender::new(true),
+        }
     }
 
     pub(super) fn succeeded(&self) {
@@ -91,9 +99,9 @@ impl StoreHealth {
             return;
         }
         let mut health = self.health();
-        let was_up = health.down_since_ms.is_none();
+        let was_up = health.up;
         health.failed(clock::now_ms(), &error.to_string());
-        if was_up && health.down_since_ms.is_some() {
+        if was_up && !health.up {
             tracing::warn!(store = self.name, %error, "The store is down. Work waits and the store is probed.");
             self.up.send_replace(false);
         }
@@ -122,7 +130,7 @@ impl StoreHealth {
             self.health().last_error = Some(error.to_string());
             return false;
         }
-        self.health().answered();
+        self.health().answered(clock::now_ms());
         tracing::info!(store = self.name, "The store answers again.");
         self.up.send_replace(true);
         true
@@ -130,7 +138,11 @@ impl StoreHealth {
 
     pub(super) fn state(&self) -> StoreState {
         let health = self.health();
-        StoreState { down_since_ms: health.down_since_ms, last_error: health.last_error.clone() }
+        StoreState {
+            up: health.up,
+            since_ms: health.since_ms,
+            last_error: health.last_error.clone(),
+        }
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
@@ -144,25 +156,25 @@ mod tests {
 
     #[test]
     fn a_store_is_down_after_failures_in_a_row_and_one_success_between_counts_as_up() {
-        let mut health = Health::new();
+        let mut health = Health::new(0);
         for _ in 0..FAILURES_TO_DOWN - 1 {
             health.failed(5, "refused");
         }
         health.succeeded();
         health.failed(6, "refused");
-        assert_eq!(health.down_since_ms, None);
+        assert!(health.up);
         for _ in 0..FAILURES_TO_DOWN {
             health.failed(7, "refused");
         }
-        assert_eq!(health.down_since_ms, Some(7));
+        assert_eq!((health.up, health.since_ms), (false, 7));
     }
 
     #[test]
     fn probes_space_out_until_real_work_succeeds() {
-        let mut health = Health::new();
+        let mut health = Health::new(0);
         assert_eq!(health.next_probe(), FIRST_PROBE);
         assert_eq!(health.next_probe(), FIRST_PROBE * 2);
-        health.answered();
+        health.answered(9);
         assert_eq!(health.next_probe(), FIRST_PROBE * 4);
         for _ in 0..20 {
             health.next_probe();

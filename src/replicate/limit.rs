@@ -43,15 +43,24 @@ impl Window {
         self.size = 1.0;
     }
 
-    fn admits(&self, in_flight: u32) -> bool {
-        f64::from(in_flight) + 1.0 <= self.size.floor().max(1.0)
+    fn admits(&self, in_flight: u64) -> bool {
+        in_flight < self.whole()
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 1 and the largest u32"
+    )]
+    fn whole(&self) -> u64 {
+        self.size.max(1.0) as u64
     }
 }
 
 #[derive(Debug)]
 struct State {
     window: Window,
-    in_flight: u32,
+    in_flight: u64,
     last_push_back: Option<Instant>,
 }
 
@@ -88,8 +97,8 @@ impl Limit {
     }
 
     /// The number that may be in flight now.
-    pub(super) fn size(&self) -> f64 {
-        self.state().window.size.floor()
+    pub(super) fn size(&self) -> u64 {
+        self.state().window.whole()
     }
 
     pub(super) fn succeeded(&self) {

@@ -1,4 +1,4 @@
-//! The life of one key, as a pure state machine: no clock, no lock, no I/O.
+//! The life of one key, as a pure state machine: no clock is read, no lock, no I/O.
 //!
 //! ```text
 //!            mark                start               complete(Settled)
@@ -14,6 +14,8 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::journal::Lsn;
@@ -112,6 +114,8 @@ pub(super) enum KeyState {
         work: Pending,
         /// Why it waits.
         wait: Wait,
+        /// Until when.
+        until: Instant,
     },
 }
 
@@ -141,7 +145,7 @@ pub(super) enum Effect {
     /// Put the key at the end of this ready queue.
     Enqueue(Lane),
     /// Put the key in the delay queue.
-    Delay(Duration),
+    Delay(Instant),
     /// Forget the key.
     Remove,
 }
@@ -176,17 +180,21 @@ impl KeyState {
                 }
                 Effect::None
             }
-            Self::Waiting { work, wait } => {
-                let wakes = new.origin == Origin::Live && *wait != Wait::Hot;
+            Self::Waiting { work, wait, until } => {
+                let (wakes, until) = (new.origin == Origin::Live && *wait != Wait::Hot, *until);
                 work.merge(&new);
-                if wakes { self.due() } else { Effect::None }
+                if wakes { self.due(until) } else { Effect::None }
             }
         }
     }
 
-    /// A waiting key's time has come (or a live event woke it).
-    pub(super) fn due(&mut self) -> Effect {
-        let Self::Waiting { work, .. } = self else { return Effect::None };
+    /// It is `now`: a waiting key whose time has come is ready. One whose time has not come was woken
+    /// and parked again since, and waits on.
+    pub(super) fn due(&mut self, now: Instant) -> Effect {
+        let Self::Waiting { work, until, .. } = self else { return Effect::None };
+        if *until > now {
+            return Effect::None;
+        }
         let work = work.clone();
         let lane = work.lane();
         *self = Self::Ready(work);
@@ -201,21 +209,21 @@ impl KeyState {
         Some(work)
     }
 
-    /// The worker is done. `hot_for` is what is left of the key's minimum interval.
-    pub(super) fn complete(&mut self, outcome: Outcome, hot_for: Duration) -> Effect {
+    /// The worker is done. The key's minimum interval ends at `cool`.
+    pub(super) fn complete(&mut self, outcome: Outcome, now: Instant, cool: Instant) -> Effect {
         let Self::InFlight { work, again } = self else { return Effect::None };
         let mut work = work.clone();
         let again = again.take();
         match (outcome, again) {
             (Outcome::Settled, None) => Effect::Remove,
-            (Outcome::Settled, Some(again)) if hot_for.is_zero() => {
+            (Outcome::Settled, Some(again)) if cool <= now => {
                 let lane = again.lane();
                 *self = Self::Ready(again);
                 Effect::Enqueue(lane)
             }
             (Outcome::Settled, Some(again)) => {
-                *self = Self::Waiting { work: again, wait: Wait::Hot };
-                Effect::Delay(hot_for)
+                *self = Self::Waiting { work: again, wait: Wait::Hot, until: cool };
+                Effect::Delay(cool)
             }
             (Outcome::Large, again) => {
                 work.large = true;
@@ -230,8 +238,9 @@ impl KeyState {
                 if let Some(again) = again {
                     work.merge(&again);
                 }
-                *self = Self::Waiting { work, wait: Wait::Failed { class, reason } };
-                Effect::Delay(after)
+                let until = now + after;
+                *self = Self::Waiting { work, wait: Wait::Failed { class, reason }, until };
+                Effect::Delay(until)
             }
         }
     }
@@ -272,7 +281,8 @@ mod tests {
         state.start();
         assert_eq!(state.mark(pending(7, Origin::Live)), Effect::None);
         assert_eq!(state.first_lsn(), 1);
-        let effect = state.complete(Outcome::Settled, Duration::ZERO);
+        let now = Instant::now();
+        let effect = state.complete(Outcome::Settled, now, now);
         assert_eq!(effect, Effect::Enqueue(Lane::Live));
         assert_eq!(state.first_lsn(), 7);
     }
@@ -282,10 +292,12 @@ mod tests {
         let mut state = KeyState::Ready(pending(1, Origin::Live));
         state.start();
         state.mark(pending(2, Origin::Live));
-        let rest = Duration::from_millis(40);
-        assert_eq!(state.complete(Outcome::Settled, rest), Effect::Delay(rest));
+        let now = Instant::now();
+        let cool = now + Duration::from_millis(40);
+        assert_eq!(state.complete(Outcome::Settled, now, cool), Effect::Delay(cool));
         assert_eq!(state.mark(pending(3, Origin::Live)), Effect::None);
-        assert_eq!(state.due(), Effect::Enqueue(Lane::Live));
+        assert_eq!(state.due(now), Effect::None);
+        assert_eq!(state.due(cool), Effect::Enqueue(Lane::Live));
     }
 
     #[test]
@@ -293,7 +305,9 @@ mod tests {
         let mut state = KeyState::Ready(pending(3, Origin::Live));
         state.start();
         state.mark(pending(9, Origin::Live));
-        assert_eq!(state.complete(retry(), Duration::ZERO), Effect::Delay(Duration::from_secs(1)));
+        let now = Instant::now();
+        let effect = state.complete(retry(), now, now);
+        assert_eq!(effect, Effect::Delay(now + Duration::from_secs(1)));
         assert_eq!((state.first_lsn(), state.work().attempts), (3, 1));
     }
 
@@ -301,16 +315,32 @@ mod tests {
     fn a_live_event_wakes_a_parked_key_and_a_repair_does_not() {
         let mut state = KeyState::Ready(pending(3, Origin::Live));
         state.start();
-        state.complete(retry(), Duration::ZERO);
+        let now = Instant::now();
+        state.complete(retry(), now, now);
         assert_eq!(state.mark(pending(4, Origin::Repair)), Effect::None);
         assert_eq!(state.mark(pending(5, Origin::Live)), Effect::Enqueue(Lane::Live));
+    }
+
+    #[test]
+    fn a_key_that_was_woken_and_failed_again_waits_for_its_new_time() {
+        let mut state = KeyState::Ready(pending(3, Origin::Live));
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        state.start();
+        state.complete(retry(), now, now);
+        state.mark(pending(4, Origin::Live));
+        state.start();
+        state.complete(retry(), now + Duration::from_millis(500), now);
+        assert_eq!(state.due(later), Effect::None, "the first wait's time");
+        assert_eq!(state.due(later + Duration::from_millis(500)), Effect::Enqueue(Lane::Live));
     }
 
     #[test]
     fn a_key_found_to_be_large_moves_to_the_large_lane() {
         let mut state = KeyState::Ready(pending(1, Origin::Live));
         state.start();
-        let effect = state.complete(Outcome::Large, Duration::ZERO);
+        let now = Instant::now();
+        let effect = state.complete(Outcome::Large, now, now);
         assert_eq!(effect, Effect::Enqueue(Lane::Large));
     }
 

@@ -1,0 +1,217 @@
+//! Where notifications arrive, and the one door they all go through.
+//!
+//! **Promise.** When [`Inlet::accept`] answers `Ok`, every key in the document is durable in the
+//! journal, and every bucket that the document leaves in doubt is durable in the gap book. So an
+//! intake acknowledges after `Ok` and never before. **On error** nothing may be acknowledged; the
+//! buckets concerned have a recorded gap, because some senders never try again. **On cancellation**
+//! the keys may or may not become durable, and nothing was acknowledged. **On crash** likewise.
+//!
+//! Content is never a reason to refuse: MinIO's and RustFS's queues block for ever behind one refusal.
+//! What cannot be used is counted, kept in the dead-letter list, and leaves its bucket in doubt. Only
+//! configured buckets are ever marked: nothing in a payload makes us look anywhere else.
+
+pub mod dead_letters;
+mod recent;
+mod sort;
+#[cfg(test)]
+mod tests;
+pub mod tls;
+pub mod webhook;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::settings::BucketSettings;
+use crate::event::{Parsed, Unusable, UnusableReason};
+use crate::gaps::{GapBook, GapError, GapReason};
+use crate::journal::{AppendError, Journal};
+use crate::metrics::{EventOutcome, Metrics, Stage};
+use dead_letters::DeadLetters;
+use recent::Recent;
+use sort::{Doubts, Sorted};
+
+/// How often a full journal is asked again whether it has room.
+const ROOM_POLL: Duration = Duration::from_millis(100);
+/// At most one log line about refusals in this time, in milliseconds.
+const LOG_INTERVAL: i64 = 10_000;
+
+/// Why a document was not taken. It must not be acknowledged; the sender may try again.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The journal did not take the keys.
+    #[error("the journal did not take a notification: {0}")]
+    Journal(#[from] AppendError),
+    /// The journal did not answer in time.
+    #[error("the journal did not make a notification durable within {0:?}; is its disk stuck?")]
+    TimedOut(Duration),
+    /// A bucket is in doubt and that could not be written down.
+    #[error("a bucket must be reconciled and that could not be recorded: {0}")]
+    GapBook(#[from] GapError),
+}
+
+impl Refused {
+    const fn class(&self) -> &'static str {
+        match self {
+            Self::Journal(AppendError::Full(_)) => "journal_full",
+            Self::Journal(_) => "journal_failed",
+            Self::TimedOut(_) => "journal_timeout",
+            Self::GapBook(_) => "gap_book",
+        }
+    }
+}
+
+/// The door to the journal; share it by `Arc`.
+#[derive(Debug)]
+pub struct Inlet {
+    buckets: HashMap<String, BucketSettings>,
+    journal: Journal,
+    gaps: Arc<GapBook>,
+    metrics: Metrics,
+    max_wait: Duration,
+    recent: Recent,
+    dead_letters: Arc<DeadLetters>,
+    last_log_ms: AtomicI64,
+}
+
+impl Inlet {
+    /// A door for events of `buckets`. `max_wait` bounds how long [`Inlet::accept`] waits for room.
+    pub fn new(
+        buckets: &[BucketSettings],
+        journal: Journal,
+        gaps: Arc<GapBook>,
+        metrics: Metrics,
+        max_wait: Duration,
+    ) -> Self {
+        Self {
+            buckets: buckets.iter().map(|b| (b.source.clone(), b.clone())).collect(),
+            journal,
+            gaps,
+            metrics,
+            max_wait,
+            recent: Recent::default(),
+            dead_letters: Arc::default(),
+            last_log_ms: AtomicI64::new(i64::MIN),
+        }
+    }
+
+    /// What arrived and could not be used.
+    pub fn dead_letters(&self) -> &Arc<DeadLetters> {
+        &self.dead_letters
+    }
+
+    /// Takes one document that arrived at `received_ms` (milliseconds since the Unix epoch).
+    pub async fn accept(&self, parsed: Parsed, received_ms: i64) -> Result<(), Refused> {
+        let sorted =
+            sort::sort(parsed, received_ms, &self.buckets, |identity| self.recent.knows(identity));
+        match self.store(&sorted, received_ms).await {
+            Ok(()) => {
+                self.recent.remember(sorted.identities.iter().copied());
+                self.count(&sorted, received_ms);
+                Ok(())
+            }
+            Err(refused) => {
+                self.refuse(&refused, &sorted, received_ms).await;
+                Err(refused)
+            }
+        }
+    }
+
+    /// A document was too long to be read: whatever it said, every bucket is in doubt.
+    pub async fn too_large(&self, body_bytes: usize, received_ms: i64) -> Result<(), Refused> {
+        let reason = UnusableReason::TooLarge;
+        let unusable = vec![Unusable { reason, bucket: None, key: None, event: None }];
+        let parsed = Parsed { unusable, all_buckets_dirty: true, body_bytes, ..Parsed::default() };
+        self.accept(parsed, received_ms).await
+    }
+
+    async fn store(&self, sorted: &Sorted, received_ms: i64) -> Result<(), Refused> {
+        self.mark(&sorted.doubts, received_ms).await?;
+        if sorted.keys.is_empty() {
+            return Ok(());
+        }
+        match self.append(sorted).await {
+            // Nothing would ever make it fit, so the buckets are reconciled instead.
+            Err(Refused::Journal(AppendError::TooLarge { .. })) => {
+                Ok(self.mark(&sorted.concerned(GapReason::DeadLetter), received_ms).await?)
+            }
+            done => done,
+        }
+    }
+
+    /// Waits for room, up to `max_wait`: a slow answer is how a sender is held back.
+    async fn append(&self, sorted: &Sorted) -> Result<(), Refused> {
+        let deadline = Instant::now() + self.max_wait;
+        loop {
+            let payloads = sorted.keys.iter().map(crate::dirty::DirtyKey::encode).collect();
+            match tokio::time::timeout_at(deadline, self.journal.append(payloads)).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(AppendError::Full(_))) if Instant::now() + ROOM_POLL < deadline => {
+                    tokio::time::sleep(ROOM_POLL).await;
+                }
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => return Err(Refused::TimedOut(self.max_wait)),
+            }
+        }
+    }
+
+    /// Makes doubts durable. A book without room keeps the gap in memory, and the reconcile at
+    /// start covers the rest, so that is logged and not refused.
+    async fn mark(&self, doubts: &Doubts, at_ms: i64) -> Result<(), GapError> {
+        if doubts.is_empty() {
+            return Ok(());
+        }
+        let (gaps, doubts) = (Arc::clone(&self.gaps), doubts.clone());
+        let metrics = self.metrics.clone();
+        let marked = tokio::task::spawn_blocking(move || {
+            let mut result = Ok(());
+            for (bucket, reason) in doubts {
+                metrics.gap(reason);
+                match gaps.mark(&bucket, reason, at_ms) {
+                    Ok(()) => {}
+                    Err(error @ GapError::NoRoom { .. }) => {
+                        tracing::error!(%error, "The gap is kept in memory only.");
+                    }
+                    Err(error) => result = Err(error),
+                }
+            }
+            result
+        });
+        // The closure does not panic, and it is only cancelled when the runtime goes away.
+        marked.await.unwrap_or(Ok(()))
+    }
+
+    async fn refuse(&self, refused: &Refused, sorted: &Sorted, received_ms: i64) {
+        self.metrics.error(Stage::Journal, refused.class());
+        let concerned = sorted.concerned(GapReason::JournalFull);
+        let recorded = self.mark(&concerned, received_ms).await;
+        let last = self.last_log_ms.load(Ordering::Relaxed);
+        if received_ms.saturating_sub(last) >= LOG_INTERVAL {
+            self.last_log_ms.store(received_ms, Ordering::Relaxed);
+            let buckets: Vec<_> = concerned.iter().map(|(bucket, _)| bucket).collect();
+            tracing::error!(
+                error = %refused, ?buckets, gap_recorded = recorded.is_ok(),
+                "Notifications are being refused; the buckets will be reconciled."
+            );
+        }
+    }
+
+    fn count(&self, sorted: &Sorted, received_ms: i64) {
+        for letter in &sorted.letters {
+            self.dead_letters.push(letter, sorted.body_bytes, received_ms);
+        }
+        for (outcome, count) in [
+            (EventOutcome::Accepted, sorted.keys.len()),
+            (EventOutcome::Duplicate, sorted.duplicates),
+            (EventOutcome::Ignored, sorted.ignored),
+            (EventOutcome::DeadLetter, sorted.letters.len()),
+        ] {
+            if count > 0 {
+                self.metrics.intake_events(outcome, count);
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The webhook: `POST` a notification, get 2xx once it is durable.
+//!
+//! **Answers.** 200: everything in the body is durable, or known to be of no use (then it is in the
+//! dead-letter list). 401: no token, or a wrong one. 408: the body did not arrive in time. 413: the
+//! body is over the limit; every bucket is reconciled instead. 503: not durable within `max_wait`; a
+//! gap is recorded. `HEAD` and `GET` on `/`, `/healthz` and the hook's path answer 200 without a
+//! token, because RustFS probes so.
+//!
+//! **On cancellation** (the sender hangs up) nothing was acknowledged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{Method, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::time::Instant;
+
+use super::Inlet;
+use crate::clock;
+use crate::event::{self, Channel};
+use crate::metrics::{Metrics, RequestOutcome, Stage};
+use crate::serve::BearerToken;
+
+/// How long a body may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// Seconds after which a refused sender should try again.
+const RETRY_SECONDS: &str = "5";
+
+/// What the webhook needs.
+#[derive(Debug)]
+pub struct Webhook {
+    /// The path that takes POSTs (`intake.webhook.path`).
+    pub path: String,
+    /// The token every POST must carry, if any.
+    pub token: Option<BearerToken>,
+    /// The largest accepted body, in bytes.
+    pub max_body: usize,
+    /// Where notifications go.
+    pub inlet: Arc<Inlet>,
+    /// Where requests are counted.
+    pub metrics: Metrics,
+}
+
+/// The webhook's HTTP interface, for [`crate::serve::run`].
+pub fn router(webhook: Webhook) -> Router {
+    Router::new().fallback(answer).with_state(Arc::new(webhook))
+}
+
+/// Routes by hand: the operator chooses the path, which may be one of the others' or hold
+/// characters that mean something to a router.
+async fn answer(State(webhook): State<Arc<Webhook>>, request: Request) -> Response {
+    let path = request.uri().path();
+    let is_hook = path == webhook.path;
+    match *request.method() {
+        Method::POST if is_hook => receive(&webhook, request).await,
+        Method::GET | Method::HEAD if is_hook || path == "/" || path == "/healthz" => {
+            StatusCode::OK.into_response()
+        }
+        _ if is_hook => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn receive(webhook: &Webhook, request: Request) -> Response {
+    let began = Instant::now();
+    if !webhook.token.as_ref().is_none_or(|token| token.admits(request.headers())) {
+        webhook.metrics.intake_request(RequestOutcome::Unauthorized);
+        return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")]).into_response();
+    }
+    let received_ms = clock::now_ms();
+    let body = match read_body(request, webhook.max_body).await {
+        Ok(body) => body,
+        Err(unread) => return refuse_body(webhook, unread, received_ms).await,
+    };
+    let parsed = event::parse(&body, Channel::Push);
+    drop(body);
+    if webhook.inlet.accept(parsed, received_ms).await.is_err() {
+        // The inlet has logged it and recorded the gap.
+        webhook.metrics.intake_request(RequestOutcome::Unavailable);
+        return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_SECONDS)]).into_response();
+    }
+    webhook.metrics.intake_request(RequestOutcome::Ok);
+    webhook.metrics.intake_acknowledged(began.elapsed());
+    StatusCode::OK.into_response()
+}
+
+/// Why a body was not read.
+enum Unread {
+    /// It is longer than allowed: at least so many bytes.
+    TooLarge(usize),
+    /// It did not arrive in time.
+    Late,
+    /// The sender hung up or broke the protocol.
+    Broken,
+}
+
+async fn read_body(request: Request, max: usize) -> Result<Bytes, Unread> {
+    let announced = request.headers().get(CONTENT_LENGTH);
+    let announced = announced.and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if let Some(length) = announced.filter(|length| *length > max) {
+        return Err(Unread::TooLarge(length));
+    }
+    let body: Limited<Body> = Limited::new(request.into_body(), max);
+    match tokio::time::timeout(BODY_DEADLINE, body.collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(Unread::TooLarge(max.saturating_add(1)))
+        }
+        Ok(Err(_)) => Err(Unread::Broken),
+        Err(_) => Err(Unread::Late),
+    }
+}
+
+async fn refuse_body(webhook: &Webhook, unread: Unread, received_ms: i64) -> Response {
+    let (outcome, class, status) = match unread {
+        Unread::TooLarge(bytes) => {
+            tracing::warn!(
+                bytes,
+                limit = webhook.max_body,
+                "A notification is too large and was refused; every bucket will be reconciled. \
+                 Raise intake.webhook.max_body if it was genuine."
+            );
+            match webhook.inlet.too_large(bytes, received_ms).await {
+                Ok(()) => {
+                    (RequestOutcome::TooLarge, "body_too_large", StatusCode::PAYLOAD_TOO_LARGE)
+                }
+                Err(_) => {
+                    (RequestOutcome::Unavailable, "gap_book", StatusCode::SERVICE_UNAVAILABLE)
+                }
+            }
+        }
+        Unread::Late => (RequestOutcome::Invalid, "body_late", StatusCode::REQUEST_TIMEOUT),
+        Unread::Broken => (RequestOutcome::Invalid, "body_broken", StatusCode::BAD_REQUEST),
+    };
+    webhook.metrics.intake_request(outcome);
+    webhook.metrics.error(Stage::Intake, class);
+    status.into_response()
+}

@@ -1,0 +1,210 @@
+//! What the stages share, and what the web pages see of them.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::config::Settings;
+use crate::gaps::{GapBook, GapReason};
+use crate::intake::Inlet;
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::replicate::{Decision, Hold, Replicator, StoreState};
+use crate::shelf::Shelf;
+use crate::web::{
+    Acted, AtRisk, Concurrency, HeldDeletes, IntakeStatus, JournalStatus, KeyCounts, Operations,
+    ParkedKey, Status, StoreStatus,
+};
+use crate::workqueue::WorkQueue;
+
+use super::recover::State;
+
+/// How many parked keys the status shows.
+const SHOWN_PARKED: usize = 100;
+
+/// The state of a running pipeline.
+#[derive(Debug)]
+pub(super) struct Overview {
+    pub(super) settings: Arc<Settings>,
+    pub(super) metrics: Metrics,
+    pub(super) journal: Journal,
+    pub(super) gaps: Arc<GapBook>,
+    pub(super) queue: Arc<WorkQueue>,
+    pub(super) hold: Hold,
+    pub(super) deferred: Arc<Shelf>,
+    /// Durable records that the feeder has not read yet.
+    pub(super) unread: Arc<AtomicU64>,
+    /// There once the stores were prepared.
+    pub(super) replicator: OnceLock<Replicator>,
+    /// Name and address of each intake that is open.
+    pub(super) intakes: Vec<IntakeStatus>,
+    started: Instant,
+    stopping: AtomicBool,
+}
+
+impl Overview {
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        metrics: Metrics,
+        state: State,
+        intakes: Vec<IntakeStatus>,
+    ) -> Self {
+        let replicate = &settings.replicate;
+        Self {
+            metrics,
+            journal: state.journal,
+            gaps: state.gaps,
+            queue: Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval)),
+            hold: Hold::new(&settings.deletes, state.held),
+            deferred: state.deferred,
+            unread: Arc::default(),
+            replicator: OnceLock::new(),
+            intakes,
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+            settings,
+        }
+    }
+
+    /// The door for notifications.
+    pub(super) fn inlet(&self) -> Inlet {
+        let max_wait = self.settings.intake.webhook.as_ref().map(|webhook| webhook.max_wait);
+        Inlet::new(
+            &self.settings.buckets,
+            self.journal.clone(),
+            Arc::clone(&self.gaps),
+            self.metrics.clone(),
+            max_wait.unwrap_or_default(),
+        )
+    }
+
+    /// Nothing new is taken from now on.
+    pub(super) fn set_stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Events of every bucket may have been lost.
+    pub(super) fn doubt_all_buckets(&self, reason: GapReason) {
+        for bucket in &self.settings.buckets {
+            self.metrics.gap(reason);
+            if let Err(error) = self.gaps.mark(&bucket.source, reason, clock::now_ms()) {
+                tracing::error!(bucket = bucket.source, %error, "A gap could not be recorded; reconcile this bucket.");
+            }
+        }
+    }
+
+    /// Persists and closes all state on disk.
+    pub(super) async fn close(&self) {
+        self.hold.close().await;
+        self.deferred.close().await;
+        self.journal.close().await;
+    }
+
+    async fn decide(&self, bucket: &str, decision: Decision) -> Result<u64, String> {
+        self.hold.decide(&self.journal, bucket, decision).await.map_err(|error| {
+            format!("failed to move the held deletes of {}: {error}", bucket.escape_debug())
+        })
+    }
+
+    fn store_status(&self, endpoint: &str, state: Option<StoreState>) -> StoreStatus {
+        let state = state.unwrap_or_else(|| StoreState {
+            up: false,
+            since_ms: clock::now_ms() - millis(self.started.elapsed()),
+            last_error: Some("not reached since the start".to_owned()),
+        });
+        let for_ms = u64::try_from(clock::now_ms() - state.since_ms).unwrap_or_default();
+        StoreStatus {
+            endpoint: endpoint.to_owned(),
+            up: state.up,
+            for_ms,
+            last_error: state.last_error,
+        }
+    }
+}
+
+impl Operations for Overview {
+    fn status(&self) -> Status {
+        let counts = self.queue.counts();
+        let journal = self.journal.stats();
+        let gaps = self.gaps.list();
+        let held: Vec<HeldDeletes> = self.hold.list().into_iter().map(held).collect();
+        let set_aside: u64 = self.deferred.counts().values().sum();
+        let pending = counts.pending as u64 + set_aside + self.unread.load(Ordering::Relaxed);
+        let age = |since: i64| u64::try_from(clock::now_ms() - since).unwrap_or_default();
+        let (source, target) = self.replicator.get().map(Replicator::stores).unzip();
+        let limit = self.replicator.get().map_or(0, Replicator::concurrency);
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_s: self.started.elapsed().as_secs(),
+            ready: self.ready().is_ok(),
+            stopping: self.stopping.load(Ordering::Relaxed),
+            at_risk: AtRisk {
+                oldest_pending_age_ms: counts.oldest_ms.map(age),
+                keys: pending,
+                buckets_in_doubt: gaps.len() as u64,
+            },
+            keys: KeyCounts {
+                pending,
+                in_flight: counts.in_flight as u64,
+                parked: counts.parked as u64 + set_aside,
+                held: held.iter().map(|bucket| bucket.count).sum(),
+            },
+            lag: self.metrics.lag_summary(),
+            replicated: self.metrics.totals(),
+            journal: JournalStatus {
+                next_lsn: journal.next_lsn,
+                trimmed_lsn: journal.trimmed_lsn,
+                bytes: journal.bytes_on_disk,
+                segments: journal.segments as u64,
+                full: journal.full,
+                failed: self.journal.failure().map(|error| error.to_string()),
+            },
+            intakes: self.intakes.clone(),
+            gaps,
+            parked: self.queue.parked(SHOWN_PARKED).iter().map(parked).collect(),
+            held,
+            source: self.store_status(&self.settings.source.endpoint, source),
+            target: self.store_status(&self.settings.target.endpoint, target),
+            concurrency: Concurrency { limit, in_use: counts.in_flight as u64 },
+        }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err("evermirror is stopping".to_owned());
+        }
+        if let Some(error) = self.journal.failure() {
+            return Err(format!("the journal failed, so nothing is acknowledged: {error}"));
+        }
+        Ok(())
+    }
+
+    fn approve_deletes<'a>(&'a self, bucket: &'a str) -> Acted<'a> {
+        Box::pin(self.decide(bucket, Decision::Approve))
+    }
+
+    fn discard_deletes<'a>(&'a self, bucket: &'a str) -> Acted<'a> {
+        Box::pin(self.decide(bucket, Decision::Discard))
+    }
+}
+
+fn held(held: crate::replicate::HeldDeletes) -> HeldDeletes {
+    HeldDeletes { bucket: held.bucket, count: held.count, reason: held.reason.to_string() }
+}
+
+fn parked(parked: &crate::workqueue::ParkedKey) -> ParkedKey {
+    ParkedKey {
+        bucket: parked.key.bucket.to_string(),
+        key: parked.key.key.to_string(),
+        reason: format!("{}: {}", parked.class, parked.reason),
+        attempts: parked.attempts,
+        next_try_in_ms: u64::try_from(parked.next_try.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

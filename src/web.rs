@@ -1,0 +1,173 @@
+//! Health, metrics and status over HTTP, and the two acts a person can do: approve or discard held
+//! deletes.
+//!
+//! Reading needs no token: the listener is on loopback unless the operator moves it, and nothing shown
+//! is a secret. Acting needs one, and is refused altogether while none is configured. Nothing here
+//! waits for a store; an answer is a snapshot.
+
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::extract::{Path, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::json;
+
+use crate::intake::dead_letters::DeadLetters;
+use crate::metrics::{self, Metrics};
+use crate::serve::BearerToken;
+pub use status::{
+    AtRisk, Concurrency, HeldDeletes, IntakeStatus, JournalStatus, KeyCounts, ParkedKey, Status,
+    StoreStatus,
+};
+
+/// The answer to an act: how many deletes it concerned, or why it could not be done.
+pub type Acted<'a> = Pin<Box<dyn Future<Output = Result<u64, String>> + Send + 'a>>;
+
+/// What the pages ask of the running pipeline.
+pub trait Operations: Send + Sync {
+    /// Everything `/api/v1/status` shows. Cheap: it is called at each scrape.
+    fn status(&self) -> Status;
+
+    /// Whether notifications are taken and replicated; else why not, in a sentence.
+    fn ready(&self) -> Result<(), String>;
+
+    /// Lets the held deletes of `bucket` go ahead.
+    fn approve_deletes<'a>(&'a self, bucket: &'a str) -> Acted<'a>;
+
+    /// Forgets the held deletes of `bucket`: its objects stay on the target.
+    fn discard_deletes<'a>(&'a self, bucket: &'a str) -> Acted<'a>;
+}
+
+/// What the web listener needs.
+#[derive(Clone)]
+pub struct Web {
+    /// The pipeline.
+    pub operations: Arc<dyn Operations>,
+    /// What was counted.
+    pub metrics: Metrics,
+    /// What could not be used.
+    pub dead_letters: Arc<DeadLetters>,
+    /// The token that acting needs (`web.auth_token`).
+    pub token: Option<BearerToken>,
+}
+
+impl std::fmt::Debug for Web {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Web").finish_non_exhaustive()
+    }
+}
+
+/// The HTTP interface, for [`crate::serve::run`].
+pub fn router(web: Web) -> Router {
+    Router::new()
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(scrape))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/dead-letters", get(dead_letters))
+        .route("/api/v1/deletes/{bucket}/approve", post(approve))
+        .route("/api/v1/deletes/{bucket}/discard", post(discard))
+        .layer(middleware::from_fn(harden))
+        .with_state(web)
+}
+
+/// Answers are about this moment, and are what they say they are.
+async fn harden(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// 200 while the process can do its work: only a restart mends a failed journal.
+async fn healthy(State(web): State<Web>) -> Response {
+    match web.operations.status().journal.failed {
+        None => (StatusCode::OK, "ok\n").into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn ready(State(web): State<Web>) -> Response {
+    match web.operations.ready() {
+        Ok(()) => (StatusCode::OK, "ready\n").into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn scrape(State(web): State<Web>) -> Response {
+    let dead_letters = u64::try_from(web.dead_letters.len()).unwrap_or(u64::MAX);
+    match web.metrics.encode(&web.operations.status().snapshot(dead_letters)) {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "Failed to write the metrics.");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn status(State(web): State<Web>) -> Response {
+    Json(web.operations.status()).into_response()
+}
+
+async fn dead_letters(State(web): State<Web>) -> Response {
+    Json(json!({ "dead_letters": web.dead_letters.list() })).into_response()
+}
+
+async fn approve(
+    State(web): State<Web>,
+    Path(bucket): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    if let Some(refusal) = refusal(&web, &headers) {
+        return refusal;
+    }
+    tracing::info!(bucket = %bucket.escape_debug(), "A person approved held deletes.");
+    acted("approved", web.operations.approve_deletes(&bucket).await)
+}
+
+async fn discard(
+    State(web): State<Web>,
+    Path(bucket): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    if let Some(refusal) = refusal(&web, &headers) {
+        return refusal;
+    }
+    tracing::info!(bucket = %bucket.escape_debug(), "A person discarded held deletes.");
+    acted("discarded", web.operations.discard_deletes(&bucket).await)
+}
+
+fn refusal(web: &Web, headers: &HeaderMap) -> Option<Response> {
+    match &web.token {
+        None => {
+            let error = "acting is turned off: set web.auth_token (or web.auth_token_file) and \
+                         send it as \"Authorization: Bearer …\"";
+            Some((StatusCode::FORBIDDEN, Json(json!({ "error": error }))).into_response())
+        }
+        Some(token) if !token.admits(headers) => {
+            let error = "send the token of web.auth_token as \"Authorization: Bearer …\"";
+            let header = [(WWW_AUTHENTICATE, "Bearer")];
+            let body = Json(json!({ "error": error }));
+            Some((StatusCode::UNAUTHORIZED, header, body).into_response())
+        }
+        Some(_) => None,
+    }
+}
+
+fn acted(verb: &str, result: Result<u64, String>) -> Response {
+    match result {
+        Ok(count) => Json(json!({ verb: count })).into_response(),
+        Err(error) => (StatusCode::CONFLICT, Json(json!({ "error": error }))).into_response(),
+    }
+}

@@ -1,0 +1,165 @@
+//! The status, as `/api/v1/status` answers it. Times are milliseconds, sizes are bytes.
+
+use serde::Serialize;
+
+use crate::gaps::Gap;
+use crate::metrics::{LagSummary, Snapshot, Totals};
+
+/// What evermirror is doing now.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Status {
+    /// The running version.
+    pub version: &'static str,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Notifications are taken and replicated.
+    pub ready: bool,
+    /// A graceful stop is under way.
+    pub stopping: bool,
+    /// What would be lost if the source died now.
+    pub at_risk: AtRisk,
+    /// How many keys are in which state.
+    pub keys: KeyCounts,
+    /// The lag of the last 4,096 events.
+    pub lag: LagSummary,
+    /// What was done since the start, and what failed.
+    pub replicated: Totals,
+    /// The journal.
+    pub journal: JournalStatus,
+    /// Where notifications arrive.
+    pub intakes: Vec<IntakeStatus>,
+    /// Buckets that have yet to be reconciled.
+    pub gaps: Vec<Gap>,
+    /// The first 100 parked keys.
+    pub parked: Vec<ParkedKey>,
+    /// Deletes that wait for approval.
+    pub held: Vec<HeldDeletes>,
+    /// The source.
+    pub source: StoreStatus,
+    /// The target.
+    pub target: StoreStatus,
+    /// How much is done at once.
+    pub concurrency: Concurrency,
+}
+
+impl Status {
+    /// The same as numbers, for the metrics.
+    pub fn snapshot(&self, dead_letters: u64) -> Snapshot {
+        Snapshot {
+            oldest_pending_age_ms: self.at_risk.oldest_pending_age_ms.unwrap_or(0),
+            pending_keys: self.keys.pending,
+            in_flight_keys: self.keys.in_flight,
+            parked_keys: self.keys.parked,
+            held_deletes: self.keys.held,
+            concurrency_limit: self.concurrency.limit,
+            gaps_open: u64::try_from(self.gaps.len()).unwrap_or(u64::MAX),
+            dead_letters,
+            journal_bytes: self.journal.bytes,
+            journal_segments: self.journal.segments,
+            journal_next_lsn: self.journal.next_lsn,
+            journal_trimmed_lsn: self.journal.trimmed_lsn,
+            journal_full: self.journal.full,
+            source_up: self.source.up,
+            target_up: self.target.up,
+        }
+    }
+}
+
+/// If the source died now, changes up to this old, to this many keys, would not be on the target.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct AtRisk {
+    /// The age of the oldest change that is not on the target; absent if there is none.
+    pub oldest_pending_age_ms: Option<u64>,
+    /// Keys whose last change is not on the target ([`KeyCounts::pending`]).
+    pub keys: u64,
+    /// Buckets in which events may have been missed, so that more may be at risk.
+    pub buckets_in_doubt: u64,
+}
+
+/// Keys by state.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct KeyCounts {
+    /// All whose last change is not on the target: those in flight and parked, and the records not
+    /// yet read back from disk (a key with several of those counts several times).
+    pub pending: u64,
+    /// Being replicated.
+    pub in_flight: u64,
+    /// Failed, waiting for their next try.
+    pub parked: u64,
+    /// Deletes waiting for approval.
+    pub held: u64,
+}
+
+/// The journal's state.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct JournalStatus {
+    /// The number that the next record gets.
+    pub next_lsn: u64,
+    /// The lowest unfinished record.
+    pub trimmed_lsn: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Segment files that hold records.
+    pub segments: u64,
+    /// It refuses notifications for want of space.
+    pub full: bool,
+    /// Why it failed for good; the process exits and must be restarted.
+    pub failed: Option<String>,
+}
+
+/// One intake.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct IntakeStatus {
+    /// `webhook`.
+    pub name: &'static str,
+    /// Where it listens.
+    pub address: String,
+}
+
+/// A key that could not be replicated yet.
+#[derive(Debug, Clone, Serialize)]
+pub struct ParkedKey {
+    /// The source's bucket.
+    pub bucket: String,
+    /// The key.
+    pub key: String,
+    /// Why it failed last.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it is tried again.
+    pub next_try_in_ms: u64,
+}
+
+/// The held deletes of one bucket.
+#[derive(Debug, Clone, Serialize)]
+pub struct HeldDeletes {
+    /// The source's bucket.
+    pub bucket: String,
+    /// How many.
+    pub count: u64,
+    /// What tripped the brake.
+    pub reason: String,
+}
+
+/// One of the two stores.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct StoreStatus {
+    /// Scheme, host and port.
+    pub endpoint: String,
+    /// It answers.
+    pub up: bool,
+    /// How long it has been so.
+    pub for_ms: u64,
+    /// The last error of a call to it.
+    pub last_error: Option<String>,
+}
+
+/// The limit in force, which adapts to what the target bears.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Concurrency {
+    /// Keys that may be in flight now.
+    pub limit: u64,
+    /// Keys in flight.
+    pub in_use: u64,
+}

@@ -1,0 +1,162 @@
+use axum::body::Body;
+use http::Request;
+use http_body_util::BodyExt as _;
+use secrecy::SecretString;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::event::{Unusable, UnusableReason};
+use crate::metrics::METRICS;
+
+/// A pipeline with the state the test gives it.
+#[derive(Default)]
+struct Fixed {
+    status: Status,
+    unready: Option<String>,
+}
+
+impl Operations for Fixed {
+    fn status(&self) -> Status {
+        self.status.clone()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.unready.clone().map_or(Ok(()), Err)
+    }
+
+    fn approve_deletes<'a>(&'a self, bucket: &'a str) -> Acted<'a> {
+        let known = bucket == "photos";
+        Box::pin(async move { if known { Ok(7) } else { Err("nothing is held".to_owned()) } })
+    }
+
+    fn discard_deletes<'a>(&'a self, _: &'a str) -> Acted<'a> {
+        Box::pin(async { Ok(3) })
+    }
+}
+
+fn web(fixed: Fixed, token: Option<&str>) -> Web {
+    Web {
+        operations: Arc::new(fixed),
+        metrics: Metrics::new(),
+        dead_letters: Arc::default(),
+        token: token.map(|t| BearerToken::new(&SecretString::from(t))),
+    }
+}
+
+async fn ask(web: &Web, method: &str, path: &str, token: &str) -> (StatusCode, HeaderMap, String) {
+    let request = Request::builder().method(method).uri(path);
+    let request = request.header("authorization", token).body(Body::empty()).unwrap();
+    let answer = router(web.clone()).oneshot(request).await.unwrap();
+    let (parts, body) = answer.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    (parts.status, parts.headers, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn health_fails_only_with_the_journal_and_readiness_says_why_not() {
+    let well = web(Fixed::default(), None);
+    assert_eq!(ask(&well, "GET", "/healthz", "").await.0, StatusCode::OK);
+    assert_eq!(ask(&well, "GET", "/readyz", "").await.0, StatusCode::OK);
+    let mut fixed = Fixed { unready: Some("the target is down".to_owned()), ..Fixed::default() };
+    assert_eq!(
+        ask(
+            &web(Fixed { unready: fixed.unready.clone(), ..Fixed::default() }, None),
+            "GET",
+            "/healthz",
+            ""
+        )
+        .await
+        .0,
+        StatusCode::OK,
+        "a target that is down is no reason to restart"
+    );
+    fixed.status.journal.failed = Some("the disk failed".to_owned());
+    let ill = web(fixed, None);
+    let (status, _, body) = ask(&ill, "GET", "/healthz", "").await;
+    assert_eq!((status, body.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "the disk failed\n"));
+    let (status, _, body) = ask(&ill, "GET", "/readyz", "").await;
+    assert_eq!((status, body.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "the target is down\n"));
+}
+
+#[tokio::test]
+async fn a_scrape_shows_every_metric_that_needs_no_event_and_the_state_of_now() {
+    let mut fixed = Fixed::default();
+    fixed.status.keys.parked = 4;
+    fixed.status.at_risk.oldest_pending_age_ms = Some(1500);
+    let web = web(fixed, None);
+    let unusable =
+        Unusable { reason: UnusableReason::NotJson, bucket: None, key: None, event: None };
+    web.dead_letters.push(&unusable, 3, 0);
+    let (status, headers, body) = ask(&web, "GET", "/metrics", "").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(headers["content-type"], metrics::CONTENT_TYPE);
+    for line in [
+        "evermirror_parked_keys 4.0",
+        "evermirror_oldest_pending_age_seconds 1.5",
+        "evermirror_dead_letters 1.0",
+    ] {
+        assert!(body.lines().any(|l| l == line), "{line} in\n{body}");
+    }
+    for info in
+        METRICS.iter().filter(|info| !info.kind.contains("class") && !info.kind.contains("reason"))
+    {
+        assert!(body.contains(info.name), "{}", info.name);
+    }
+    assert!(body.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn the_status_answers_what_would_be_lost() {
+    let mut fixed = Fixed::default();
+    fixed.status.at_risk = AtRisk { oldest_pending_age_ms: Some(12), keys: 3, buckets_in_doubt: 1 };
+    let web = web(fixed, None);
+    let (status, headers, body) = ask(&web, "GET", "/api/v1/status", "").await;
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        body["at_risk"],
+        json!({"oldest_pending_age_ms": 12, "keys": 3, "buckets_in_doubt": 1})
+    );
+    for field in ["lag", "replicated", "journal", "gaps", "parked", "held", "source", "target"] {
+        assert!(body.get(field).is_some(), "{field}");
+    }
+    assert_eq!(headers["cache-control"], "no-store");
+    assert_eq!(headers["x-content-type-options"], "nosniff");
+}
+
+#[tokio::test]
+async fn dead_letters_are_shown_newest_first_and_escaped() {
+    let web = web(Fixed::default(), None);
+    for key in ["old", "<b>\u{7}"] {
+        let reason = UnusableReason::BadKey;
+        let unusable = Unusable { reason, bucket: None, key: Some(key.to_owned()), event: None };
+        web.dead_letters.push(&unusable, 3, 0);
+    }
+    let body: serde_json::Value =
+        serde_json::from_str(&ask(&web, "GET", "/api/v1/dead-letters", "").await.2).unwrap();
+    assert_eq!(body["dead_letters"][0]["key"], "<b>\\u{7}");
+    assert_eq!(body["dead_letters"][1]["reason"], "bad_key");
+}
+
+#[tokio::test]
+async fn acting_needs_the_token() {
+    let path = "/api/v1/deletes/photos/approve";
+    let off = web(Fixed::default(), None);
+    let (status, _, body) = ask(&off, "POST", path, "Bearer t").await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(body.contains("web.auth_token"), "{body}");
+    let on = web(Fixed::default(), Some("t"));
+    for wrong in ["", "t", "Bearer u"] {
+        let (status, headers, body) = ask(&on, "POST", path, wrong).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        assert!(headers.contains_key("www-authenticate") && body.contains("Bearer"), "{body}");
+    }
+    assert_eq!(ask(&on, "GET", path, "Bearer t").await.0, StatusCode::METHOD_NOT_ALLOWED);
+    let (status, _, body) = ask(&on, "POST", path, "Bearer t").await;
+    assert_eq!((status, body.as_str()), (StatusCode::OK, "{\"approved\":7}"));
+    let (status, _, body) = ask(&on, "POST", "/api/v1/deletes/photos/discard", "Bearer t").await;
+    assert_eq!((status, body.as_str()), (StatusCode::OK, "{\"discarded\":3}"));
+    let (status, _, body) = ask(&on, "POST", "/api/v1/deletes/none/approve", "Bearer t").await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(body.contains("nothing is held"));
+}
