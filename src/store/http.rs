@@ -28,8 +28,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shorter than what servers keep idle connections for (MinIO 30 s, AWS 20 s or so), because a
 /// request on a connection that the server is just closing fails.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-/// An object may carry hundreds of short metadata headers; hyper's own limit is 100.
-const MAX_HEADERS: usize = 1024;
+/// 2 KiB of metadata, the most that MinIO takes, can be 157 headers; hyper's own limit is 100. Room
+/// for many more costs CPU on every answer.
+const MAX_HEADERS: usize = 256;
 
 /// Why an exchange gave no answer.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use super::encode::{Query, push_path};
 use super::failure::Origin;
 use super::http::Failure;
 use super::s3::Inner;
-use super::sign::{AmzDate, Signable, UNSIGNED_PAYLOAD, payload_hash};
+use super::sign::{AmzDate, Signable, Spaces, UNSIGNED_PAYLOAD, payload_hash};
 use super::stream::ObjectStream;
 use super::{ErrorKind, StoreError, xml};
 use crate::clock;
@@ -220,7 +220,9 @@ impl Inner {
         }
         let path = target.get(..path).unwrap_or_default();
         let signable = Signable { method: method.as_str(), path, query: query.as_str(), payload };
-        let authorization = ready.signer.authorization(date, signable, &headers);
+        let aws = self.is_aws.load(Ordering::Relaxed);
+        let spaces = if aws { Spaces::Ascii } else { Spaces::Unicode };
+        let authorization = ready.signer.authorization(date, signable, &headers, spaces);
         let mut authorization = HeaderValue::from_maybe_shared(Bytes::from(authorization))?;
         authorization.set_sensitive(true);
         headers.insert(http::header::AUTHORIZATION, authorization);
@@ -250,6 +252,8 @@ impl Inner {
         let Some(server) = headers.get(SERVER) else { return };
         let known = |last: &Option<HeaderValue>| last.as_ref() == Some(server);
         if !known(&self.server.read().unwrap_or_else(std::sync::PoisonError::into_inner)) {
+            let aws = server.as_bytes().starts_with(b"AmazonS3");
+            self.is_aws.store(aws, Ordering::Relaxed);
             *self.server.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
                 Some(server.clone());
         }
@@ -290,7 +294,7 @@ impl Inner {
                 error.message = format!(
                     "{}: the clocks differ by {} s; the next request uses the store's",
                     error.message,
-                    skew / 1000
+                    skew.unsigned_abs() / 1000
                 );
             }
         }

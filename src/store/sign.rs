@@ -60,6 +60,16 @@ pub(super) struct Signable<'a> {
     pub(super) payload: &'a str,
 }
 
+/// Which characters of a header's value are signed as one space, however many stand together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Spaces {
+    /// The space alone, as AWS has it.
+    Ascii,
+    /// All that Unicode calls white space, as MinIO and RustFS have it: to them a tab or U+00A0 in a
+    /// metadata value, signed as itself, is a `SignatureDoesNotMatch`.
+    Unicode,
+}
+
 /// Credentials made ready to sign for one day, region and the service S3.
 pub(super) struct Signer {
     day: String,
@@ -116,6 +126,7 @@ impl Signer {
         date: AmzDate,
         request: Signable<'_>,
         headers: &HeaderMap,
+        spaces: Spaces,
     ) -> Vec<u8> {
         let mut names: Vec<&HeaderName> = headers.keys().filter(|name| is_signed(name)).collect();
         names.sort_unstable_by_key(|name| name.as_str());
@@ -128,7 +139,7 @@ impl Signer {
             canonical.extend_from_slice(name.as_str().as_bytes());
             for (index, value) in headers.get_all(*name).iter().enumerate() {
                 canonical.push(if index == 0 { b':' } else { b',' });
-                push_trimmed(&mut canonical, value.as_bytes());
+                push_trimmed(&mut canonical, value.as_bytes(), spaces);
             }
             canonical.push(b'\n');
         }
@@ -172,7 +183,15 @@ fn is_signed(name: &HeaderName) -> bool {
 }
 
 /// Values are signed as the bytes that are sent, less outer spaces, with inner runs of spaces as one.
-fn push_trimmed(to: &mut Vec<u8>, value: &[u8]) {
+fn push_trimmed(to: &mut Vec<u8>, value: &[u8], spaces: Spaces) {
+    let folded;
+    let value = match (spaces, std::str::from_utf8(value)) {
+        (Spaces::Unicode, Ok(text)) if text.contains(|c: char| c != ' ' && c.is_whitespace()) => {
+            folded = text.replace(char::is_whitespace, " ");
+            folded.as_bytes()
+        }
+        _ => value,
+    };
     let mut space = false;
     let start = to.len();
     for &byte in value {
@@ -253,7 +272,7 @@ mod tests {
                 "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, \
                  SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature={signature}"
             );
-            let answer = signer.authorization(date, request, &headers);
+            let answer = signer.authorization(date, request, &headers, Spaces::Ascii);
             assert_eq!(String::from_utf8(answer).unwrap(), expected);
         }
     }
@@ -274,8 +293,19 @@ mod tests {
     #[test]
     fn a_header_that_is_not_utf_8_is_signed_as_its_bytes() {
         let mut trimmed = Vec::new();
-        push_trimmed(&mut trimmed, b"  caf\xe9   au\tlait  ");
+        push_trimmed(&mut trimmed, b"  caf\xe9   au\tlait  ", Spaces::Ascii);
         assert_eq!(trimmed, b"caf\xe9 au\tlait");
+    }
+
+    #[test]
+    fn white_space_is_folded_as_the_store_does_it() {
+        for (spaces, signed) in
+            [(Spaces::Ascii, "\ta b\u{a0}\u{3000}c"), (Spaces::Unicode, "a b c")]
+        {
+            let mut trimmed = Vec::new();
+            push_trimmed(&mut trimmed, "\ta  b\u{a0}\u{3000}c ".as_bytes(), spaces);
+            assert_eq!(String::from_utf8(trimmed).unwrap(), signed);
+        }
     }
 
     #[test]
@@ -369,7 +399,7 @@ mod tests {
             push_path(&mut path, &key);
             let query = Query::default().with("prefix", &prefix).with("uploads", "");
             let request = Signable { method, path: &path, query: query.as_str(), payload: &payload };
-            let ours = signer(&region, token.as_deref(), date).authorization(date, request, &map);
+            let ours = signer(&region, token.as_deref(), date).authorization(date, request, &map, Spaces::Ascii);
             let theirs = oracle(date, ms, &region, token.as_deref(), request, &map);
             prop_assert_eq!(String::from_utf8(ours).unwrap(), theirs);
         }
