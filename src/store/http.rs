@@ -126,9 +126,11 @@ pub(super) fn tls_config(ca_file: Option<&Path>, https: bool) -> io::Result<Clie
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     if let Some(path) = ca_file {
-        for certificate in CertificateDer::pem_file_iter(path).map_err(io::Error::other)? {
-            let certificate = certificate.map_err(io::Error::other)?;
-            roots.add(certificate).map_err(io::Error::other)?;
+        let named = |why: String| io::Error::other(format!("{}: {why}", path.display()));
+        let file = CertificateDer::pem_file_iter(path).map_err(|e| named(e.to_string()))?;
+        for certificate in file {
+            let certificate = certificate.map_err(|e| named(e.to_string()))?;
+            roots.add(certificate).map_err(|e| named(e.to_string()))?;
         }
     }
     if https && roots.is_empty() {
