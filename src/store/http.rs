@@ -1,7 +1,8 @@
 //! HTTP/1.1 to one endpoint: the connection pool, TLS and time limits.
 //!
 //! Promise: every wait ends. Connecting has 5 s; after that either bytes of the request are being
-//! taken or the answer's head has arrived within the request timeout. On cancellation (the future is
+//! taken or the answer's head has arrived within the request timeout; while a streamed body has
+//! nothing to give, the stream's own limit applies (`stream`). On cancellation (the future is
 //! dropped) the connection is closed, so a request whose body was not sent whole is never carried out.
 
 use std::io;
@@ -91,6 +92,8 @@ impl Transport {
             match tokio::time::timeout(self.timeout, &mut answer).await {
                 Ok(answer) => return answer.map_err(|error| failure(&error, left())),
                 Err(_) if left() != before => {}
+                // A source that stalls must be blamed itself; it has the same time and then fails.
+                Err(_) if progress.as_deref().is_some_and(Progress::is_starved) => {}
                 Err(_) => {
                     let message = format!("no answer for {:?}", self.timeout);
                     return Err(Failure::Connection { message, sent: before == 0 });

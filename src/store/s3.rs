@@ -213,7 +213,7 @@ impl Store {
         let call = Call::new("DeleteObject", Method::DELETE, bucket, key);
         match self.0.send(call).await {
             Ok(answer) => answer.finish().await.map(drop),
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+            Err(error) if is_gone(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -255,6 +255,11 @@ impl Inner {
         let headers = self.send(call.data(body)).await?.finish().await?;
         Ok(PutOutcome { etag: etag(&headers), encryption: encryption(&headers) })
     }
+}
+
+/// The store itself says that there is nothing to delete; a bare 404 may be a proxy's.
+pub(super) fn is_gone(error: &StoreError) -> bool {
+    error.kind == ErrorKind::NotFound && error.code.is_some()
 }
 
 /// The answer held a document that cannot be read.

@@ -104,21 +104,32 @@ async fn a_source_that_is_cut_never_makes_a_complete_request() {
 }
 
 #[tokio::test]
-async fn a_source_that_stalls_is_given_up() {
+async fn a_source_that_stalls_is_given_up_and_blamed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let source = store(&format!("http://{}", listener.local_addr().unwrap())).await;
+    let (target, received) = server([answer("200 OK", "")]).await;
     let get = source.get("s", "k", GetOptions::default());
     let serve = async {
         let (mut connection, _) = listener.accept().await.unwrap();
         request(&mut connection).await;
-        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345";
-        connection.write_all(head).await.unwrap();
+        connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n").await.unwrap();
         connection
     };
     let (object, _open) = tokio::join!(get, serve);
-    let error = object.unwrap().bytes().await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Transient);
+    let body = object.unwrap().into_put();
+    let error = target.put("t", "k", &HeaderMap::new(), None, body).await.unwrap_err();
+    assert_eq!((error.operation, error.kind), ("GetObject", ErrorKind::Transient), "{error}");
     assert!(error.message.starts_with("no data for"), "{error}");
+    assert!(received.await.unwrap()[0].ends_with("\r\n\r\n"), "no byte of a body was sent");
+}
+
+#[tokio::test]
+async fn a_target_that_does_not_answer_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = store(&format!("http://{}", listener.local_addr().unwrap())).await;
+    let error = silent.put_tags("t", "k", &super::Tags::new()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Transient);
+    assert!(error.maybe_applied && error.message.starts_with("no answer for"), "{error}");
 }
 
 #[tokio::test]
@@ -175,6 +186,14 @@ async fn a_missing_bucket_is_never_taken_for_a_missing_object() {
     let (store, _server) = server([bare(), bare(), bare(), answer("200 OK", "")]).await;
     assert_eq!(store.head("b", "k").await.unwrap_err().kind, ErrorKind::NoSuchBucket);
     assert_eq!(store.head("b", "k").await.unwrap_err().kind, ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_delete_is_done_only_if_the_store_says_so() {
+    let proxy = answer("404 X", "<html>nothing here</html>");
+    let (store, _server) = server([error(404, "NoSuchKey"), proxy]).await;
+    assert!(store.delete("b", "k").await.is_ok());
+    assert_eq!(store.delete("b", "k").await.unwrap_err().kind, ErrorKind::NotFound);
 }
 
 #[tokio::test]
