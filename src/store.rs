@@ -1,9 +1,12 @@
 //! One S3-compatible store, as the object calls that replication needs.
 //!
-//! The hot path speaks HTTP/1.1 through hyper with our own SigV4 (`http`, `sign`), because the AWS
-//! SDK costs 216–330 µs of CPU per small request where this costs a tenth; bucket-level calls
-//! (create, versioning) go through `aws-sdk-s3` in `admin`. There are no retries here: an error says
-//! by its [`ErrorKind`] what must be done, and `replicate` does it.
+//! The hot path speaks HTTP/1.1 through hyper with our own SigV4 (`http`, `request`, `sign`), because
+//! the AWS SDK costs a multiple of the CPU per small request; creating a bucket and finding
+//! credentials go through the SDK in `admin`. There are no retries here: an error says by its
+//! [`ErrorKind`] what must be done, and `replicate` does it.
+//!
+//! Promises: a store never sees a complete request whose body was not complete; every wait ends; a
+//! call that is dropped closes its connection. Nothing here outlives a crash.
 
 mod admin;
 mod body;
@@ -19,6 +22,8 @@ mod request;
 mod s3;
 mod sign;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod xml;
 
 use std::collections::BTreeMap;

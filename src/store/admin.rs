@@ -5,13 +5,13 @@ use std::path::Path;
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::config::SharedHttpClient;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata as _};
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::operation::create_bucket::CreateBucketError;
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 
-use super::failure::Origin;
+use super::failure::{Origin, describe};
 use super::{ErrorKind, StoreError};
 use crate::config::settings::StoreSettings;
 
@@ -62,7 +62,7 @@ pub(super) async fn create_bucket(
     }
     Err(match error.raw_response().map(|raw| raw.status().as_u16()) {
         Some(status) => origin.answered(status, error.code().map(str::to_owned), error.message()),
-        None => origin.error(ErrorKind::Transient, DisplayErrorContext(&error).to_string()),
+        None => origin.error(ErrorKind::Transient, describe(&error)),
     })
 }
 

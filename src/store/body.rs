@@ -5,7 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
@@ -20,16 +20,22 @@ const PIECE: usize = 256 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     left: AtomicU64,
+    starved: AtomicBool,
 }
 
 impl Progress {
     fn of(length: u64) -> Arc<Self> {
-        Arc::new(Self { left: AtomicU64::new(length) })
+        Arc::new(Self { left: AtomicU64::new(length), starved: AtomicBool::new(false) })
     }
 
     /// Bytes not yet taken.
     pub(super) fn left(&self) -> u64 {
         self.left.load(Ordering::Relaxed)
+    }
+
+    /// The connection would take more, but the stream has nothing to give: its own limit applies.
+    pub(super) fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::Relaxed)
     }
 }
 
@@ -110,8 +116,9 @@ impl Body for RequestBody {
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Self::Stream { body, last, progress } => {
-                let next = ready!(poll_piece(body, last, progress, cx));
-                Poll::Ready(next.map(|piece| piece.map(Frame::data)))
+                let next = poll_piece(body, last, progress, cx);
+                progress.starved.store(next.is_pending(), Ordering::Relaxed);
+                next.map_ok(Frame::data)
             }
         }
     }

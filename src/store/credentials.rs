@@ -154,3 +154,86 @@ fn given(
         .map_err(|error| format!("failed to read {}: {error}", path.display()))?;
     Ok(Some(SecretString::from(text.trim())))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use aws_credential_types::provider::error::CredentialsError;
+    use aws_credential_types::provider::{ProvideCredentials, future};
+
+    use super::*;
+
+    const MINUTE_MS: i64 = 60_000;
+
+    /// Gives one of the prepared results each time it is asked: minutes to live, or a failure.
+    #[derive(Debug)]
+    struct Scripted(Mutex<Vec<Option<i64>>>);
+
+    impl ProvideCredentials for Scripted {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            let mut left = self.0.lock().unwrap();
+            let next = left.remove(0);
+            let result = next.map(|minutes| {
+                let expiry = UNIX_EPOCH + Duration::from_mins(minutes.try_into().unwrap());
+                Keys::new(format!("key-{}", left.len()), "s", None, Some(expiry), "test")
+            });
+            future::ProvideCredentials::ready(
+                result.ok_or_else(|| CredentialsError::provider_error("down")),
+            )
+        }
+    }
+
+    fn credentials(script: &[Option<i64>]) -> Credentials {
+        Credentials {
+            provider: SharedCredentialsProvider::new(Scripted(Mutex::new(script.to_vec()))),
+            region: "r".to_owned(),
+            ready: RwLock::new(None),
+            renewal: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    async fn key_at(credentials: &Credentials, minute: i64) -> Result<String, String> {
+        let ms = minute * MINUTE_MS;
+        let ready = credentials.ready(AmzDate::at(ms), ms).await?;
+        Ok(ready.keys.access_key_id().to_owned())
+    }
+
+    #[tokio::test]
+    async fn temporary_credentials_are_renewed_before_they_expire() {
+        let credentials = credentials(&[Some(60), Some(120)]);
+        for (minute, key) in [(0, "key-1"), (54, "key-1"), (56, "key-0"), (57, "key-0")] {
+            assert_eq!(key_at(&credentials, minute).await.unwrap(), key, "minute {minute}");
+        }
+    }
+
+    #[tokio::test]
+    async fn credentials_that_cannot_be_renewed_are_used_while_they_last() {
+        let credentials = credentials(&[Some(60), None, None]);
+        assert_eq!(key_at(&credentials, 0).await.unwrap(), "key-2");
+        assert_eq!(key_at(&credentials, 56).await.unwrap(), "key-2");
+        assert!(key_at(&credentials, 61).await.unwrap_err().contains("down"));
+    }
+
+    #[tokio::test]
+    async fn credentials_that_the_store_calls_expired_are_asked_for_again() {
+        let credentials = credentials(&[Some(60), Some(60)]);
+        let used = credentials.ready(AmzDate::at(0), 0).await.unwrap();
+        credentials.refused(&used);
+        assert_eq!(key_at(&credentials, 0).await.unwrap(), "key-0");
+        credentials.refused(&used);
+        assert_eq!(key_at(&credentials, 0).await.unwrap(), "key-0", "these were not refused");
+    }
+
+    #[tokio::test]
+    async fn a_new_day_needs_a_new_signer_but_no_new_credentials() {
+        let credentials = credentials(&[Some(60 * 48)]);
+        assert_eq!(key_at(&credentials, 0).await.unwrap(), "key-0");
+        assert_eq!(key_at(&credentials, 60 * 24).await.unwrap(), "key-0");
+        assert_eq!(credentials.current().unwrap().signer.day(), "19700102");
+    }
+}

@@ -52,6 +52,7 @@ impl Origin {
 /// The error's cause for people: the innermost one says what happened, the outer ones only where.
 pub(super) fn describe(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
+    let mut io = None;
     for cause in causes(error) {
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
             return describe_tls(tls);
@@ -61,9 +62,10 @@ pub(super) fn describe(error: &(dyn Error + 'static)) -> String {
         {
             return "connection closed before the answer was complete".to_owned();
         }
+        io = io.or_else(|| cause.downcast_ref().map(io::Error::kind));
         innermost = cause;
     }
-    match innermost.downcast_ref::<io::Error>().map(io::Error::kind) {
+    match io {
         Some(io::ErrorKind::ConnectionRefused) => "connection refused".to_owned(),
         Some(io::ErrorKind::ConnectionReset) => "connection reset".to_owned(),
         Some(io::ErrorKind::BrokenPipe) => "connection closed while sending".to_owned(),

@@ -1,7 +1,8 @@
 //! HTTP/1.1 to one endpoint: the connection pool, TLS and time limits.
 //!
 //! Promise: every wait ends. Connecting has 5 s; after that either bytes of the request are being
-//! taken or the answer's head has arrived within the request timeout. On cancellation (the future is
+//! taken or the answer's head has arrived within the request timeout; while a streamed body has
+//! nothing to give, the stream's own limit applies (`stream`). On cancellation (the future is
 //! dropped) the connection is closed, so a request whose body was not sent whole is never carried out.
 
 use std::io;
@@ -28,8 +29,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shorter than what servers keep idle connections for (MinIO 30 s, AWS 20 s or so), because a
 /// request on a connection that the server is just closing fails.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-/// An object may carry hundreds of short metadata headers; hyper's own limit is 100.
-const MAX_HEADERS: usize = 1024;
+/// 2 KiB of metadata, the most that MinIO takes, can be 157 headers; hyper's own limit is 100. Room
+/// for many more costs CPU on every answer.
+const MAX_HEADERS: usize = 256;
 
 /// Why an exchange gave no answer.
 #[derive(Debug)]
@@ -90,6 +92,8 @@ impl Transport {
             match tokio::time::timeout(self.timeout, &mut answer).await {
                 Ok(answer) => return answer.map_err(|error| failure(&error, left())),
                 Err(_) if left() != before => {}
+                // A source that stalls must be blamed itself; it has the same time and then fails.
+                Err(_) if progress.as_deref().is_some_and(Progress::is_starved) => {}
                 Err(_) => {
                     let message = format!("no answer for {:?}", self.timeout);
                     return Err(Failure::Connection { message, sent: before == 0 });
@@ -125,9 +129,11 @@ pub(super) fn tls_config(ca_file: Option<&Path>, https: bool) -> io::Result<Clie
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     if let Some(path) = ca_file {
-        for certificate in CertificateDer::pem_file_iter(path).map_err(io::Error::other)? {
-            let certificate = certificate.map_err(io::Error::other)?;
-            roots.add(certificate).map_err(io::Error::other)?;
+        let named = |why: String| io::Error::other(format!("{}: {why}", path.display()));
+        let file = CertificateDer::pem_file_iter(path).map_err(|e| named(e.to_string()))?;
+        for certificate in file {
+            let certificate = certificate.map_err(|e| named(e.to_string()))?;
+            roots.add(certificate).map_err(|e| named(e.to_string()))?;
         }
     }
     if https && roots.is_empty() {

@@ -4,7 +4,7 @@ use http::{HeaderMap, Method};
 
 use super::encode::Query;
 use super::request::Call;
-use super::s3::{MAX_DOCUMENT, encryption, etag, unreadable};
+use super::s3::{MAX_DOCUMENT, encryption, etag, is_gone, unreadable};
 use super::{ErrorKind, PutBody, PutOutcome, Store, StoreError, xml};
 use crate::object::ETag;
 
@@ -84,7 +84,7 @@ impl Store {
             .query(Query::default().with("uploadId", upload_id));
         match self.inner().send(call).await {
             Ok(answer) => answer.finish().await.map(drop),
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+            Err(error) if is_gone(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }

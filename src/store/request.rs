@@ -19,7 +19,7 @@ use super::encode::{Query, push_path};
 use super::failure::Origin;
 use super::http::Failure;
 use super::s3::Inner;
-use super::sign::{AmzDate, Signable, UNSIGNED_PAYLOAD, payload_hash};
+use super::sign::{AmzDate, Signable, Spaces, UNSIGNED_PAYLOAD, payload_hash};
 use super::stream::ObjectStream;
 use super::{ErrorKind, StoreError, xml};
 use crate::clock;
@@ -220,7 +220,9 @@ impl Inner {
         }
         let path = target.get(..path).unwrap_or_default();
         let signable = Signable { method: method.as_str(), path, query: query.as_str(), payload };
-        let authorization = ready.signer.authorization(date, signable, &headers);
+        let aws = self.is_aws.load(Ordering::Relaxed);
+        let spaces = if aws { Spaces::Ascii } else { Spaces::Unicode };
+        let authorization = ready.signer.authorization(date, signable, &headers, spaces);
         let mut authorization = HeaderValue::from_maybe_shared(Bytes::from(authorization))?;
         authorization.set_sensitive(true);
         headers.insert(http::header::AUTHORIZATION, authorization);
@@ -250,6 +252,8 @@ impl Inner {
         let Some(server) = headers.get(SERVER) else { return };
         let known = |last: &Option<HeaderValue>| last.as_ref() == Some(server);
         if !known(&self.server.read().unwrap_or_else(std::sync::PoisonError::into_inner)) {
+            let aws = server.as_bytes().starts_with(b"AmazonS3");
+            self.is_aws.store(aws, Ordering::Relaxed);
             *self.server.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
                 Some(server.clone());
         }
@@ -290,7 +294,7 @@ impl Inner {
                 error.message = format!(
                     "{}: the clocks differ by {} s; the next request uses the store's",
                     error.message,
-                    skew / 1000
+                    skew.unsigned_abs() / 1000
                 );
             }
         }
@@ -308,4 +312,45 @@ fn is_uncertain(status: Option<u16>) -> bool {
 fn store_clock_ms(date: &str) -> Option<i64> {
     let parser = jiff::fmt::rfc2822::DateTimeParser::new();
     parser.parse_timestamp(date).ok().map(jiff::Timestamp::as_millisecond)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::Store;
+
+    async fn sent(settings: &str) -> Request<RequestBody> {
+        let settings = format!("access_key = 'a'\nsecret_key = 'b'\n{settings}");
+        let settings = toml::from_str(&settings).unwrap();
+        let store = Store::connect(&settings, Duration::from_secs(1)).await.unwrap();
+        let inner = store.inner();
+        let date = AmzDate::at(0);
+        let ready = inner.credentials.ready(date, 0).await.unwrap();
+        let call = Call::new("PutObject", Method::PUT, "bucket", "/k y");
+        inner.signed(call.query(Query::flag("tagging")), date, &ready).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_bucket_is_a_part_of_the_path_or_of_the_host() {
+        let path = sent("endpoint = 'https://s3.example.com:443'").await;
+        assert_eq!(path.uri(), "https://s3.example.com/bucket//k%20y?tagging=");
+        assert_eq!(path.headers()[HOST], "s3.example.com");
+        let host = sent("endpoint = 'http://s3.example.com:9000'\npath_style = false").await;
+        assert_eq!(host.uri(), "http://bucket.s3.example.com:9000//k%20y?tagging=");
+        assert_eq!(host.headers()[HOST], "bucket.s3.example.com:9000");
+    }
+
+    #[tokio::test]
+    async fn every_request_carries_what_strict_stores_ask_for() {
+        let request = sent("endpoint = 'http://h'\nsession_token = 'token'").await;
+        let headers = request.headers();
+        assert_eq!(headers["x-amz-content-sha256"], UNSIGNED_PAYLOAD);
+        assert_eq!(headers["x-amz-security-token"], "token");
+        assert_eq!(headers[CONTENT_LENGTH], "0");
+        assert!(!headers.contains_key("expect") && !headers.contains_key("transfer-encoding"));
+        let shown = format!("{headers:?}");
+        assert!(!shown.contains("Credential=") && !shown.contains("\"token\""), "{shown}");
+    }
 }

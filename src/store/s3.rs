@@ -64,6 +64,8 @@ pub(super) struct Inner {
     pub(super) skew_ms: AtomicI64,
     /// The last `Server` header.
     pub(super) server: RwLock<Option<HeaderValue>>,
+    /// The store calls itself Amazon S3.
+    pub(super) is_aws: AtomicBool,
     /// The store has no `DeleteObjects`.
     pub(super) deletes_singly: AtomicBool,
 }
@@ -110,6 +112,7 @@ impl Store {
             admin,
             skew_ms: AtomicI64::new(0),
             server: RwLock::new(None),
+            is_aws: AtomicBool::new(false),
             deletes_singly: AtomicBool::new(false),
         })))
     }
@@ -119,7 +122,7 @@ impl Store {
         &self.0.endpoint
     }
 
-    /// The last `Server` header seen (`MinIO`, `AmazonS3`, `RustFS`).
+    /// The last `Server` header seen (`MinIO`, `AmazonS3`); RustFS 1.0.1 sends none.
     pub fn server(&self) -> Option<String> {
         let server = self.0.server.read().unwrap_or_else(PoisonError::into_inner);
         server.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -153,10 +156,17 @@ impl Store {
         Ok(ObjectBody { head, body: answer.body })
     }
 
-    /// `HeadObject`. A 404 without a code ([`StoreError::code`]) can mean a missing bucket too: AWS
-    /// sends none here, MinIO does. Ask [`Store::head_bucket`] before taking it for a deleted object.
+    /// `HeadObject`. [`ErrorKind::NotFound`] means that the bucket is there and the object is not:
+    /// AWS and RustFS answer a bare 404 for either, as does a proxy that has lost its way, so a 404
+    /// without a code is followed by `HeadBucket`, and what that says comes first.
     pub async fn head(&self, bucket: &str, key: &str) -> Result<ObjectHead, StoreError> {
-        let answer = self.0.send(Call::new("HeadObject", Method::HEAD, bucket, key)).await?;
+        let answer = match self.0.send(Call::new("HeadObject", Method::HEAD, bucket, key)).await {
+            Err(error) if error.kind == ErrorKind::NotFound && error.code.is_none() => {
+                self.head_bucket(bucket).await?;
+                return Err(error);
+            }
+            answer => answer?,
+        };
         object_head(answer.status, answer.headers, &answer.origin)
     }
 
@@ -205,7 +215,7 @@ impl Store {
         let call = Call::new("DeleteObject", Method::DELETE, bucket, key);
         match self.0.send(call).await {
             Ok(answer) => answer.finish().await.map(drop),
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+            Err(error) if is_gone(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -247,6 +257,11 @@ impl Inner {
         let headers = self.send(call.data(body)).await?.finish().await?;
         Ok(PutOutcome { etag: etag(&headers), encryption: encryption(&headers) })
     }
+}
+
+/// The store itself says that there is nothing to delete; a bare 404 may be a proxy's.
+pub(super) fn is_gone(error: &StoreError) -> bool {
+    error.kind == ErrorKind::NotFound && error.code.is_some()
 }
 
 /// The answer held a document that cannot be read.

@@ -1,0 +1,229 @@
+//! The client against a server that says exactly what each test wants, and keeps what it was sent.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::{ErrorKind, GetOptions, PutBody, Store};
+use crate::object::ETag;
+
+/// Sends one of `answers` to each connection, then closes it; gives what it received, as text.
+async fn server<const N: usize>(answers: [String; N]) -> (Store, JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let running = tokio::spawn(async move {
+        let mut received = Vec::new();
+        for answer in answers {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            received.push(request(&mut connection).await);
+            connection.write_all(answer.as_bytes()).await.unwrap();
+        }
+        received
+    });
+    (store(&endpoint).await, running)
+}
+
+async fn store(endpoint: &str) -> Store {
+    let settings = format!("endpoint = '{endpoint}'\naccess_key = 'a'\nsecret_key = 'b'");
+    let settings = toml::from_str(&settings).unwrap();
+    Store::connect(&settings, Duration::from_millis(300)).await.unwrap()
+}
+
+/// Reads a request: up to its announced length, or to the end of the connection if that is sooner.
+async fn request(connection: &mut TcpStream) -> String {
+    let mut all = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&all).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+                return text;
+            }
+        }
+        let mut buffer = [0; 4096];
+        match connection.read(&mut buffer).await {
+            Ok(0) | Err(_) => return text,
+            Ok(read) => all.extend_from_slice(&buffer[..read]),
+        }
+    }
+}
+
+fn answer(head: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+fn error(status: u16, code: &str) -> String {
+    answer(&format!("{status} X"), &format!("<Error><Code>{code}</Code></Error>"))
+}
+
+#[tokio::test]
+async fn a_key_reaches_the_wire_as_it_is() {
+    let (store, server) = server([answer("200 OK", "x")]).await;
+    let key = "/a//../.\u{1}%2F+ ?#é/";
+    store.get("b", key, GetOptions::default()).await.unwrap().bytes().await.unwrap();
+    let received = server.await.unwrap().remove(0);
+    let line = received.lines().next().unwrap();
+    assert_eq!(line, "GET /b//a//../.%01%252F%2B%20%3F%23%C3%A9/ HTTP/1.1");
+}
+
+#[tokio::test]
+async fn metadata_reaches_the_wire_byte_for_byte() {
+    let (store, server) = server([answer("200 OK\r\nETag: \"t\"", "")]).await;
+    let mut headers = HeaderMap::new();
+    headers.insert("x-amz-meta-name", "zażółć".parse().unwrap());
+    let body = PutBody::Bytes(Bytes::from_static(b"data"));
+    let outcome = store.put("b", "k", &headers, Some([0; 16]), body).await.unwrap();
+    assert_eq!(outcome.etag, Some(ETag::new("t")));
+    let received = server.await.unwrap().remove(0);
+    assert!(received.contains("\r\nx-amz-meta-name: zażółć\r\n"), "{received}");
+    assert!(received.contains("\r\ncontent-md5: AAAAAAAAAAAAAAAAAAAAAA==\r\n"), "{received}");
+    assert!(received.contains(
+        "SignedHeaders=content-md5;host;x-amz-content-sha256;x-amz-date;x-amz-meta-name,"
+    ));
+    assert!(received.ends_with("\r\n\r\ndata"), "{received}");
+}
+
+#[tokio::test]
+async fn a_source_that_is_cut_never_makes_a_complete_request() {
+    let cut = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345".to_owned();
+    let (source, _server) = server([cut]).await;
+    let (target, received) = server([answer("200 OK", "")]).await;
+    let object = source.get("s", "k", GetOptions::default()).await.unwrap();
+    let put = target.put("t", "k", &HeaderMap::new(), None, object.into_put()).await;
+    let error = put.unwrap_err();
+    assert_eq!((error.operation, &*error.bucket), ("GetObject", "s"), "{error}");
+    assert_eq!(error.kind, ErrorKind::Transient);
+    assert!(!error.maybe_applied);
+    let received = received.await.unwrap().remove(0);
+    assert!(received.contains("content-length: 10\r\n") && !received.ends_with("1234567890"));
+}
+
+#[tokio::test]
+async fn a_source_that_stalls_is_given_up_and_blamed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let source = store(&format!("http://{}", listener.local_addr().unwrap())).await;
+    let (target, received) = server([answer("200 OK", "")]).await;
+    let get = source.get("s", "k", GetOptions::default());
+    let serve = async {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        request(&mut connection).await;
+        connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n").await.unwrap();
+        connection
+    };
+    let (object, _open) = tokio::join!(get, serve);
+    let body = object.unwrap().into_put();
+    let error = target.put("t", "k", &HeaderMap::new(), None, body).await.unwrap_err();
+    assert_eq!((error.operation, error.kind), ("GetObject", ErrorKind::Transient), "{error}");
+    assert!(error.message.starts_with("no data for"), "{error}");
+    assert!(received.await.unwrap()[0].ends_with("\r\n\r\n"), "no byte of a body was sent");
+}
+
+#[tokio::test]
+async fn a_target_that_does_not_answer_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = store(&format!("http://{}", listener.local_addr().unwrap())).await;
+    let error = silent.put_tags("t", "k", &super::Tags::new()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Transient);
+    assert!(error.maybe_applied && error.message.starts_with("no answer for"), "{error}");
+}
+
+#[tokio::test]
+async fn a_write_without_an_answer_may_have_been_applied() {
+    let (store, _server) = server([String::new()]).await;
+    let body = PutBody::Bytes(Bytes::from_static(b"data"));
+    let error = store.put("b", "k", &HeaderMap::new(), None, body).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Transient);
+    assert!(error.maybe_applied, "{error}");
+
+    let nobody = super::tests::store("http://127.0.0.1:1").await;
+    let error = nobody.delete("b", "k").await.unwrap_err();
+    assert_eq!((error.message.as_str(), error.maybe_applied), ("connection refused", false));
+}
+
+#[tokio::test]
+async fn a_redirect_names_the_right_region() {
+    let redirect = answer("301 X\r\nx-amz-bucket-region: eu-west-3", "");
+    let (store, _server) = server([redirect]).await;
+    let error = store.head("b", "k").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid);
+    assert!(error.message.contains("region eu-west-3"), "{error}");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_is_learnt_from_the_store() {
+    let skewed = error(403, "RequestTimeTooSkewed")
+        .replace("Connection", "Date: Mon, 23 Nov 2020 10:00:00 GMT\r\nConnection");
+    let (store, server) = server([skewed, answer("200 OK", "")]).await;
+    let error = store.delete("b", "k").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Transient, "{error}");
+    store.delete("b", "k").await.unwrap();
+    let received = server.await.unwrap();
+    assert!(!received[0].contains("x-amz-date: 20201123T"), "{}", received[0]);
+    assert!(received[1].contains("x-amz-date: 20201123T"), "{}", received[1]);
+}
+
+#[tokio::test]
+async fn an_upload_that_fails_after_its_200_has_failed() {
+    let late = answer("200 OK", "<Error><Code>InternalError</Code><Message>no</Message></Error>");
+    let cut = answer("200 OK", "<CompleteMultipartUploadResult>");
+    let (store, _server) = server([late, cut]).await;
+    for _ in 0..2 {
+        let parts = [(1, ETag::new("t"))];
+        let error = store.complete_multipart("b", "k", "id", &parts).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Transient, "{error}");
+        assert!(error.maybe_applied, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_bucket_is_never_taken_for_a_missing_object() {
+    let bare = || "HTTP/1.1 404 X\r\nConnection: close\r\n\r\n".to_owned();
+    let (store, _server) = server([bare(), bare(), bare(), answer("200 OK", "")]).await;
+    assert_eq!(store.head("b", "k").await.unwrap_err().kind, ErrorKind::NoSuchBucket);
+    assert_eq!(store.head("b", "k").await.unwrap_err().kind, ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_delete_is_done_only_if_the_store_says_so() {
+    let proxy = answer("404 X", "<html>nothing here</html>");
+    let (store, _server) = server([error(404, "NoSuchKey"), proxy]).await;
+    assert!(store.delete("b", "k").await.is_ok());
+    assert_eq!(store.delete("b", "k").await.unwrap_err().kind, ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_store_without_batch_deletes_gets_single_ones() {
+    let none = || answer("204 X", "");
+    let denied = error(403, "AccessDenied");
+    let (store, server) = server([error(501, "NotImplemented"), none(), denied, none()]).await;
+    let outcomes = store.delete_many("b", &["one"]).await;
+    assert!(matches!(outcomes.as_slice(), [Ok(())]));
+    assert_eq!(
+        store.delete_many("b", &["two"]).await[0].as_ref().unwrap_err().kind,
+        ErrorKind::Denied
+    );
+    assert!(store.delete_many("b", &["three"]).await[0].is_ok());
+    let lines: Vec<_> =
+        server.await.unwrap().iter().map(|r| r.lines().next().unwrap().to_owned()).collect();
+    assert_eq!(lines[0], "POST /b/?delete= HTTP/1.1");
+    assert_eq!(lines[1..], ["one", "two", "three"].map(|k| format!("DELETE /b/{k} HTTP/1.1")));
+}
+
+#[tokio::test]
+async fn deletes_are_answered_in_the_order_of_their_keys() {
+    let result = "<DeleteResult><Error><Key>b</Key><Code>AccessDenied</Code></Error>\
+                  <Error><Key>c</Key><Code>NoSuchKey</Code></Error></DeleteResult>";
+    let gone = answer("204 X", "");
+    let (store, server) = server([answer("200 OK", result), gone]).await;
+    let outcomes = store.delete_many("b", &["a", "b", "\u{1}", "c"]).await;
+    let kinds = outcomes.iter().map(|o| o.as_ref().err().map(|e| (e.kind, &*e.key)));
+    assert_eq!(kinds.collect::<Vec<_>>(), [None, Some((ErrorKind::Denied, "b")), None, None]);
+    let received = server.await.unwrap();
+    assert!(received[0].contains("<Key>a</Key>") && !received[0].contains('\u{1}'));
+    assert!(received[1].starts_with("DELETE /b/%01 "), "{}", received[1]);
+}
