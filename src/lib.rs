@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod dirty;
 pub mod object;
 pub mod store;
