@@ -27,7 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use ledger::{Ledger, Side};
+use ledger::{Ledger, Side, Totals};
 use notify::Webhook;
 use pipeline::Pipeline;
 use report::{Outcome, Screen};
@@ -123,6 +123,8 @@ struct Demo {
     pipeline: Pipeline,
     queue: mpsc::Sender<notify::Change>,
     started: Instant,
+    /// The last row of the table.
+    shown: Option<Totals>,
     _deliver: JoinSet<()>,
 }
 
@@ -144,8 +146,17 @@ impl Demo {
         };
         let mut deliver = JoinSet::new();
         deliver.spawn(notify::deliver(webhook, waiting));
-        let started = Instant::now();
-        Ok(Self { screen, ledger, source, target, pipeline, queue, started, _deliver: deliver })
+        Ok(Self {
+            screen,
+            ledger,
+            source,
+            target,
+            pipeline,
+            queue,
+            started: Instant::now(),
+            shown: None,
+            _deliver: deliver,
+        })
     }
 
     /// The whole story; `identical` is set once both sides have been compared.
@@ -223,7 +234,7 @@ impl Demo {
 
     /// Waits until nothing is pending and the target is quiet.
     async fn settle(&mut self) -> anyhow::Result<()> {
-        let (mut moved, mut shown) = (Instant::now(), Instant::now());
+        let (mut moved, mut row) = (Instant::now(), Instant::now());
         let mut before = self.ledger.totals();
         loop {
             tokio::time::sleep(LOOK).await;
@@ -240,16 +251,21 @@ impl Demo {
             if moved.elapsed() >= STALLED {
                 bail!("{}", self.stalled());
             }
-            if shown.elapsed() >= ROW {
-                shown = Instant::now();
+            if row.elapsed() >= ROW {
+                row = Instant::now();
                 self.row();
             }
             before = totals;
         }
     }
 
-    fn row(&self) {
-        self.screen.row(self.started.elapsed().as_secs_f64(), &self.ledger.totals());
+    /// A row of the table, unless it would say what the last one said.
+    fn row(&mut self) {
+        let totals = self.ledger.totals();
+        if self.shown != Some(totals) {
+            self.screen.row(self.started.elapsed().as_secs_f64(), &totals);
+            self.shown = Some(totals);
+        }
     }
 
     fn stalled(&self) -> String {

@@ -15,6 +15,7 @@
 //! A store lives until its [`EmbeddedStore`] is dropped, which cuts its connections.
 
 mod index;
+mod rules;
 mod service;
 mod whole;
 

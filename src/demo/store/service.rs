@@ -5,20 +5,17 @@ use std::collections::HashMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::HeaderValue;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, dto, s3_error};
 
-use super::index::{Entry, Query};
+use super::index::Query;
+use super::rules::{check, check_write, encoder, header_tags, listed};
+use super::rules::{part_range, parts_count, tag_count};
 use super::whole::{Caller, Upload, WholeS3, Write, blob_name, request};
 use crate::object::ObjectKey;
 use crate::store::Tags;
 
 /// What S3 gives an object that was put without a type.
 const DEFAULT_TYPE: &str = "binary/octet-stream";
-
-/// What `encoding-type=url` leaves as it is.
-const UNRESERVED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 type Answer<T> = S3Result<S3Response<T>>;
 
@@ -128,7 +125,7 @@ impl S3 for WholeS3 {
         let key = ObjectKey::new(req.input.bucket.as_str(), req.input.key.as_str());
         self.need_bucket(&key.bucket).await?;
         let (matching, none) = (req.input.if_match.take(), req.input.if_none_match.take());
-        self.check_write(&key, matching.as_ref(), none.as_ref())?;
+        check_write(self.index().get(&key.bucket, &key.key), matching.as_ref(), none.as_ref())?;
         let tags = header_tags(req.input.tagging.take().as_deref());
         req.input.content_type.get_or_insert_with(|| DEFAULT_TYPE.to_owned());
         let blob = blob_name();
@@ -337,7 +334,7 @@ impl S3 for WholeS3 {
         let upload = self.upload(&id, &req.input.bucket, &req.input.key)?;
         let key = ObjectKey::new(upload.bucket.as_str(), upload.key.as_str());
         let (matching, none) = (req.input.if_match.take(), req.input.if_none_match.take());
-        self.check_write(&key, matching.as_ref(), none.as_ref())?;
+        check_write(self.index().get(&key.bucket, &key.key), matching.as_ref(), none.as_ref())?;
         let parts = self.part_sizes(&upload, &id).await?;
         let wanted = req.input.multipart_upload.iter().flat_map(|m| m.parts.iter().flatten());
         let parts = wanted
@@ -385,88 +382,5 @@ impl WholeS3 {
         };
         let parts = self.inner.list_parts(request(input)).await?.output.parts;
         Ok(parts.into_iter().flatten().filter_map(|p| Some((p.part_number?, p.size?))).collect())
-    }
-
-    /// The conditions of a write, before its body is read.
-    fn check_write(
-        &self,
-        key: &ObjectKey,
-        matching: Option<&dto::ETagCondition>,
-        none: Option<&dto::ETagCondition>,
-    ) -> S3Result<()> {
-        match self.index().get(&key.bucket, &key.key) {
-            Some(entry) if none.is_some_and(|c| holds(entry, c)) => {
-                Err(s3_error!(PreconditionFailed))
-            }
-            Some(entry) => check(entry, matching, None),
-            None if matching.is_some() => Err(s3_error!(PreconditionFailed)),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The conditions of a read.
-fn check(
-    entry: &Entry,
-    matching: Option<&dto::ETagCondition>,
-    none: Option<&dto::ETagCondition>,
-) -> S3Result<()> {
-    if matching.is_some_and(|c| !holds(entry, c)) {
-        return Err(s3_error!(PreconditionFailed));
-    }
-    if none.is_some_and(|c| holds(entry, c)) {
-        return Err(s3_error!(NotModified));
-    }
-    Ok(())
-}
-
-fn holds(entry: &Entry, condition: &dto::ETagCondition) -> bool {
-    condition.as_etag().is_none_or(|tag| tag.value() == entry.etag)
-}
-
-/// The bytes of one part; an object put in one piece is its own part 1. `None`: there are no bytes.
-fn part_range(entry: &Entry, number: i32) -> S3Result<Option<dto::Range>> {
-    let whole = [entry.size];
-    let parts = if entry.parts.is_empty() { whole.as_slice() } else { &entry.parts };
-    let position = usize::try_from(number).ok().and_then(|n| n.checked_sub(1));
-    let (before, size) = position
-        .and_then(|n| Some((parts.get(..n)?.iter().sum::<i64>(), *parts.get(n)?)))
-        .ok_or_else(|| s3_error!(InvalidRange))?;
-    let first = u64::try_from(before).unwrap_or_default();
-    let size = u64::try_from(size).unwrap_or_default();
-    Ok((size > 0).then(|| dto::Range::Int { first, last: Some(first + size - 1) }))
-}
-
-fn parts_count(entry: &Entry) -> Option<i32> {
-    i32::try_from(entry.parts.len()).ok().filter(|n| *n > 0)
-}
-
-fn tag_count(entry: &Entry) -> Option<i32> {
-    i32::try_from(entry.tags.len()).ok().filter(|n| *n > 0)
-}
-
-/// `x-amz-tagging` is a query string.
-fn header_tags(header: Option<&str>) -> Tags {
-    form_urlencoded::parse(header.unwrap_or_default().as_bytes()).into_owned().collect()
-}
-
-fn listed(key: String, entry: Entry) -> dto::Object {
-    let since_epoch = std::time::Duration::from_millis(entry.modified_ms.max(0).unsigned_abs());
-    dto::Object {
-        key: Some(key),
-        e_tag: Some(dto::ETag::Strong(entry.etag)),
-        size: Some(entry.size),
-        last_modified: Some((std::time::UNIX_EPOCH + since_epoch).into()),
-        storage_class: Some(dto::ObjectStorageClass::from_static(
-            dto::ObjectStorageClass::STANDARD,
-        )),
-        ..Default::default()
-    }
-}
-
-fn encoder(encoding: Option<&dto::EncodingType>) -> impl Fn(&str) -> String + use<> {
-    let url = encoding.is_some_and(|e| e.as_str() == dto::EncodingType::URL);
-    move |name| {
-        if url { utf8_percent_encode(name, UNRESERVED).to_string() } else { name.to_owned() }
     }
 }
