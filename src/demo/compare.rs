@@ -175,7 +175,49 @@ async fn read(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use aws_sdk_s3::primitives::ByteStream;
+
     use super::*;
+    use crate::demo::ledger::{Ledger, Side};
+    use crate::demo::store::{EmbeddedStore, Watcher};
+
+    #[tokio::test]
+    async fn an_object_that_is_missing_extra_or_changed_on_one_side_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut stores = Vec::new();
+        for name in ["source", "target"] {
+            let watcher =
+                Watcher { side: Side::Target, ledger: Arc::new(Ledger::default()), notifier: None };
+            let store = EmbeddedStore::start(&dir.path().join(name), name, watcher).await.unwrap();
+            store.client().create_bucket().bucket("bkt").send().await.unwrap();
+            stores.push(store);
+        }
+        let (source, target) = (stores[0].client(), stores[1].client());
+        for (client, key, bytes) in [
+            (&source, "same +%", "1"),
+            (&target, "same +%", "1"),
+            (&source, "a missing", "1"),
+            (&target, "b extra", "1"),
+            (&source, "c changed", "1"),
+            (&target, "c changed", "2"),
+        ] {
+            let body = ByteStream::from(bytes.as_bytes().to_vec());
+            client.put_object().bucket("bkt").key(key).body(body).send().await.unwrap();
+        }
+        let found = compare(&source, &target, "bkt").await.unwrap();
+        assert_eq!(found.objects, 3);
+        let found: Vec<_> = found.differences.iter().map(|d| (d.key.as_str(), d.field)).collect();
+        let expected = [
+            ("a missing", "existence"),
+            ("b extra", "existence"),
+            ("c changed", "ETag"),
+            ("c changed", "ETag in the listing"),
+            ("c changed", "SHA-256 of the bytes"),
+        ];
+        assert_eq!(found, expected);
+    }
 
     #[test]
     fn a_difference_in_any_field_is_found() {

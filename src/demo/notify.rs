@@ -184,6 +184,37 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_refused_notification_is_sent_again_before_the_next_one() {
+        let (seen, mut posts) = mpsc::channel(16);
+        let hook = move |headers: http::HeaderMap, body: String| {
+            let seen = seen.clone();
+            async move {
+                assert_eq!(headers["authorization"], "Bearer secret");
+                let key = serde_json::from_str::<Value>(&body).unwrap()["Key"].to_string();
+                seen.send(key).await.unwrap();
+                let refuse = seen.capacity() == seen.max_capacity() - 1;
+                if refuse { http::StatusCode::SERVICE_UNAVAILABLE } else { http::StatusCode::OK }
+            }
+        };
+        let app = axum::Router::new().route("/events", axum::routing::post(hook));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/events", listener.local_addr().unwrap());
+        let server = tokio::spawn(axum::serve(listener, app).into_future());
+        let (queue, waiting) = mpsc::channel(4);
+        for key in ["first", "second"] {
+            queue.send(change(key, 1)).await.unwrap();
+        }
+        drop(queue);
+        deliver(Webhook { url, token: "secret".to_owned(), origin: String::new() }, waiting).await;
+        server.abort();
+        let mut keys = Vec::new();
+        while let Ok(key) = posts.try_recv() {
+            keys.push(key);
+        }
+        assert_eq!(keys, ["\"bkt1/first\"", "\"bkt1/first\"", "\"bkt1/second\""]);
+    }
+
     #[test]
     fn the_envelope_has_the_fields_of_a_captured_one() {
         let value = envelope(&change("k", 1), 7, "http://127.0.0.1:19731");

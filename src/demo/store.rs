@@ -7,8 +7,8 @@
 //! also the prefix of another key; a body whose Content-MD5 is wrong is refused before it is visible;
 //! an overwrite is atomic, so that no reader sees new bytes under an old `ETag`.
 //!
-//! Still missing: versions, ACLs, policies, encryption, object lock, part copies, aborting uploads by
-//! age, and deleting buckets. A copied multipart object keeps its `ETag` and its parts (S3 would give
+//! Still missing: versions, ACLs, policies, encryption, object lock, listing or expiring unfinished
+//! uploads, and deleting buckets. A copied multipart object keeps its `ETag` and its parts (S3 would give
 //! it a new one). Nothing is synced to disk, and `s3s-fs` leaves two small files behind for each blob
 //! that is deleted: this is a store for trying evermirror, not one for keeping data.
 //!

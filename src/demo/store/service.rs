@@ -311,6 +311,18 @@ impl S3 for WholeS3 {
         }
     }
 
+    async fn upload_part_copy(
+        &self,
+        mut req: S3Request<dto::UploadPartCopyInput>,
+    ) -> Answer<dto::UploadPartCopyOutput> {
+        req.input.key = self.upload(&req.input.upload_id, &req.input.bucket, &req.input.key)?.blob;
+        let dto::CopySource::Bucket { bucket, key, .. } = &mut req.input.copy_source else {
+            return Err(s3_error!(NotImplemented));
+        };
+        *key = self.locate(bucket, key).await?.blob.into();
+        self.inner.upload_part_copy(req).await
+    }
+
     async fn list_parts(
         &self,
         mut req: S3Request<dto::ListPartsInput>,

@@ -1,7 +1,7 @@
 //! `s3s-fs` with an index before it: what the operations of `service` are made of.
 //!
 //! A write stores its blob first and then changes the index, under one lock with the ledger: what
-//! a reader sees is always one whole write, and the ledger's order is the index's. A write that fails
+//! a reader sees is always one whole write, and ledger and queue have the index's order. A write that fails
 //! or is cancelled leaves at most a blob that nothing refers to.
 
 use std::collections::{BTreeMap, HashMap};
@@ -104,8 +104,7 @@ impl WholeS3 {
         let mut change = caller.change(&key, event);
         change.content_type = head.content_type;
         change.user_metadata = head.metadata.unwrap_or_default().into_iter().collect();
-        let replaced = self.apply(&mut change, Some(entry.clone()))?;
-        self.announce(change).await;
+        let replaced = self.apply(change, |_| Ok(Some(entry.clone()))).await?;
         if let Some(old) = replaced {
             self.drop_blob(&key.bucket, old.blob).await;
         }
@@ -121,9 +120,7 @@ impl WholeS3 {
     ) -> S3Result<()> {
         let exists = self.index().get(&key.bucket, &key.key).is_some();
         let event = if exists { "s3:ObjectRemoved:Delete" } else { missing };
-        let mut change = caller.change(key, event);
-        let removed = self.apply(&mut change, None)?;
-        self.announce(change).await;
+        let removed = self.apply(caller.change(key, event), |_| Ok(None)).await?;
         if let Some(old) = removed {
             self.drop_blob(&key.bucket, old.blob).await;
         }
@@ -138,37 +135,44 @@ impl WholeS3 {
         tags: Tags,
         event: &'static str,
     ) -> S3Result<()> {
-        let mut change = caller.change(key, event);
-        let entry = self.locate(&key.bucket, &key.key).await?;
-        self.apply(&mut change, Some(Entry { tags, ..entry }))?;
-        self.announce(change).await;
-        Ok(())
+        self.locate(&key.bucket, &key.key).await?;
+        let tagged = |now: Option<&Entry>| match now {
+            Some(entry) => Ok(Some(Entry { tags, ..entry.clone() })),
+            None => Err(s3_error!(NoSuchKey)),
+        };
+        self.apply(caller.change(key, event), tagged).await.map(drop)
     }
 
-    /// Changes the index and tells the ledger, in one step.
-    fn apply(&self, change: &mut Change, entry: Option<Entry>) -> S3Result<Option<Entry>> {
+    /// Changes the index, tells the ledger and queues the notification, in one step that cannot be
+    /// cancelled half-way: the place in the queue is waited for before. Gives the entry before.
+    async fn apply(
+        &self,
+        mut change: Change,
+        next: impl FnOnce(Option<&Entry>) -> S3Result<Option<Entry>>,
+    ) -> S3Result<Option<Entry>> {
+        let place = match &self.watcher.notifier {
+            Some(queue) => {
+                Some(queue.reserve().await.map_err(|e| s3_error!(e, ServiceUnavailable))?)
+            }
+            None => None,
+        };
+        let mut index = self.index();
+        let entry = next(index.get(&change.key.bucket, &change.key.key))?;
         let state = entry.as_ref().map(|e| State {
             etag: e.etag.clone(),
             tags: e.tags.clone(),
             size: u64::try_from(e.size).unwrap_or_default(),
         });
-        let mut index = self.index();
         let old = index
             .set(&change.key.bucket, &change.key.key, entry)
             .map_err(|error| s3_error!(error, InternalError))?;
         change.at_ms = now_ms();
         self.watcher.ledger.note(self.watcher.side, &change.key, state.clone(), change.at_ms);
         change.state = state;
-        Ok(old)
-    }
-
-    /// Queues the notification. Waits while the queue is full; a queue that is gone means the demo ends.
-    async fn announce(&self, change: Change) {
-        if let Some(notifier) = &self.watcher.notifier
-            && notifier.send(change).await.is_err()
-        {
-            tracing::debug!("The demo is ending, a notification was dropped.");
+        if let Some(place) = place {
+            place.send(change);
         }
+        Ok(old)
     }
 
     /// Deletes a blob that nothing refers to. Readers that have opened it keep it to its end.
