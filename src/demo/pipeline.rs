@@ -176,3 +176,42 @@ fn tail(log: &Path) -> String {
     let last = lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default();
     format!("  | {}", last.join("\n  | "))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::settings::Settings;
+    use crate::demo::ledger::{Ledger, Side};
+    use crate::demo::store::Watcher;
+
+    #[tokio::test]
+    async fn the_configuration_is_one_that_evermirror_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("a \"quoted\" näme");
+        let ledger = Arc::new(Ledger::default());
+        let watcher = Watcher { side: Side::Target, ledger, notifier: None };
+        let store = EmbeddedStore::start(&home, "someone", watcher).await.unwrap();
+        let pipeline = Pipeline::prepare(&home, &store, &store, "demo").unwrap();
+        let text = fs::read_to_string(&pipeline.config).unwrap();
+        let settings: Settings = toml::from_str(&text).unwrap();
+        assert_eq!(settings.data_dir, home.join("evermirror"));
+        assert_eq!(settings.source.endpoint, store.endpoint);
+        let webhook = settings.intake.webhook.unwrap();
+        assert_eq!(pipeline.webhook, format!("http://{}{}", webhook.listen, webhook.path));
+        assert_eq!(pipeline.web, format!("http://{}", settings.web.listen));
+        assert!(webhook.auth_token.is_some());
+    }
+
+    #[test]
+    fn an_error_shows_the_last_lines_of_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let lines: Vec<_> = (0..100).map(|n| format!("line {n}")).collect();
+        fs::write(&log, lines.join("\n")).unwrap();
+        let shown = tail(&log);
+        assert_eq!(shown.lines().count(), LOG_LINES);
+        assert!(shown.ends_with("line 99"), "{shown}");
+    }
+}
