@@ -15,6 +15,7 @@ pub mod workqueue;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod metrics;
 pub mod pipeline;
 pub mod serve;
