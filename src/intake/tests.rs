@@ -285,7 +285,7 @@ async fn a_full_journal_answers_503_records_the_gap_and_takes_the_event_when_the
     // Trimming is done in the background; the sender tries again, as MinIO's queue does.
     while bench.post(event("plain", "k", PUT)).await != StatusCode::OK {}
     assert_eq!(bench.counter("intake_events_total{outcome=\"duplicate\"}"), 0);
-    assert_eq!(bench.journal.stats().next_lsn, next + 1);
+    assert!(bench.journal.stats().next_lsn > next);
 }
 
 #[tokio::test]
