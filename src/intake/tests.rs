@@ -295,3 +295,21 @@ async fn a_closed_journal_acknowledges_nothing_and_the_bucket_is_in_doubt() {
     assert_eq!(bench.post(event("plain", "k", PUT)).await, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(bench.gaps().len(), 1);
 }
+
+#[tokio::test]
+async fn more_keys_than_the_journal_takes_at_once_leave_their_bucket_in_doubt() {
+    let bench = Bench::new(64 << 10);
+    let record = |n: usize| {
+        serde_json::json!({"eventSource": "minio:s3", "eventName": PUT,
+            "responseElements": {"x-amz-request-id": "R"}, "s3": {"bucket": {"name": "plain"},
+            "object": {"key": format!("{n:01000}"), "sequencer": "1"}}})
+    };
+    let body = serde_json::json!({"Records": (0..50).map(record).collect::<Vec<_>>()}).to_string();
+    for _ in 0..2 {
+        assert_eq!(bench.post(body.clone()).await, StatusCode::OK);
+    }
+    assert_eq!(bench.gaps(), BTreeMap::from([("plain".to_owned(), GapReason::DeadLetter)]));
+    assert_eq!(bench.inlet.dead_letters().list()[0].reason, "too_large");
+    assert_eq!(bench.counter("intake_events_total{outcome=\"accepted\"}"), 0);
+    assert_eq!(bench.counter("intake_events_total{outcome=\"duplicate\"}"), 0);
+}
