@@ -20,11 +20,15 @@ mod checkpoint;
 mod cursor;
 pub(crate) mod disk;
 mod entry;
+#[cfg(test)]
+mod model;
 mod recovery;
 mod ring;
 mod segment;
 mod shared;
 pub(crate) mod slots;
+#[cfg(test)]
+mod testing;
 mod upkeep;
 mod writer;
 

@@ -1,0 +1,151 @@
+//! A disk for tests: it forgets what was not synced, fills up, and breaks, on demand.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use super::disk::Disk;
+use super::entry::SECTOR;
+use super::{Cursor, Journal, JournalOptions, Recovery};
+use crate::config::settings::Durability;
+
+/// A directory in memory where there is one: the tests sync in [`TestDisk`], not on the medium.
+pub(super) fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+pub(super) fn options(dir: &Path, segment_size: u64) -> JournalOptions {
+    let durability = Durability::Fsync;
+    JournalOptions { dir: dir.to_owned(), segment_size, max_size: 1 << 30, durability }
+}
+
+pub(super) fn open(disk: &Arc<TestDisk>, options: JournalOptions) -> (Journal, Cursor, Recovery) {
+    Journal::open_on(Arc::clone(disk) as Arc<dyn Disk>, options).unwrap()
+}
+
+/// The journal's files that end in `suffix`.
+pub(super) fn files(dir: &Path, suffix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        entries.filter(|path| path.to_str().unwrap().ends_with(suffix)).collect();
+    files.sort();
+    files
+}
+
+/// Real files, an imagined medium.
+#[derive(Debug, Default)]
+pub(super) struct TestDisk {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What each sector held when it was last synced.
+    unsynced: Vec<Unsynced>,
+    full: bool,
+    broken_sync: bool,
+    /// Operations until the power fails.
+    power: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Unsynced {
+    inode: u64,
+    file: File,
+    offset: u64,
+    before: Vec<u8>,
+}
+
+impl TestDisk {
+    pub(super) fn fill(&self, full: bool) {
+        self.state.lock().unwrap().full = full;
+    }
+
+    pub(super) fn break_sync(&self) {
+        self.state.lock().unwrap().broken_sync = true;
+    }
+
+    /// Nothing reaches the disk after this many more writes and syncs.
+    pub(super) fn cut_power_after(&self, operations: usize) {
+        self.state.lock().unwrap().power = Some(operations);
+    }
+
+    /// The power is back: of the sectors that were not synced, those for which `lost` says so hold
+    /// what they held before.
+    pub(super) fn crash(&self, mut lost: impl FnMut() -> bool) {
+        let mut state = self.state.lock().unwrap();
+        for sector in state.unsynced.drain(..).filter(|_| lost()) {
+            sector.file.write_all_at(&sector.before, sector.offset).unwrap();
+        }
+        state.power = None;
+    }
+}
+
+impl State {
+    fn spend(&mut self) -> io::Result<()> {
+        match &mut self.power {
+            Some(0) => Err(io::Error::other("the power failed")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn remember(&mut self, file: &File, offset: u64, length: usize) -> io::Result<()> {
+        let inode = file.metadata()?.ino();
+        let sector = SECTOR as u64;
+        for offset in
+            (offset / sector..(offset + length as u64).div_ceil(sector)).map(|s| s * sector)
+        {
+            if !self.unsynced.iter().any(|u| u.inode == inode && u.offset == offset) {
+                let mut before = vec![0; SECTOR];
+                let read = file.read_at(&mut before, offset)?;
+                assert!(read == SECTOR || before[read..].iter().all(|b| *b == 0));
+                self.unsynced.push(Unsynced { inode, file: file.try_clone()?, offset, before });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Disk for TestDisk {
+    fn reserve(&self, _file: &File, _size: u64) -> io::Result<()> {
+        let full = self.state.lock().unwrap().full;
+        if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        state.spend()?;
+        if state.full {
+            // As a real disk may: part of it arrives.
+            file.write_all_at(&bytes[..bytes.len() * 2 / 3], offset)?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if bytes.iter().all(|b| *b == 0) {
+            // Preparation: a file that did not exist before has nothing to fall back to.
+            return file.write_all_at(bytes, offset);
+        }
+        state.remember(file, offset, bytes.len())?;
+        file.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        state.spend()?;
+        if state.broken_sync {
+            return Err(io::Error::other("the medium failed"));
+        }
+        let inode = file.metadata()?.ino();
+        state.unsynced.retain(|unsynced| unsynced.inode != inode);
+        Ok(())
+    }
+
+    fn sync_directory(&self, _directory: &Path) -> io::Result<()> {
+        self.state.lock().unwrap().spend()
+    }
+}
