@@ -19,6 +19,8 @@ use crate::metrics::Snapshot;
 use crate::serve::BearerToken;
 
 const MAX_BODY: usize = 64 << 10;
+/// A wait for room that no test has to sit out.
+const SOON: Duration = Duration::from_millis(30);
 
 /// An inlet over a real journal; `plain` is replicated but for `plain/skip/`, `versioned` whole.
 struct Bench {
@@ -31,7 +33,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(max_size: u64) -> Self {
+    fn new(max_size: u64, wait: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = JournalOptions {
             dir: dir.path().join("journal"),
@@ -49,13 +51,12 @@ impl Bench {
             exclude: exclude.iter().map(|&prefix| prefix.to_owned()).collect(),
         };
         let buckets = [bucket("plain", &["skip/"]), bucket("versioned", &[])];
-        let wait = Duration::from_millis(30);
         let inlet = Inlet::new(&buckets, journal.clone(), Arc::clone(&gaps), metrics.clone(), wait);
         Self { _dir: dir, journal, cursor, gaps, metrics, inlet: Arc::new(inlet) }
     }
 
     fn roomy() -> Self {
-        Self::new(64 << 20)
+        Self::new(64 << 20, SOON)
     }
 
     async fn post_with(&self, body: impl Into<Body>, token: &str) -> (StatusCode, HeaderMap) {
@@ -271,7 +272,7 @@ async fn a_second_delivery_of_a_durable_event_is_dropped() {
 
 #[tokio::test]
 async fn a_full_journal_answers_503_records_the_gap_and_takes_the_event_when_there_is_room() {
-    let bench = Bench::new(4 << 20);
+    let bench = Bench::new(4 << 20, SOON);
     bench.fill().await;
     let (status, headers) = bench.post_with(event("plain", "k", PUT), "Bearer t0ken").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -298,7 +299,7 @@ async fn a_closed_journal_acknowledges_nothing_and_the_bucket_is_in_doubt() {
 
 #[tokio::test]
 async fn more_keys_than_the_journal_takes_at_once_leave_their_bucket_in_doubt() {
-    let bench = Bench::new(64 << 10);
+    let bench = Bench::new(64 << 10, SOON);
     let record = |n: usize| {
         serde_json::json!({"eventSource": "minio:s3", "eventName": PUT,
             "responseElements": {"x-amz-request-id": "R"}, "s3": {"bucket": {"name": "plain"},
