@@ -290,6 +290,21 @@ async fn a_full_journal_answers_503_records_the_gap_and_takes_the_event_when_the
 }
 
 #[tokio::test]
+async fn a_sender_is_held_back_until_there_is_room() {
+    let bench = Bench::new(4 << 20, Duration::from_mins(1));
+    bench.fill().await;
+    let next = bench.journal.stats().next_lsn;
+    let make_room = async {
+        // The journal refuses once more before there is room.
+        while bench.journal.append(vec![vec![0; 16]]).await.is_ok() {}
+        bench.journal.trim(next);
+    };
+    let (status, ()) = tokio::join!(bench.post(event("plain", "k", PUT)), make_room);
+    assert_eq!(status, StatusCode::OK);
+    assert!(bench.gaps().is_empty());
+}
+
+#[tokio::test]
 async fn a_closed_journal_acknowledges_nothing_and_the_bucket_is_in_doubt() {
     let bench = Bench::roomy();
     bench.journal.close().await;
