@@ -72,7 +72,8 @@ pub enum UnusableReason {
     UnknownEvent,
     /// The bucket is not one that is replicated (found by the intake, not by [`parse`]).
     OtherBucket,
-    /// The document is over the intake's limit and was not read.
+    /// The document is over the intake's limit and was not read, or its keys are more than the
+    /// journal takes at once (found by the intake).
     TooLarge,
 }
 

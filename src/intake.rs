@@ -23,9 +23,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use crate::config::settings::BucketSettings;
+use crate::dirty::DirtyKey;
 use crate::event::{Parsed, Unusable, UnusableReason};
 use crate::gaps::{GapBook, GapError, GapReason};
 use crate::journal::{AppendError, Journal};
@@ -38,6 +40,9 @@ use sort::{Doubts, Sorted};
 const ROOM_POLL: Duration = Duration::from_millis(100);
 /// At most one log line about refusals in this time, in milliseconds.
 const LOG_INTERVAL: i64 = 10_000;
+
+const TOO_LARGE: Unusable =
+    Unusable { reason: UnusableReason::TooLarge, bucket: None, key: None, event: None };
 
 /// Why a document was not taken. It must not be acknowledged; the sender may try again.
 #[derive(Debug, thiserror::Error)]
@@ -105,9 +110,9 @@ impl Inlet {
 
     /// Takes one document that arrived at `received_ms` (milliseconds since the Unix epoch).
     pub async fn accept(&self, parsed: Parsed, received_ms: i64) -> Result<(), Refused> {
-        let sorted =
+        let mut sorted =
             sort::sort(parsed, received_ms, &self.buckets, |identity| self.recent.knows(identity));
-        match self.store(&sorted, received_ms).await {
+        match self.store(&mut sorted, received_ms).await {
             Ok(()) => {
                 self.recent.remember(sorted.identities.iter().copied());
                 self.count(&sorted, received_ms);
@@ -122,31 +127,34 @@ impl Inlet {
 
     /// A document was too long to be read: whatever it said, every bucket is in doubt.
     pub async fn too_large(&self, body_bytes: usize, received_ms: i64) -> Result<(), Refused> {
-        let reason = UnusableReason::TooLarge;
-        let unusable = vec![Unusable { reason, bucket: None, key: None, event: None }];
+        let unusable = vec![TOO_LARGE];
         let parsed = Parsed { unusable, all_buckets_dirty: true, body_bytes, ..Parsed::default() };
         self.accept(parsed, received_ms).await
     }
 
-    async fn store(&self, sorted: &Sorted, received_ms: i64) -> Result<(), Refused> {
+    async fn store(&self, sorted: &mut Sorted, received_ms: i64) -> Result<(), Refused> {
         self.mark(&sorted.doubts, received_ms).await?;
         if sorted.keys.is_empty() {
             return Ok(());
         }
-        match self.append(sorted).await {
+        match self.append(&sorted.keys).await {
             // Nothing would ever make it fit, so the buckets are reconciled instead.
             Err(Refused::Journal(AppendError::TooLarge { .. })) => {
-                Ok(self.mark(&sorted.concerned(GapReason::DeadLetter), received_ms).await?)
+                self.mark(&sorted.concerned(GapReason::DeadLetter), received_ms).await?;
+                sorted.keys.clear();
+                sorted.identities.clear();
+                sorted.letters.push(TOO_LARGE);
+                Ok(())
             }
             done => done,
         }
     }
 
     /// Waits for room, up to `max_wait`: a slow answer is how a sender is held back.
-    async fn append(&self, sorted: &Sorted) -> Result<(), Refused> {
+    async fn append(&self, keys: &[DirtyKey]) -> Result<(), Refused> {
         let deadline = Instant::now() + self.max_wait;
         loop {
-            let payloads = sorted.keys.iter().map(crate::dirty::DirtyKey::encode).collect();
+            let payloads = keys.iter().map(DirtyKey::encode).collect();
             match tokio::time::timeout_at(deadline, self.journal.append(payloads)).await {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(AppendError::Full(_))) if Instant::now() + ROOM_POLL < deadline => {
@@ -180,8 +188,12 @@ impl Inlet {
             }
             result
         });
-        // The closure does not panic, and it is only cancelled when the runtime goes away.
-        marked.await.unwrap_or(Ok(()))
+        match marked.await.map_err(JoinError::try_into_panic) {
+            Ok(result) => result,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime is going away, and this task with it.
+            Err(Err(_)) => std::future::pending().await,
+        }
     }
 
     async fn refuse(&self, refused: &Refused, sorted: &Sorted, received_ms: i64) {

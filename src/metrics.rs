@@ -5,6 +5,7 @@
 //! takes a lock once. State that has an owner elsewhere (pending keys, the journal) is not counted
 //! here but read from a [`Snapshot`] when somebody scrapes.
 
+mod labels;
 mod lag;
 mod table;
 
@@ -22,122 +23,13 @@ use prometheus_client::registry::{Metric, Registry};
 use serde::Serialize;
 
 use crate::gaps::GapReason;
+pub use labels::{Action, EventOutcome, RequestOutcome, Stage};
 pub use lag::LagSummary;
 use lag::RecentLags;
 pub use table::{METRICS, MetricInfo, Snapshot};
 
 /// The media type of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// What became of a request to an intake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequestOutcome {
-    /// Answered 2xx: everything in it is durable, or known to be of no use.
-    Ok,
-    /// No token, or a wrong one: 401.
-    Unauthorized,
-    /// Body over the limit: 413.
-    TooLarge,
-    /// Not durable in time: 503, and a gap.
-    Unavailable,
-    /// The body did not arrive whole or in time.
-    Invalid,
-}
-
-impl RequestOutcome {
-    const ALL: [Self; 5] =
-        [Self::Ok, Self::Unauthorized, Self::TooLarge, Self::Unavailable, Self::Invalid];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Unauthorized => "unauthorized",
-            Self::TooLarge => "too_large",
-            Self::Unavailable => "unavailable",
-            Self::Invalid => "invalid",
-        }
-    }
-}
-
-/// What became of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventOutcome {
-    /// Its key is durable in the journal.
-    Accepted,
-    /// The same event was already durable.
-    Duplicate,
-    /// It concerns nothing that is replicated.
-    Ignored,
-    /// It is in the dead-letter list.
-    DeadLetter,
-}
-
-impl EventOutcome {
-    const ALL: [Self; 4] = [Self::Accepted, Self::Duplicate, Self::Ignored, Self::DeadLetter];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Duplicate => "duplicate",
-            Self::Ignored => "ignored",
-            Self::DeadLetter => "dead_letter",
-        }
-    }
-}
-
-/// What was done to make the target agree with the source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// The object was copied.
-    Copied,
-    /// The object was deleted on the target.
-    Deleted,
-    /// Only its tags were written.
-    Tagged,
-    /// Nothing: the target agreed already.
-    Unchanged,
-}
-
-impl Action {
-    const ALL: [Self; 4] = [Self::Copied, Self::Deleted, Self::Tagged, Self::Unchanged];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Copied => "copied",
-            Self::Deleted => "deleted",
-            Self::Tagged => "tagged",
-            Self::Unchanged => "unchanged",
-        }
-    }
-}
-
-/// Where an error happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// Taking notifications.
-    Intake,
-    /// The journal and the gap book.
-    Journal,
-    /// A call to the source.
-    Source,
-    /// A call to the target.
-    Target,
-    /// Reconciling.
-    Reconcile,
-}
-
-impl Stage {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Intake => "intake",
-            Self::Journal => "journal",
-            Self::Source => "source",
-            Self::Target => "target",
-            Self::Reconcile => "reconcile",
-        }
-    }
-}
 
 /// The counters since the start, for the status page.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -19,6 +19,8 @@ use crate::metrics::Snapshot;
 use crate::serve::BearerToken;
 
 const MAX_BODY: usize = 64 << 10;
+/// A wait for room that no test has to sit out.
+const SOON: Duration = Duration::from_millis(30);
 
 /// An inlet over a real journal; `plain` is replicated but for `plain/skip/`, `versioned` whole.
 struct Bench {
@@ -31,7 +33,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(max_size: u64) -> Self {
+    fn new(max_size: u64, wait: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = JournalOptions {
             dir: dir.path().join("journal"),
@@ -49,13 +51,12 @@ impl Bench {
             exclude: exclude.iter().map(|&prefix| prefix.to_owned()).collect(),
         };
         let buckets = [bucket("plain", &["skip/"]), bucket("versioned", &[])];
-        let wait = Duration::from_millis(30);
         let inlet = Inlet::new(&buckets, journal.clone(), Arc::clone(&gaps), metrics.clone(), wait);
         Self { _dir: dir, journal, cursor, gaps, metrics, inlet: Arc::new(inlet) }
     }
 
     fn roomy() -> Self {
-        Self::new(64 << 20)
+        Self::new(64 << 20, SOON)
     }
 
     async fn post_with(&self, body: impl Into<Body>, token: &str) -> (StatusCode, HeaderMap) {
@@ -271,7 +272,7 @@ async fn a_second_delivery_of_a_durable_event_is_dropped() {
 
 #[tokio::test]
 async fn a_full_journal_answers_503_records_the_gap_and_takes_the_event_when_there_is_room() {
-    let bench = Bench::new(4 << 20);
+    let bench = Bench::new(4 << 20, SOON);
     bench.fill().await;
     let (status, headers) = bench.post_with(event("plain", "k", PUT), "Bearer t0ken").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -285,7 +286,22 @@ async fn a_full_journal_answers_503_records_the_gap_and_takes_the_event_when_the
     // Trimming is done in the background; the sender tries again, as MinIO's queue does.
     while bench.post(event("plain", "k", PUT)).await != StatusCode::OK {}
     assert_eq!(bench.counter("intake_events_total{outcome=\"duplicate\"}"), 0);
-    assert_eq!(bench.journal.stats().next_lsn, next + 1);
+    assert!(bench.journal.stats().next_lsn > next);
+}
+
+#[tokio::test]
+async fn a_sender_is_held_back_until_there_is_room() {
+    let bench = Bench::new(4 << 20, Duration::from_mins(1));
+    bench.fill().await;
+    let next = bench.journal.stats().next_lsn;
+    let make_room = async {
+        // The journal refuses once more before there is room.
+        while bench.journal.append(vec![vec![0; 16]]).await.is_ok() {}
+        bench.journal.trim(next);
+    };
+    let (status, ()) = tokio::join!(bench.post(event("plain", "k", PUT)), make_room);
+    assert_eq!(status, StatusCode::OK);
+    assert!(bench.gaps().is_empty());
 }
 
 #[tokio::test]
@@ -294,4 +310,22 @@ async fn a_closed_journal_acknowledges_nothing_and_the_bucket_is_in_doubt() {
     bench.journal.close().await;
     assert_eq!(bench.post(event("plain", "k", PUT)).await, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(bench.gaps().len(), 1);
+}
+
+#[tokio::test]
+async fn more_keys_than_the_journal_takes_at_once_leave_their_bucket_in_doubt() {
+    let bench = Bench::new(64 << 10, SOON);
+    let record = |n: usize| {
+        serde_json::json!({"eventSource": "minio:s3", "eventName": PUT,
+            "responseElements": {"x-amz-request-id": "R"}, "s3": {"bucket": {"name": "plain"},
+            "object": {"key": format!("{n:01000}"), "sequencer": "1"}}})
+    };
+    let body = serde_json::json!({"Records": (0..50).map(record).collect::<Vec<_>>()}).to_string();
+    for _ in 0..2 {
+        assert_eq!(bench.post(body.clone()).await, StatusCode::OK);
+    }
+    assert_eq!(bench.gaps(), BTreeMap::from([("plain".to_owned(), GapReason::DeadLetter)]));
+    assert_eq!(bench.inlet.dead_letters().list()[0].reason, "too_large");
+    assert_eq!(bench.counter("intake_events_total{outcome=\"accepted\"}"), 0);
+    assert_eq!(bench.counter("intake_events_total{outcome=\"duplicate\"}"), 0);
 }

@@ -101,20 +101,85 @@ fn pem_error(
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use axum::Router;
+    use rustls::ClientConfig;
+    use rustls_pki_types::ServerName;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio_rustls::TlsConnector;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::serve;
+
+    fn file(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
+    }
+
+    fn settings(client_ca_file: Option<&str>) -> TlsSettings {
+        let client_ca_file = client_ca_file.map(file);
+        TlsSettings { cert_file: file("server.pem"), key_file: file("server.key"), client_ca_file }
+    }
+
+    /// What a client with this certificate gets to hear: an answer's first line, or nothing.
+    async fn ask(address: SocketAddr, identity: Option<&str>) -> Option<String> {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificates("", &file("authority.pem")).unwrap().remove(0)).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(name) => {
+                let chain = certificates("", &file(&format!("{name}.pem"))).unwrap();
+                let key = PrivateKeyDer::from_pem_file(file(&format!("{name}.key"))).unwrap();
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        // With TLS 1.3 a refused client hears of it only when it reads.
+        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.ok()?;
+        String::from_utf8(answer).unwrap().lines().next().map(str::to_owned)
+    }
+
+    async fn answers(settings: &TlsSettings) -> [bool; 3] {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = serve::bind(any, "intake.webhook.listen").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tls = Some(acceptor(settings).unwrap());
+        let (router, limits) = (Router::new(), serve::Limits::connections(8));
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(serve::run(listener, tls, router, limits, stop.clone()));
+        let mut heard = [false; 3];
+        for (heard, identity) in heard.iter_mut().zip([None, Some("client"), Some("stranger")]) {
+            *heard = ask(address, identity).await.is_some_and(|line| line.contains("404"));
+        }
+        stop.cancel();
+        server.await.unwrap();
+        heard
+    }
+
+    #[tokio::test]
+    async fn with_a_client_authority_only_its_clients_are_heard() {
+        assert_eq!(answers(&settings(Some("authority.pem"))).await, [false, true, false]);
+        assert_eq!(answers(&settings(None)).await, [true, true, true]);
+    }
 
     #[test]
-    fn a_file_that_is_missing_or_holds_no_certificate_is_named_with_its_setting() {
-        let dir = tempfile::tempdir().unwrap();
-        let cert_file = dir.path().join("cert.pem");
-        let settings = TlsSettings { key_file: cert_file.clone(), cert_file, client_ca_file: None };
-        let message = || acceptor(&settings).map(drop).unwrap_err().to_string();
-        assert!(
-            message().starts_with("failed to read intake.webhook.tls.cert_file"),
-            "{}",
-            message()
-        );
-        std::fs::write(&settings.cert_file, "hello").unwrap();
-        assert!(message().contains("holds no certificate"), "{}", message());
+    fn a_file_that_is_missing_or_wrong_is_named_with_its_setting() {
+        let message = |settings| acceptor(&settings).map(drop).unwrap_err().to_string();
+        let missing = message(TlsSettings { cert_file: file("none.pem"), ..settings(None) });
+        assert!(missing.starts_with("failed to read intake.webhook.tls.cert_file"), "{missing}");
+        let wrong = message(TlsSettings { key_file: file("server.pem"), ..settings(None) });
+        assert!(wrong.contains("key_file") && wrong.contains("no private key"), "{wrong}");
+        let other = message(TlsSettings { key_file: file("client.key"), ..settings(None) });
+        assert!(other.starts_with("failed to set up TLS"), "{other}");
     }
 }

@@ -16,7 +16,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CONNECTION, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::Instant;
@@ -71,7 +71,9 @@ async fn receive(webhook: &Webhook, request: Request) -> Response {
     let began = Instant::now();
     if !webhook.token.as_ref().is_none_or(|token| token.admits(request.headers())) {
         webhook.metrics.intake_request(RequestOutcome::Unauthorized);
-        return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")]).into_response();
+        // Closed, so that strangers hold no connections that the store needs.
+        let headers = [(WWW_AUTHENTICATE, "Bearer"), (CONNECTION, "close")];
+        return (StatusCode::UNAUTHORIZED, headers).into_response();
     }
     let received_ms = clock::now_ms();
     let body = match read_body(request, webhook.max_body).await {

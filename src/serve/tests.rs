@@ -44,6 +44,23 @@ async fn a_request_that_has_begun_is_answered_after_stop() {
 }
 
 #[tokio::test]
+async fn a_kept_alive_connection_is_closed_on_stop() {
+    let router = Router::new().route("/", get(async || "x"));
+    let (address, stop, server) = start(router, Limits::connections(8)).await;
+    let mut client = TcpStream::connect(address).await.unwrap();
+    for _ in 0..2 {
+        client.write_all(REQUEST).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nx") {
+            assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0, "closed too early");
+        }
+    }
+    stop.cancel();
+    server.await.unwrap();
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn more_connections_than_allowed_wait_for_a_free_slot() {
     let (address, stop, server) =
         start(Router::new().route("/", get(async || "x")), Limits::connections(1)).await;

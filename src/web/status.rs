@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::gaps::Gap;
+use crate::journal::JournalStats;
 use crate::metrics::{LagSummary, Snapshot, Totals};
 
 /// What evermirror is doing now.
@@ -105,6 +106,19 @@ pub struct JournalStatus {
     pub full: bool,
     /// Why it failed for good; the process exits and must be restarted.
     pub failed: Option<String>,
+}
+
+impl From<JournalStats> for JournalStatus {
+    fn from(stats: JournalStats) -> Self {
+        Self {
+            next_lsn: stats.next_lsn,
+            trimmed_lsn: stats.trimmed_lsn,
+            bytes: stats.bytes_on_disk,
+            segments: u64::try_from(stats.segments).unwrap_or(u64::MAX),
+            full: stats.full,
+            failed: None,
+        }
+    }
 }
 
 /// One intake.
