@@ -2,6 +2,7 @@
 //! between them.
 
 pub(crate) mod compare;
+pub(crate) mod events;
 pub(crate) mod eventually;
 pub(crate) mod evermirror;
 pub(crate) mod fault_proxy;
@@ -13,3 +14,4 @@ pub(crate) mod process;
 pub(crate) mod s3;
 pub(crate) mod site;
 pub(crate) mod toxiproxy;
+pub(crate) mod writer;

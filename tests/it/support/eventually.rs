@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 /// Generous, because the tests share two slow cores with each other and with the servers.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 
 /// For what a whole backlog, or the source's redelivery, must settle first.
-pub(crate) const LATER: Duration = Duration::from_secs(240);
+pub(crate) const LATER: Duration = Duration::from_mins(4);
 
 /// Asks `probe` until it answers `Ok`, and panics with its last reason when `within` has passed.
 pub(crate) async fn eventually<T>(

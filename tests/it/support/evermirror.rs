@@ -158,7 +158,7 @@ impl Evermirror {
         headers: &[(&str, &str)],
         body: impl Into<bytes::Bytes>,
     ) -> http::Answer {
-        let url = format!("http://127.0.0.1:{}/events", self.webhook_port);
+        let url = self.webhook("/events");
         let headers = [headers, &[("content-type", "application/json")]].concat();
         http::request(hyper::Method::POST, &url, &headers, body).await.unwrap()
     }
@@ -189,7 +189,8 @@ impl Evermirror {
         http::get(&self.web("/metrics")).await.unwrap().text()
     }
 
-    /// The sum over all label sets of one sample name, or `None` if there is none.
+    /// One sample, as `name{label="value"}`; or by `name` alone the sum over its labels. `None` if there
+    /// is none.
     pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
         let text = self.metrics().await;
         let lines = text.lines().filter(|line| {
@@ -219,6 +220,11 @@ impl Evermirror {
     /// Where its page, its metrics and its API are.
     pub(crate) fn web(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.web_port)
+    }
+
+    /// A path of the webhook's listener.
+    pub(crate) fn webhook(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.webhook_port)
     }
 
     fn pid(&self) -> u32 {

@@ -1,11 +1,10 @@
 //! A real MinIO server on one drive in a temporary directory.
 
 use std::fs;
-use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::eventually::eventually;
+use super::eventually::{SOON, eventually};
 use super::http;
 use super::ports::free_port;
 use super::process::{Process, peer};
@@ -127,7 +126,7 @@ impl Minio {
         let process = Process::start(&peer("minio"), &arguments, &self.environment, &log);
         // Cluster health, not liveness: it is 200 only once objects can be written.
         let health = format!("{}/minio/health/cluster", self.endpoint());
-        let serves = eventually("MinIO serves", Duration::from_secs(60), async || {
+        let serves = eventually("MinIO serves", SOON, async || {
             if !process.is_running() {
                 return Ok(false);
             }

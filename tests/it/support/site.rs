@@ -134,19 +134,19 @@ impl Site {
     pub(crate) async fn converges(&self, within: std::time::Duration) {
         eventually("both sides list the same", within, async || {
             let sides = ((&self.source, &*self.bucket), (&self.target, &*self.target_bucket));
-            nothing(compare_listings(sides.0, sides.1).await?)?;
+            nothing(&compare_listings(sides.0, sides.1).await?)?;
             self.evermirror.idle().await
         })
         .await;
         eventually("both sides are the same", within, async || {
-            nothing(self.differences().await?)?;
+            nothing(&self.differences().await?)?;
             self.evermirror.idle().await
         })
         .await;
     }
 }
 
-fn nothing(differences: Vec<String>) -> Result<(), String> {
+fn nothing(differences: &[String]) -> Result<(), String> {
     if differences.is_empty() {
         return Ok(());
     }

@@ -1,12 +1,10 @@
 //! A real Toxiproxy server: network faults between evermirror and a store.
 
-use std::time::Duration;
-
 use hyper::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::eventually::eventually;
+use super::eventually::{SOON, eventually};
 use super::http;
 use super::ports::free_port;
 use super::process::{Process, peer};
@@ -29,10 +27,8 @@ impl Toxiproxy {
         let log = directory.path().join("log");
         let process = Process::start(&peer("toxiproxy-server"), &arguments, &[], &log);
         let api = format!("http://127.0.0.1:{api_port}");
-        eventually("Toxiproxy serves", Duration::from_secs(60), async || {
-            http::get(&format!("{api}/version")).await
-        })
-        .await;
+        eventually("Toxiproxy serves", SOON, async || http::get(&format!("{api}/version")).await)
+            .await;
         let proxy = Self { api, port, _process: process, _directory: directory };
         let listen = format!("127.0.0.1:{port}");
         let body = json!({"name": "store", "listen": listen, "upstream": upstream});
