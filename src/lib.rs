@@ -1,9 +1,17 @@
-//! evermirror (crate docs become ARCHITECTURE.md)
-//!
-//! Modules are declared in the order in which data flows.
+#![doc = include_str!("ARCHITECTURE.md")]
 
-pub mod clock;
-pub mod config;
 pub mod dirty;
 pub mod object;
+
+pub mod event;
+pub mod gaps;
+pub mod journal;
+pub mod replicate;
+pub mod shelf;
 pub mod store;
+pub mod workqueue;
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod metrics;

@@ -5,11 +5,31 @@
 //! (create, versioning) go through `aws-sdk-s3` in `admin`. There are no retries here: an error says
 //! by its [`ErrorKind`] what must be done, and `replicate` does it.
 
+mod admin;
+mod body;
+mod classify;
+mod credentials;
+mod delete;
+mod encode;
+mod failure;
+mod http;
+mod list;
+mod multipart;
+mod request;
+mod s3;
+mod sign;
+mod stream;
+mod xml;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use ::http::HeaderMap;
 use bytes::Bytes;
-use http::HeaderMap;
+use http_body_util::BodyExt as _;
 
+pub use self::s3::{ConnectError, Store};
+pub use self::stream::{ByteStream, ObjectStream};
 use crate::object::ETag;
 
 /// What an error asks of the caller; the operator's decision table.
@@ -58,11 +78,11 @@ pub struct StoreError {
     /// The S3 operation, by its API name (`GetObject`).
     pub operation: &'static str,
     /// Scheme, host and port of the store.
-    pub endpoint: String,
+    pub endpoint: Arc<str>,
     /// The bucket, by this store's name.
-    pub bucket: String,
+    pub bucket: Box<str>,
     /// The key; empty for calls on a bucket.
-    pub key: String,
+    pub key: Box<str>,
     /// The HTTP status, when there was an answer.
     pub status: Option<u16>,
     /// The S3 error code, when the answer carried one (`NoSuchKey`).
@@ -89,8 +109,21 @@ pub struct ObjectHead {
 pub struct ObjectBody {
     /// The headers.
     pub head: ObjectHead,
-    /// The bytes, streamed.
-    pub body: hyper::body::Incoming,
+    /// The bytes, streamed. Fails when they stall, or end before [`ObjectHead::length`].
+    pub body: ObjectStream,
+}
+
+impl ObjectBody {
+    /// Reads the whole body into memory; the caller has looked at [`ObjectHead::length`] first.
+    pub async fn bytes(self) -> Result<Bytes, StoreError> {
+        self.body.bytes().await
+    }
+
+    /// The body as the body of a PUT to another store.
+    pub fn into_put(self) -> PutBody {
+        let length = self.head.length;
+        PutBody::Stream { body: self.body.boxed_unsync(), length }
+    }
 }
 
 /// Which part of an object to read, and on which condition.
@@ -98,6 +131,8 @@ pub struct ObjectBody {
 pub struct GetOptions<'a> {
     /// Read only this part (1-based) of a multipart object.
     pub part: Option<u32>,
+    /// Read only the bytes from the first to the second offset, both included.
+    pub range: Option<(u64, u64)>,
     /// Fail with [`ErrorKind::Changed`] unless the object still has this tag.
     pub if_match: Option<&'a ETag>,
 }
@@ -107,10 +142,12 @@ pub struct GetOptions<'a> {
 pub enum PutBody {
     /// Held in memory.
     Bytes(Bytes),
-    /// Streamed from another store's answer; `length` bytes exactly.
+    /// Streamed, usually from another store's answer ([`ObjectBody::into_put`]). The request fails,
+    /// and the store sees no complete object, unless the stream ends after `length` bytes exactly.
+    /// An error of the stream is returned from the PUT as it is: it names the store that was read.
     Stream {
-        /// The answer being read.
-        body: hyper::body::Incoming,
+        /// The bytes.
+        body: ByteStream,
         /// Its length in bytes, sent as `Content-Length`.
         length: u64,
     },

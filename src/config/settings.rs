@@ -1,19 +1,24 @@
 //! The settings, with their defaults, as the rest of the program sees them.
 //!
 //! One struct per table of the TOML file, field for field; `config/evermirror.toml` lists every
-//! key with its default and a test proves that the two agree.
+//! key with its default and a test proves that the two agree. Serializing shows secrets as
+//! `"<hidden>"` and leaves out what is not set; it exists for `check-config`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::units::{ByteSize, duration};
+use super::units::{ByteSize, duration, hidden};
+
+mod store;
+
+pub use store::{StoreSettings, TargetSettings};
 
 /// All settings.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Where the journal and all other state live. Must be on a disk that survives a restart.
@@ -44,104 +49,8 @@ pub struct Settings {
     pub log: LogSettings,
 }
 
-/// One S3-compatible store and how to reach it.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoreSettings {
-    /// `http://host:port` or `https://host[:port]`, without a path.
-    pub endpoint: String,
-    /// The region used in signatures.
-    #[serde(default = "default_region")]
-    pub region: String,
-    /// The access key; with `secret_key`. Without either, the AWS default chain is asked.
-    #[serde(default)]
-    pub access_key: Option<SecretString>,
-    /// The secret key.
-    #[serde(default)]
-    pub secret_key: Option<SecretString>,
-    /// A session token that belongs to temporary keys.
-    #[serde(default)]
-    pub session_token: Option<SecretString>,
-    /// A file that holds the access key (a mounted Secret); read at start.
-    #[serde(default)]
-    pub access_key_file: Option<PathBuf>,
-    /// A file that holds the secret key.
-    #[serde(default)]
-    pub secret_key_file: Option<PathBuf>,
-    /// `http://host/bucket/key` (true) or `http://bucket.host/key` (false).
-    #[serde(default = "yes")]
-    pub path_style: bool,
-    /// PEM certificates to trust besides the system's.
-    #[serde(default)]
-    pub ca_file: Option<PathBuf>,
-}
-
-/// The target: a store, and how objects are written there.
-///
-/// The connection keys are repeated rather than flattened, because a flattened table loses the
-/// line and the nearest name in error messages.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TargetSettings {
-    /// As in [`StoreSettings::endpoint`].
-    pub endpoint: String,
-    /// As in [`StoreSettings::region`].
-    #[serde(default = "default_region")]
-    pub region: String,
-    /// As in [`StoreSettings::access_key`].
-    #[serde(default)]
-    pub access_key: Option<SecretString>,
-    /// As in [`StoreSettings::secret_key`].
-    #[serde(default)]
-    pub secret_key: Option<SecretString>,
-    /// As in [`StoreSettings::session_token`].
-    #[serde(default)]
-    pub session_token: Option<SecretString>,
-    /// As in [`StoreSettings::access_key_file`].
-    #[serde(default)]
-    pub access_key_file: Option<PathBuf>,
-    /// As in [`StoreSettings::secret_key_file`].
-    #[serde(default)]
-    pub secret_key_file: Option<PathBuf>,
-    /// As in [`StoreSettings::path_style`].
-    #[serde(default = "yes")]
-    pub path_style: bool,
-    /// As in [`StoreSettings::ca_file`].
-    #[serde(default)]
-    pub ca_file: Option<PathBuf>,
-    /// `x-amz-storage-class` of every object written (`STANDARD_IA`); the target's default if absent.
-    #[serde(default)]
-    pub storage_class: Option<String>,
-    /// `x-amz-server-side-encryption` of every object written (`AES256` or `aws:kms`).
-    #[serde(default)]
-    pub server_side_encryption: Option<String>,
-    /// The KMS key, with `server_side_encryption = "aws:kms"`.
-    #[serde(default)]
-    pub kms_key_id: Option<String>,
-    /// Create target buckets that are missing, at start.
-    #[serde(default = "yes")]
-    pub create_buckets: bool,
-}
-
-impl TargetSettings {
-    /// The connection part.
-    pub fn store(&self) -> StoreSettings {
-        StoreSettings {
-            endpoint: self.endpoint.clone(),
-            region: self.region.clone(),
-            access_key: self.access_key.clone(),
-            secret_key: self.secret_key.clone(),
-            session_token: self.session_token.clone(),
-            access_key_file: self.access_key_file.clone(),
-            secret_key_file: self.secret_key_file.clone(),
-            path_style: self.path_style,
-            ca_file: self.ca_file.clone(),
-        }
-    }
-}
-
 /// One replicated bucket.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BucketSettings {
     /// Its name at the source.
@@ -171,7 +80,7 @@ impl BucketSettings {
 }
 
 /// The intakes; each is off unless its table is present.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IntakeSettings {
     /// HTTP notifications.
@@ -179,7 +88,7 @@ pub struct IntakeSettings {
 }
 
 /// The webhook.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebhookSettings {
     /// Address and port.
@@ -187,6 +96,7 @@ pub struct WebhookSettings {
     /// The path that takes POSTs.
     pub path: String,
     /// The bearer token every POST must carry; none is asked for if absent.
+    #[serde(serialize_with = "hidden")]
     pub auth_token: Option<SecretString>,
     /// A file that holds the token.
     pub auth_token_file: Option<PathBuf>,
@@ -217,7 +127,7 @@ impl Default for WebhookSettings {
 }
 
 /// The webhook's TLS.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsSettings {
     /// PEM certificate chain.
@@ -230,7 +140,7 @@ pub struct TlsSettings {
 }
 
 /// The journal.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JournalSettings {
     /// `"fsync"`: acknowledged events survive the host; `"write"`: they survive our own death only.
@@ -242,7 +152,7 @@ pub struct JournalSettings {
 }
 
 /// What "durable" means before an acknowledgement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// `fdatasync` has returned.
@@ -263,7 +173,7 @@ impl Default for JournalSettings {
 }
 
 /// How keys are copied.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReplicateSettings {
     /// The most keys worked on at once; the number in use adapts to what the target bears.
@@ -321,7 +231,7 @@ impl Default for ReplicateSettings {
 }
 
 /// The brake on deletes.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeleteSettings {
     /// More confirmed deletes than this in one bucket within `window` trip the brake: further ones
@@ -339,12 +249,13 @@ impl Default for DeleteSettings {
 }
 
 /// The web listener.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebSettings {
     /// Address and port.
     pub listen: SocketAddr,
     /// The bearer token that acting (approve, discard) needs; without one, acting is refused.
+    #[serde(serialize_with = "hidden")]
     pub auth_token: Option<SecretString>,
     /// A file that holds the token.
     pub auth_token_file: Option<PathBuf>,
@@ -361,7 +272,7 @@ impl Default for WebSettings {
 }
 
 /// Logging.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogSettings {
     /// `"text"` or `"json"`.
@@ -371,7 +282,7 @@ pub struct LogSettings {
 }
 
 /// How a log line looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -385,12 +296,4 @@ impl Default for LogSettings {
     fn default() -> Self {
         Self { format: LogFormat::Text, filter: "info".to_owned() }
     }
-}
-
-fn default_region() -> String {
-    "us-east-1".to_owned()
-}
-
-const fn yes() -> bool {
-    true
 }

@@ -1,9 +1,10 @@
-//! Sizes and durations as people write them: `64MiB`, `30s`.
+//! Sizes and durations as people write them: `64MiB`, `30s`; and how a secret is shown: not at all.
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, de};
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A number of bytes: an integer, or a string with a unit (`KiB`, `MiB`, `GiB`, `KB`, `MB`, `GB`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -12,7 +13,8 @@ pub struct ByteSize(pub u64);
 /// A size that cannot be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "\"{0}\" is not a size: write bytes, or a number with KiB, MiB, GiB, TiB, KB, MB, GB or TB"
+    "must be a size such as 67108864 or \"64MiB\" (units: KiB, MiB, GiB, TiB, KB, MB, GB, TB), not \"{}\"",
+    .0.escape_debug()
 )]
 pub struct BadSize(String);
 
@@ -83,11 +85,39 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What stands in the place of a secret wherever settings are shown.
+pub(super) const HIDDEN: &str = "<hidden>";
+
+/// `#[serde(serialize_with = "hidden")]`: says that a secret is set, and nothing else.
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+pub(super) fn hidden<S: Serializer>(
+    secret: &Option<SecretString>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match secret {
+        Some(_) => serializer.serialize_some(HIDDEN),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// `#[serde(with = "duration")]`: a string such as `"30s"`, `"1h 30m"`, `"0s"`.
 pub(super) mod duration {
     use std::time::Duration;
 
-    use serde::{Deserialize, Deserializer, de::Error};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*duration))
+    }
 
     pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,

@@ -2,18 +2,12 @@
 //!
 //! One binary, because each would link everything again, and so that the tests can share servers.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::string_slice,
-    clippy::panic,
-    clippy::print_stderr,
-    clippy::print_stdout,
-    reason = "a test fails by panicking, in the functions that tests share too"
-)]
+// So that the lints know the functions that tests share as test code, too.
+#![cfg(test)]
 
 mod bad_input; // Whatever is posted to the webhook: the right answer, a count, and no harm.
-mod config_errors; // A configuration that cannot work ends the program with a useful message.
+mod check_config; // `evermirror check-config`, as an operator uses it.
+mod config_errors; // A configuration that cannot work ends `run` with a useful message.
 mod crash; // kill -9 at random moments under load.
 mod faults; // Stores and networks that fail.
 mod large; // Objects larger than memory.

@@ -74,9 +74,7 @@ async fn changes_of_tags_alone_arrive() {
     let tags = async || site.target.tags(&site.target_bucket, "object").await;
     site.put("object", "content").await;
     site.converges(SOON).await;
-    site.source
-        .tag(&site.bucket, "object", &[("a", "1"), ("b +=._:/@-", "2 +=._:/@-")])
-        .await;
+    site.source.tag(&site.bucket, "object", &[("a", "1"), ("b +=._:/@-", "2 +=._:/@-")]).await;
     site.converges(SOON).await;
     assert_eq!(tags().await.len(), 2);
     site.source.tag(&site.bucket, "object", &[("a", "3")]).await;

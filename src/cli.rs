@@ -1,0 +1,60 @@
+//! The command line: what can be asked of `evermirror`, and where the answer comes from.
+//!
+//! Exit status: 0 success, 1 a failure while running, 2 a wrong command line or configuration.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod check_config;
+pub mod demo;
+pub mod logging;
+pub mod run;
+
+/// The status of a wrong command line (clap's own) and of a configuration that cannot be used.
+pub const USAGE: u8 = 2;
+
+const ABOUT: &str = "\
+Keeps an external S3 target a live copy of an S3 source.
+
+The source's bucket notifications tell evermirror which objects may have changed. It writes each one \
+to a durable journal before it acknowledges it, then reads the object from the source and makes the \
+target agree: usually within milliseconds, and after a crash from where it stopped.";
+
+const EXAMPLES: &str = "\
+Examples:
+  evermirror demo                                  see it work; needs nothing but this program
+  evermirror check-config /etc/evermirror.toml     validate, and print the settings in force
+  evermirror run --config /etc/evermirror.toml     replicate until SIGTERM
+  EVERMIRROR__SOURCE__ENDPOINT=http://minio:9000 … evermirror run
+                                                   without a file: every key has a variable";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "evermirror", version, long_about = ABOUT, after_help = EXAMPLES)]
+#[command(about = "Keeps an external S3 target a live copy of an S3 source")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Replicate until told to stop (SIGTERM or Ctrl-C)
+    Run(run::RunArgs),
+    /// Validate the configuration and print the settings in force, secrets hidden
+    CheckConfig(check_config::CheckConfigArgs),
+    /// Show it working: two embedded stores, the real pipeline, a crash in the middle, a comparison
+    Demo(demo::DemoArgs),
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub async fn execute(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Run(args) => run::execute(args).await,
+            Command::CheckConfig(args) => check_config::execute(&args),
+            Command::Demo(args) => demo::execute(args).await,
+        }
+    }
+}

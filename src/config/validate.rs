@@ -1,0 +1,284 @@
+//! Whether settings make sense together; pure, without I/O.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::Uri;
+
+use super::problem::{Place, Problem};
+use super::settings::{
+    BucketSettings, DeleteSettings, JournalSettings, LogSettings, ReplicateSettings, Settings,
+    StoreSettings, TargetSettings, WebhookSettings,
+};
+use super::units::ByteSize;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Every rule that is broken, by the path of the key to change.
+pub(super) fn validate(settings: &Settings) -> Vec<Problem> {
+    let mut check = Check::default();
+    check.store("source", &settings.source);
+    check.store("target", &settings.target.store());
+    check.encryption(&settings.target);
+    check.buckets(&settings.buckets);
+    check.same_place(settings);
+    check.listeners(settings);
+    if let Some(webhook) = &settings.intake.webhook {
+        check.webhook(webhook);
+    }
+    check.journal(&settings.journal);
+    check.replicate(&settings.replicate);
+    check.deletes(&settings.deletes);
+    check.log(&settings.log);
+    check.problems
+}
+
+#[derive(Default)]
+struct Check {
+    problems: Vec<Problem>,
+}
+
+impl Check {
+    fn report(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.problems.push(Problem::at(Place::Path(path.into()), message));
+    }
+
+    fn range<T: PartialOrd + Display + Copy>(
+        &mut self,
+        path: &str,
+        value: T,
+        limits: RangeInclusive<T>,
+    ) {
+        if !limits.contains(&value) {
+            let name = path.rsplit('.').next().unwrap_or(path);
+            let (low, high) = limits.into_inner();
+            self.report(path, format!("`{name}` must be between {low} and {high}, not {value}"));
+        }
+    }
+
+    fn size(&mut self, path: &str, value: ByteSize, low: u64, high: u64) {
+        self.range(path, value, ByteSize(low)..=ByteSize(high));
+    }
+
+    fn duration(&mut self, path: &str, value: Duration, low: Duration, high: Duration) {
+        let show = humantime::format_duration;
+        if value < low || value > high {
+            let name = path.rsplit('.').next().unwrap_or(path);
+            let (low, high, value) = (show(low), show(high), show(value));
+            self.report(path, format!("`{name}` must be between {low} and {high}, not {value}"));
+        }
+    }
+
+    fn store(&mut self, table: &str, store: &StoreSettings) {
+        if let Err(message) = place_of(&store.endpoint) {
+            self.report(format!("{table}.endpoint"), format!("`endpoint` {message}"));
+        }
+        let has = [store.access_key.is_some(), store.secret_key.is_some()];
+        let half = match has {
+            [true, false] => Some(("access_key", "secret_key")),
+            [false, true] => Some(("secret_key", "access_key")),
+            _ => None,
+        };
+        if let Some((set, missing)) = half {
+            self.report(
+                format!("{table}.{set}"),
+                format!("`{set}` is set in [{table}] without `{missing}`: set both, or neither to use the AWS default chain"),
+            );
+        }
+        if store.session_token.is_some() && has == [false, false] {
+            self.report(
+                format!("{table}.session_token"),
+                format!("`session_token` is set in [{table}] without the `access_key` and `secret_key` it belongs to"),
+            );
+        }
+    }
+
+    fn encryption(&mut self, target: &TargetSettings) {
+        let kms =
+            target.server_side_encryption.as_deref().is_some_and(|s| s.starts_with("aws:kms"));
+        if target.kms_key_id.is_some() && !kms {
+            self.report(
+                "target.kms_key_id",
+                "`kms_key_id` needs `server_side_encryption = \"aws:kms\"` in [target]",
+            );
+        }
+    }
+
+    fn buckets(&mut self, buckets: &[BucketSettings]) {
+        let mut sources = BTreeMap::new();
+        let mut targets = BTreeMap::new();
+        for (index, bucket) in buckets.iter().enumerate() {
+            let source = format!("buckets.{index}.source");
+            let target = match bucket.target {
+                Some(_) => format!("buckets.{index}.target"),
+                None => source.clone(),
+            };
+            self.bucket_name(&source, &bucket.source);
+            if bucket.target.is_some() {
+                self.bucket_name(&target, bucket.target_name());
+            }
+            if sources.insert(bucket.source.as_str(), index).is_some() {
+                let name = &bucket.source;
+                self.report(
+                    source,
+                    format!("source bucket \"{name}\" is listed twice: give all its prefixes in one entry"),
+                );
+            } else if let Some(other) = targets.insert(bucket.target_name(), bucket.source.as_str())
+            {
+                let (from, to) = (&bucket.source, bucket.target_name());
+                self.report(
+                    target,
+                    format!("source buckets \"{other}\" and \"{from}\" would both be written to target bucket \"{to}\": give one of them another `target`"),
+                );
+            }
+        }
+    }
+
+    /// Wider than today's naming rules, because older buckets may have longer names with capitals
+    /// and underscores: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>.
+    fn bucket_name(&mut self, path: &str, name: &str) {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if !(3..=255).contains(&name.len()) || !starts || !name.chars().all(allowed) {
+            let shown = name.escape_debug();
+            self.report(
+                path,
+                format!("\"{shown}\" is not a bucket name: 3 to 255 letters, digits, dots, hyphens and underscores, beginning with a letter or digit"),
+            );
+        }
+    }
+
+    /// A target bucket that is also a source bucket would feed itself, or another one.
+    fn same_place(&mut self, settings: &Settings) {
+        let source = place_of(&settings.source.endpoint);
+        let Ok(endpoint) = source.as_ref() else { return };
+        if Ok(endpoint) != place_of(&settings.target.endpoint).as_ref() {
+            return;
+        }
+        for (index, bucket) in settings.buckets.iter().enumerate() {
+            if settings.buckets.iter().any(|other| other.source == bucket.target_name()) {
+                let key = if bucket.target.is_some() { "target" } else { "source" };
+                let name = bucket.target_name();
+                self.report(
+                    format!("buckets.{index}.{key}"),
+                    format!("bucket \"{name}\" on {endpoint} is both source and target: give the entry another `target`, or [target] another `endpoint`"),
+                );
+            }
+        }
+    }
+
+    fn listeners(&mut self, settings: &Settings) {
+        let Some(webhook) = &settings.intake.webhook else { return };
+        let (a, b) = (webhook.listen, settings.web.listen);
+        let overlap = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+        if a.port() == b.port() && a.port() != 0 && overlap {
+            self.report(
+                "web.listen",
+                format!("[web] and [intake.webhook] cannot both listen on port {}", a.port()),
+            );
+        }
+    }
+
+    fn webhook(&mut self, webhook: &WebhookSettings) {
+        let clean = |path: &str| path.chars().all(|c| c.is_ascii_graphic() && !"?#{}*".contains(c));
+        if !webhook.path.starts_with('/') || !clean(&webhook.path) {
+            let shown = webhook.path.escape_debug();
+            self.report(
+                "intake.webhook.path",
+                format!("`path` must begin with / and be plain ASCII without spaces, ?, #, * and braces, not \"{shown}\""),
+            );
+        }
+        self.size("intake.webhook.max_body", webhook.max_body, 64 * KIB, 64 * MIB);
+        self.duration(
+            "intake.webhook.max_wait",
+            webhook.max_wait,
+            Duration::ZERO,
+            Duration::from_mins(5),
+        );
+        self.range("intake.webhook.max_connections", webhook.max_connections, 1..=65_536);
+    }
+
+    fn journal(&mut self, journal: &JournalSettings) {
+        self.size("journal.segment_size", journal.segment_size, MIB, GIB);
+        let least = ByteSize(journal.segment_size.0.saturating_mul(2));
+        if journal.max_size < least {
+            let (size, segment) = (journal.max_size, journal.segment_size);
+            self.report(
+                "journal.max_size",
+                format!("`max_size` must hold at least two segments ({least} with `segment_size` {segment}), not {size}"),
+            );
+        }
+    }
+
+    fn replicate(&mut self, replicate: &ReplicateSettings) {
+        let r = replicate;
+        let (zero, hour) = (Duration::ZERO, Duration::from_hours(1));
+        let tick = Duration::from_millis(1);
+        self.range("replicate.concurrency", r.concurrency, 1..=1024);
+        self.range("replicate.large_concurrency", r.large_concurrency, 1..=1024);
+        self.range("replicate.part_concurrency", r.part_concurrency, 1..=64);
+        self.size("replicate.large_size", r.large_size, KIB, 5 * GIB);
+        self.size("replicate.multipart_threshold", r.multipart_threshold, 5 * MIB, 5 * GIB);
+        if let Some(bandwidth) = r.bandwidth {
+            self.size("replicate.bandwidth", bandwidth, 64 * KIB, 1 << 40);
+        }
+        self.duration("replicate.min_interval", r.min_interval, zero, hour);
+        self.duration("replicate.retry_initial", r.retry_initial, tick, hour);
+        self.duration("replicate.retry_max", r.retry_max, tick, hour * 24);
+        if r.retry_initial > r.retry_max {
+            let show = humantime::format_duration;
+            let (first, longest) = (show(r.retry_initial), show(r.retry_max));
+            self.report(
+                "replicate.retry_max",
+                format!("`retry_max` ({longest}) is shorter than `retry_initial` ({first})"),
+            );
+        }
+        self.range("replicate.max_pending_keys", r.max_pending_keys, 1_000..=10_000_000);
+        self.duration("replicate.request_timeout", r.request_timeout, Duration::from_secs(1), hour);
+        self.duration("replicate.drain_timeout", r.drain_timeout, zero, hour);
+    }
+
+    fn deletes(&mut self, deletes: &DeleteSettings) {
+        let day = Duration::from_hours(24);
+        self.duration("deletes.window", deletes.window, Duration::from_secs(1), day);
+    }
+
+    fn log(&mut self, log: &LogSettings) {
+        if let Err(error) = log.filter.parse::<tracing_subscriber::EnvFilter>() {
+            self.report(
+                "log.filter",
+                format!("`filter` must be a level such as \"info\", or levels by module such as \"info,evermirror::replicate=debug\": {error}"),
+            );
+        }
+    }
+}
+
+/// Scheme, host and port of an endpoint, so that two spellings of one place compare equal.
+fn place_of(endpoint: &str) -> Result<String, &'static str> {
+    const SHAPE: &str = "must be http://HOST[:PORT] or https://HOST[:PORT], without a path";
+    let uri: Uri = endpoint.parse().map_err(|_| SHAPE)?;
+    let port = match uri.scheme_str() {
+        Some("http") => 80,
+        Some("https") => 443,
+        _ => return Err(SHAPE),
+    };
+    let authority = uri.authority().ok_or(SHAPE)?;
+    if authority.as_str().contains('@') {
+        return Err(
+            "must not hold a user or password: write them as `access_key` and `secret_key`",
+        );
+    }
+    if uri.path_and_query().is_some_and(|path| path != "/") || authority.host().is_empty() {
+        return Err(SHAPE);
+    }
+    if authority.port().is_some() && authority.port_u16().is_none_or(|port| port == 0) {
+        return Err("must have a port between 1 and 65535");
+    }
+    let (scheme, host) =
+        (uri.scheme_str().unwrap_or_default(), authority.host().to_ascii_lowercase());
+    Ok(format!("{scheme}://{host}:{}", authority.port_u16().unwrap_or(port)))
+}

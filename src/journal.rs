@@ -1,0 +1,263 @@
+//! The durable queue: append → durable, read, trim, recover.
+//!
+//! **Promise.** What [`Journal::append`] answered `Ok` for is delivered by the [`Cursor`] of this
+//! process or of any later one, in order, until [`Journal::trim`] says it is finished; or its loss is
+//! named in [`Recovery::damage`]. One lost 512-byte sector is never silent. Nothing is delivered
+//! that was not appended. After a crash a record may be delivered again, and a record that was
+//! never acknowledged may be delivered.
+//!
+//! **On error.** A full disk refuses appends ([`AppendError::Full`]) until space returns. Any other
+//! failed write, and any failed sync, poisons the journal for ever: the state of the disk is then
+//! unknown, so nothing more is acknowledged and the process must exit ([`Journal::failed`]).
+//! **On cancellation.** Every future may be dropped at any point. **On crash.** [`Journal::open`]
+//! tells a torn tail (never acknowledged, cut off) from damage (reported, everything valid kept).
+//!
+//! Two threads do the work: the *committer* writes and syncs batches, *upkeep* prepares segments,
+//! persists the trim point and removes finished segments. A checkpoint and the segments live in one
+//! directory, locked against a second process.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::config::settings::Durability;
+
+/// Log sequence number: the first record ever is 1; strictly increasing, never reused for other
+/// acknowledged content.
+pub type Lsn = u64;
+
+/// The largest payload of one record, in bytes.
+pub const MAX_PAYLOAD: usize = 64 << 10;
+
+/// Where and how the journal is kept.
+#[derive(Debug, Clone)]
+pub struct JournalOptions {
+    /// Its directory; created if missing, used by nothing else.
+    pub dir: PathBuf,
+    /// The size of one segment file, in bytes; at most a quarter of `max_size` is used.
+    pub segment_size: u64,
+    /// The largest total size on disk, in bytes; beyond it appends are refused.
+    pub max_size: u64,
+    /// What must have happened before an append is answered.
+    pub durability: Durability,
+}
+
+/// One record, as it was appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its number.
+    pub lsn: Lsn,
+    /// Its bytes.
+    pub payload: Bytes,
+}
+
+/// What [`Journal::open`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// The lowest unfinished record: the cursor starts here.
+    pub first_lsn: Lsn,
+    /// The number the next appended record gets.
+    pub next_lsn: Lsn,
+    /// An unacknowledged end of the last write before a crash, cut off. Normal after a crash.
+    pub torn_tail: Option<TornTail>,
+    /// Records that had been durable and are lost: their buckets must be reconciled.
+    pub damage: Vec<Damage>,
+}
+
+/// Bytes of a write that never finished and was never acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TornTail {
+    /// The segment that was cut.
+    pub segment: PathBuf,
+    /// How many bytes that held something were cut off.
+    pub bytes: u64,
+}
+
+/// Durable records that cannot be read any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The segment that should hold them.
+    pub segment: PathBuf,
+    /// Their numbers.
+    pub missing: RangeInclusive<Lsn>,
+    /// A second name of the segment that outlives trimming, for people to examine.
+    pub quarantined: Option<PathBuf>,
+}
+
+/// The journal's state, for metrics and the status page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalStats {
+    /// The number the next record gets.
+    pub next_lsn: Lsn,
+    /// The highest durable record; 0 when there never was one.
+    pub durable_lsn: Lsn,
+    /// The lowest unfinished record: everything below was trimmed.
+    pub trimmed_lsn: Lsn,
+    /// Bytes in segment files, prepared ones included.
+    pub bytes_on_disk: u64,
+    /// Segment files that hold records.
+    pub segments: usize,
+    /// Batches committed since open.
+    pub syncs: u64,
+    /// How long the last commit took on disk (write and sync).
+    pub last_sync: Duration,
+    /// Appends are being refused for want of space.
+    pub full: bool,
+}
+
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FullReason {
+    /// The file system has no space left.
+    #[error("the disk is full")]
+    DiskFull,
+    /// `journal.max_size` is used up.
+    #[error("the journal has reached journal.max_size")]
+    MaxSize,
+}
+
+/// Why an append was not acknowledged. Its records may nevertheless be delivered, unless it is
+/// `Full` or `TooLarge`.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AppendError {
+    /// No room; it works again by itself when there is.
+    #[error("{0}; nothing is acknowledged until the backlog shrinks or space is freed")]
+    Full(FullReason),
+    /// The journal failed for good; the process must exit.
+    #[error(transparent)]
+    Poisoned(JournalError),
+    /// [`Journal::close`] was called.
+    #[error("the journal is closed")]
+    Closed,
+    /// A record is over [`MAX_PAYLOAD`] or the call's records do not fit into one segment.
+    #[error("{bytes} bytes are more than the journal takes at once ({limit} bytes)")]
+    TooLarge {
+        /// What was asked for.
+        bytes: u64,
+        /// What is possible.
+        limit: u64,
+    },
+}
+
+/// The journal cannot be opened, read or written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JournalError {
+    /// The operating system refused.
+    #[error("failed to {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: Arc<std::io::Error>,
+    },
+    /// Another process holds the directory.
+    #[error(
+        "another process uses the journal in {}; stop it, or give this one its own data_dir",
+        dir.display()
+    )]
+    InUse {
+        /// The journal's directory.
+        dir: PathBuf,
+    },
+    /// Records that were readable at open no longer are; a restart finds and reports them.
+    #[error(
+        "records {} to {} in {} can no longer be read; restart evermirror to recover what is \
+         readable and check the disk",
+        missing.start(), missing.end(), segment.display()
+    )]
+    Damaged {
+        /// Where.
+        segment: PathBuf,
+        /// Which.
+        missing: RangeInclusive<Lsn>,
+    },
+    /// [`Journal::close`] was called and everything durable was read.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+impl JournalError {
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source: Arc::new(source) }
+    }
+}
+
+/// The durable queue's writing side; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Journal {}
+
+/// The durable queue's reading side; there is one.
+#[derive(Debug)]
+pub struct Cursor {
+    position: Lsn,
+}
+
+impl Journal {
+    /// Recovers what is on disk and starts the committer. Blocking: it reads the whole backlog once.
+    pub fn open(options: JournalOptions) -> Result<(Self, Cursor, Recovery), JournalError> {
+        Err(JournalError::InUse { dir: options.dir })
+    }
+
+    /// Makes `payloads` durable, as one unit of acknowledgement, and returns the last one's number.
+    /// Waits for room in the queue to the committer. May be dropped at any point: the records may
+    /// still become durable.
+    pub async fn append(&self, payloads: Vec<Vec<u8>>) -> Result<Lsn, AppendError> {
+        let _ = payloads;
+        Err(AppendError::Closed)
+    }
+
+    /// Everything below `below` is finished. Never blocks; persisted within about a second, and
+    /// always before a segment is removed.
+    pub fn trim(&self, below: Lsn) {
+        let _ = below;
+    }
+
+    /// The state now.
+    pub fn stats(&self) -> JournalStats {
+        JournalStats {
+            next_lsn: 1,
+            durable_lsn: 0,
+            trimmed_lsn: 1,
+            bytes_on_disk: 0,
+            segments: 0,
+            syncs: 0,
+            last_sync: Duration::ZERO,
+            full: false,
+        }
+    }
+
+    /// Resolves when the journal is poisoned; the process must then exit non-zero.
+    pub async fn failed(&self) -> JournalError {
+        std::future::pending().await
+    }
+
+    /// Persists the trim point, stops the threads and gives the directory free. Appends that wait
+    /// are still committed; later ones are refused.
+    pub async fn close(&self) {}
+}
+
+impl Cursor {
+    /// Up to `max` records from [`Cursor::position`] on, in order; waits until there is at least
+    /// one. May be dropped at any point without losing a record.
+    pub async fn next(&mut self, max: usize) -> Result<Vec<Record>, JournalError> {
+        let _ = max;
+        Err(JournalError::Closed)
+    }
+
+    /// Goes back to the lowest unfinished record.
+    pub fn rewind(&mut self) {}
+
+    /// The number of the next record to be read.
+    pub fn position(&self) -> Lsn {
+        self.position
+    }
+}

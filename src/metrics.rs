@@ -1,0 +1,414 @@
+//! Everything that is counted, in one place; Prometheus conventions.
+//!
+//! [`METRICS`] is the list that the README's table is checked against, and the only place where
+//! names and help texts are written. Counting never blocks, except that the first error of a class
+//! takes a lock once. State that has an owner elsewhere (pending keys, the journal) is not counted
+//! here but read from a [`Snapshot`] when somebody scrapes.
+
+mod lag;
+mod table;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric, Registry};
+use serde::Serialize;
+
+use crate::gaps::GapReason;
+pub use lag::LagSummary;
+use lag::RecentLags;
+pub use table::{METRICS, MetricInfo, Snapshot};
+
+/// The media type of [`Metrics::encode`]'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What became of a request to an intake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestOutcome {
+    /// Answered 2xx: everything in it is durable, or known to be of no use.
+    Ok,
+    /// No token, or a wrong one: 401.
+    Unauthorized,
+    /// Body over the limit: 413.
+    TooLarge,
+    /// Not durable in time: 503, and a gap.
+    Unavailable,
+    /// The body did not arrive whole or in time.
+    Invalid,
+}
+
+impl RequestOutcome {
+    const ALL: [Self; 5] =
+        [Self::Ok, Self::Unauthorized, Self::TooLarge, Self::Unavailable, Self::Invalid];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unauthorized => "unauthorized",
+            Self::TooLarge => "too_large",
+            Self::Unavailable => "unavailable",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventOutcome {
+    /// Its key is durable in the journal.
+    Accepted,
+    /// The same event was already durable.
+    Duplicate,
+    /// It concerns nothing that is replicated.
+    Ignored,
+    /// It is in the dead-letter list.
+    DeadLetter,
+}
+
+impl EventOutcome {
+    const ALL: [Self; 4] = [Self::Accepted, Self::Duplicate, Self::Ignored, Self::DeadLetter];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Duplicate => "duplicate",
+            Self::Ignored => "ignored",
+            Self::DeadLetter => "dead_letter",
+        }
+    }
+}
+
+/// What was done to make the target agree with the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The object was copied.
+    Copied,
+    /// The object was deleted on the target.
+    Deleted,
+    /// Only its tags were written.
+    Tagged,
+    /// Nothing: the target agreed already.
+    Unchanged,
+}
+
+impl Action {
+    const ALL: [Self; 4] = [Self::Copied, Self::Deleted, Self::Tagged, Self::Unchanged];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Copied => "copied",
+            Self::Deleted => "deleted",
+            Self::Tagged => "tagged",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// Where an error happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Taking notifications.
+    Intake,
+    /// The journal and the gap book.
+    Journal,
+    /// A call to the source.
+    Source,
+    /// A call to the target.
+    Target,
+    /// Reconciling.
+    Reconcile,
+}
+
+impl Stage {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Intake => "intake",
+            Self::Journal => "journal",
+            Self::Source => "source",
+            Self::Target => "target",
+            Self::Reconcile => "reconcile",
+        }
+    }
+}
+
+/// The counters since the start, for the status page.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Objects copied.
+    pub copied: u64,
+    /// Objects deleted on the target.
+    pub deleted: u64,
+    /// Objects whose tags alone were written.
+    pub tagged: u64,
+    /// Keys that agreed already.
+    pub unchanged: u64,
+    /// Bytes of the objects copied.
+    pub bytes: u64,
+    /// Errors, by place and kind.
+    pub errors: Vec<ErrorCount>,
+}
+
+/// How often one kind of error happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ErrorCount {
+    /// Where.
+    pub stage: Stage,
+    /// Which kind ([`crate::store::ErrorKind::name`] for calls to a store).
+    pub class: &'static str,
+    /// How often.
+    pub count: u64,
+}
+
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+type Value = Gauge<f64, AtomicU64>;
+
+/// All metrics of the process; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    registry: Registry,
+    requests: Family<Labels<1>, Counter>,
+    events: Family<Labels<1>, Counter>,
+    ack: Histogram,
+    lag: Histogram,
+    replicated: Family<Labels<1>, Counter>,
+    bytes: Counter,
+    errors: Family<Labels<2>, Counter>,
+    error_classes: Mutex<BTreeMap<(Stage, &'static str), Counter>>,
+    gaps: Family<[(&'static str, String); 1], Counter>,
+    state: BTreeMap<&'static str, Value>,
+    recent_lags: RecentLags,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics, at zero. Once per process.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("evermirror");
+        let build: Family<Labels<1>, Gauge> =
+            register(&mut registry, "evermirror_build_info", Family::default());
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        let requests = Family::default();
+        for outcome in RequestOutcome::ALL {
+            drop(requests.get_or_create_owned(&[("outcome", outcome.name())]));
+        }
+        let events = Family::default();
+        for outcome in EventOutcome::ALL {
+            drop(events.get_or_create_owned(&[("outcome", outcome.name())]));
+        }
+        let replicated = Family::default();
+        for action in Action::ALL {
+            drop(replicated.get_or_create_owned(&[("action", action.name())]));
+        }
+        let state: BTreeMap<_, _> =
+            Snapshot::default().values().map(|(name, _)| (name, Value::default())).into();
+        for (name, value) in &state {
+            register(&mut registry, name, value.clone());
+        }
+        let inner = Inner {
+            requests: register(&mut registry, "evermirror_intake_requests_total", requests),
+            events: register(&mut registry, "evermirror_intake_events_total", events),
+            ack: register(&mut registry, "evermirror_intake_ack_seconds", Histogram::new(ACK)),
+            lag: register(&mut registry, "evermirror_lag_seconds", Histogram::new(LAG)),
+            replicated: register(&mut registry, "evermirror_replicated_total", replicated),
+            bytes: register(&mut registry, "evermirror_replicated_bytes_total", Counter::default()),
+            errors: register(&mut registry, "evermirror_errors_total", Family::default()),
+            gaps: register(&mut registry, "evermirror_gaps_total", Family::default()),
+            error_classes: Mutex::default(),
+            state,
+            recent_lags: RecentLags::default(),
+            registry,
+        };
+        Self(Arc::new(inner))
+    }
+
+    /// A request to an intake was answered.
+    pub fn intake_request(&self, outcome: RequestOutcome) {
+        self.0.requests.get_or_create(&[("outcome", outcome.name())]).inc();
+    }
+
+    /// `count` events met this outcome.
+    pub fn intake_events(&self, outcome: EventOutcome, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.0.events.get_or_create(&[("outcome", outcome.name())]).inc_by(count);
+    }
+
+    /// From the arrival of a notification until it was acknowledged.
+    pub fn intake_acknowledged(&self, took: Duration) {
+        self.0.ack.observe(took.as_secs_f64());
+    }
+
+    /// An object of `bytes` was copied.
+    pub fn copied(&self, bytes: u64) {
+        self.replicated(Action::Copied);
+        self.0.bytes.inc_by(bytes);
+    }
+
+    /// A key was dealt with. Copies are counted by [`Metrics::copied`].
+    pub fn replicated(&self, action: Action) {
+        self.0.replicated.get_or_create(&[("action", action.name())]).inc();
+    }
+
+    /// From the source's event time to the target's acknowledgement. A clock that runs behind the
+    /// source's can make it negative; that counts as none.
+    pub fn lag(&self, lag_ms: i64) {
+        let lag = Duration::from_millis(u64::try_from(lag_ms).unwrap_or(0));
+        self.0.lag.observe(lag.as_secs_f64());
+        self.0.recent_lags.record(lag);
+    }
+
+    /// Something failed.
+    pub fn error(&self, stage: Stage, class: &'static str) {
+        let mut classes = self.0.error_classes.lock().unwrap_or_else(PoisonError::into_inner);
+        let labels = [("stage", stage.name()), ("class", class)];
+        classes
+            .entry((stage, class))
+            .or_insert_with(|| self.0.errors.get_or_create_owned(&labels))
+            .inc();
+    }
+
+    /// A gap was recorded.
+    pub fn gap(&self, reason: GapReason) {
+        let name = serde_json::to_value(reason).ok();
+        let name = name.and_then(|n| n.as_str().map(str::to_owned)).unwrap_or_default();
+        self.0.gaps.get_or_create(&[("reason", name)]).inc();
+    }
+
+    /// The lags of the last 4,096 replicated events.
+    pub fn lag_summary(&self) -> LagSummary {
+        self.0.recent_lags.summary()
+    }
+
+    /// The counters.
+    pub fn totals(&self) -> Totals {
+        let of =
+            |action: Action| self.0.replicated.get_or_create(&[("action", action.name())]).get();
+        let classes = self.0.error_classes.lock().unwrap_or_else(PoisonError::into_inner);
+        Totals {
+            copied: of(Action::Copied),
+            deleted: of(Action::Deleted),
+            tagged: of(Action::Tagged),
+            unchanged: of(Action::Unchanged),
+            bytes: self.0.bytes.get(),
+            errors: classes
+                .iter()
+                .map(|(&(stage, class), count)| ErrorCount { stage, class, count: count.get() })
+                .collect(),
+        }
+    }
+
+    /// All metrics as text ([`CONTENT_TYPE`]), with the state at this moment.
+    pub fn encode(&self, state: &Snapshot) -> Result<String, std::fmt::Error> {
+        for (name, value) in state.values() {
+            if let Some(gauge) = self.0.state.get(name) {
+                gauge.set(value);
+            }
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.0.registry)?;
+        Ok(text)
+    }
+}
+
+/// Registers under the help text of [`METRICS`]; the exposition adds prefix and suffix again.
+fn register<M: Metric + Clone>(registry: &mut Registry, name: &'static str, metric: M) -> M {
+    let help = METRICS.iter().find(|info| info.name == name).map_or("", |info| info.help);
+    let short = name.trim_start_matches("evermirror_");
+    let short = short.trim_end_matches("_total");
+    registry.register(short, help.trim_end_matches('.'), metric.clone());
+    metric
+}
+
+/// Seconds: an acknowledgement is one fsync, or up to `intake.webhook.max_wait`.
+const ACK: [f64; 14] =
+    [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0, 20.0];
+
+/// Seconds: milliseconds when all is well, minutes behind a target that was down.
+const LAG: [f64; 22] = [
+    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0,
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_metric_is_in_the_table_with_a_help_text_and_no_other_is_exposed() {
+        let metrics = Metrics::new();
+        metrics.copied(7);
+        metrics.error(Stage::Target, "throttled");
+        metrics.gap(GapReason::JournalFull);
+        let text = metrics.encode(&Snapshot::default()).unwrap();
+        let exposed: BTreeSet<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+            .map(
+                |(name, kind)| {
+                    if kind == "counter" { format!("{name}_total") } else { name.to_owned() }
+                },
+            )
+            .collect();
+        let listed: BTreeSet<_> = METRICS.iter().map(|info| info.name.to_owned()).collect();
+        assert_eq!(exposed, listed);
+        assert!(METRICS.iter().all(|info| info.help.ends_with('.') && info.help.len() > 20));
+        assert_eq!(METRICS.len(), listed.len(), "no name twice");
+        for line in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+            assert!(line.split_once(' ').is_some_and(|(_, help)| help.len() > 20), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_shown() {
+        let metrics = Metrics::new();
+        metrics.copied(1000);
+        metrics.copied(24);
+        metrics.replicated(Action::Deleted);
+        metrics.error(Stage::Source, "denied");
+        metrics.error(Stage::Source, "denied");
+        metrics.lag(12);
+        metrics.lag(-5);
+        metrics.gap(GapReason::JournalFull);
+        metrics.intake_events(EventOutcome::Duplicate, 3);
+        let text = metrics.encode(&Snapshot { pending_keys: 5, ..Snapshot::default() }).unwrap();
+        for line in [
+            "evermirror_replicated_total{action=\"copied\"} 2",
+            "evermirror_replicated_total{action=\"tagged\"} 0",
+            "evermirror_replicated_bytes_total 1024",
+            "evermirror_errors_total{stage=\"source\",class=\"denied\"} 2",
+            "evermirror_gaps_total{reason=\"journal_full\"} 1",
+            "evermirror_intake_events_total{outcome=\"duplicate\"} 3",
+            "evermirror_lag_seconds_bucket{le=\"0.015\"} 2",
+            "evermirror_lag_seconds_bucket{le=\"0.01\"} 1",
+            "evermirror_pending_keys 5.0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
+        }
+        let denied = ErrorCount { stage: Stage::Source, class: "denied", count: 2 };
+        let expected = Totals {
+            copied: 2,
+            deleted: 1,
+            bytes: 1024,
+            errors: vec![denied],
+            ..Totals::default()
+        };
+        assert_eq!(metrics.totals(), expected);
+    }
+}

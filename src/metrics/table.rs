@@ -1,0 +1,154 @@
+//! The metrics by name, and the state that is read at each scrape.
+
+/// One metric, for documentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricInfo {
+    /// Its full name.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`, and its labels.
+    pub kind: &'static str,
+    /// What it means, with its unit.
+    pub help: &'static str,
+}
+
+const fn info(name: &'static str, kind: &'static str, help: &'static str) -> MetricInfo {
+    MetricInfo { name, kind, help }
+}
+
+/// Every metric there is.
+pub const METRICS: &[MetricInfo] = &[
+    info(
+        "evermirror_build_info",
+        "gauge {version}",
+        "Always 1; the running version of evermirror.",
+    ),
+    info(
+        "evermirror_intake_requests_total",
+        "counter {outcome}",
+        "Requests to the intake: ok, unauthorized, too_large, unavailable (503 and a gap), invalid.",
+    ),
+    info(
+        "evermirror_intake_events_total",
+        "counter {outcome}",
+        "Events received: accepted, duplicate, ignored, dead_letter.",
+    ),
+    info(
+        "evermirror_intake_ack_seconds",
+        "histogram",
+        "Seconds from a notification's arrival until its keys were durable and it was acknowledged.",
+    ),
+    info(
+        "evermirror_lag_seconds",
+        "histogram",
+        "Seconds from the source's event time to the target's acknowledgement.",
+    ),
+    info(
+        "evermirror_replicated_total",
+        "counter {action}",
+        "Keys brought into agreement: copied, deleted, tagged, unchanged.",
+    ),
+    info(
+        "evermirror_replicated_bytes_total",
+        "counter",
+        "Bytes of the objects copied to the target.",
+    ),
+    info(
+        "evermirror_errors_total",
+        "counter {stage, class}",
+        "Errors by stage (intake, journal, source, target, reconcile) and class.",
+    ),
+    info(
+        "evermirror_gaps_total",
+        "counter {reason}",
+        "Times at which events of a bucket may have been missed, so that it is reconciled.",
+    ),
+    info(
+        "evermirror_oldest_pending_age_seconds",
+        "gauge",
+        "Seconds since the oldest change that is not yet on the target: the recovery point now.",
+    ),
+    info("evermirror_pending_keys", "gauge", "Keys that wait to be replicated, on disk included."),
+    info("evermirror_in_flight_keys", "gauge", "Keys that are being replicated now."),
+    info("evermirror_parked_keys", "gauge", "Keys that failed and wait for their next try."),
+    info("evermirror_held_deletes", "gauge", "Deletes that wait for a person's approval."),
+    info("evermirror_concurrency_limit", "gauge", "Keys that may be in flight at once, now."),
+    info("evermirror_gaps_open", "gauge", "Buckets that have yet to be reconciled after a gap."),
+    info(
+        "evermirror_dead_letters",
+        "gauge",
+        "Notifications in the dead-letter list (at most 1,000).",
+    ),
+    info("evermirror_journal_bytes", "gauge", "Bytes of the journal's segments on disk."),
+    info("evermirror_journal_segments", "gauge", "Segment files that hold records of the journal."),
+    info("evermirror_journal_next_lsn", "gauge", "The number that the journal's next record gets."),
+    info(
+        "evermirror_journal_trimmed_lsn",
+        "gauge",
+        "The number of the journal's lowest unfinished record.",
+    ),
+    info("evermirror_journal_full", "gauge", "1 while the journal refuses notifications, else 0."),
+    info("evermirror_source_up", "gauge", "1 while the source answers, else 0."),
+    info("evermirror_target_up", "gauge", "1 while the target answers, else 0."),
+];
+
+/// State that other stages own, as numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Snapshot {
+    /// Age of the oldest change not yet on the target; 0 if there is none.
+    pub oldest_pending_age_ms: u64,
+    /// Keys that wait, on disk included.
+    pub pending_keys: u64,
+    /// Keys being replicated.
+    pub in_flight_keys: u64,
+    /// Keys waiting for their next try.
+    pub parked_keys: u64,
+    /// Deletes waiting for approval.
+    pub held_deletes: u64,
+    /// How many keys may be in flight.
+    pub concurrency_limit: u64,
+    /// Buckets with an open gap.
+    pub gaps_open: u64,
+    /// Entries in the dead-letter list.
+    pub dead_letters: u64,
+    /// Bytes of the journal on disk.
+    pub journal_bytes: u64,
+    /// Segments that hold records.
+    pub journal_segments: u64,
+    /// The next record's number.
+    pub journal_next_lsn: u64,
+    /// The lowest unfinished record's number.
+    pub journal_trimmed_lsn: u64,
+    /// The journal refuses appends.
+    pub journal_full: bool,
+    /// The source answers.
+    pub source_up: bool,
+    /// The target answers.
+    pub target_up: bool,
+}
+
+impl Snapshot {
+    /// Each value under its metric's name, in seconds and bytes.
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus values are doubles")]
+    pub(super) fn values(&self) -> [(&'static str, f64); 15] {
+        [
+            (
+                "evermirror_oldest_pending_age_seconds",
+                std::time::Duration::from_millis(self.oldest_pending_age_ms).as_secs_f64(),
+            ),
+            ("evermirror_pending_keys", self.pending_keys as f64),
+            ("evermirror_in_flight_keys", self.in_flight_keys as f64),
+            ("evermirror_parked_keys", self.parked_keys as f64),
+            ("evermirror_held_deletes", self.held_deletes as f64),
+            ("evermirror_concurrency_limit", self.concurrency_limit as f64),
+            ("evermirror_gaps_open", self.gaps_open as f64),
+            ("evermirror_dead_letters", self.dead_letters as f64),
+            ("evermirror_journal_bytes", self.journal_bytes as f64),
+            ("evermirror_journal_segments", self.journal_segments as f64),
+            ("evermirror_journal_next_lsn", self.journal_next_lsn as f64),
+            ("evermirror_journal_trimmed_lsn", self.journal_trimmed_lsn as f64),
+            ("evermirror_journal_full", f64::from(u8::from(self.journal_full))),
+            ("evermirror_source_up", f64::from(u8::from(self.source_up))),
+            ("evermirror_target_up", f64::from(u8::from(self.target_up))),
+        ]
+    }
+}

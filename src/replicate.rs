@@ -1,0 +1,145 @@
+//! Making the target agree with the source, one key at a time.
+//!
+//! "Replicated" means: the source was read after the key was marked dirty, and the target has
+//! acknowledged what was read, with the same `ETag` (or a proven pair). Events only say which keys to
+//! look at; `plan` decides on what the stores answer; `worker`, `multipart` and `delete` carry it out;
+//! `dispatcher` decides when.
+
+mod delete;
+mod dispatcher;
+mod guard;
+mod health;
+mod hold;
+mod limit;
+mod multipart;
+mod pace;
+mod plan;
+mod retry;
+mod uploads;
+mod worker;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Settings;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::workqueue::WorkQueue;
+
+use delete::Deleter;
+use dispatcher::{Dispatcher, Probed, Size};
+use health::StoreHealth;
+pub use health::StoreState;
+pub use hold::{Decision, HeldDeletes, Hold};
+use limit::Limit;
+use pace::Pace;
+use retry::RetryPolicy;
+use uploads::Uploads;
+use worker::{Mapping, Worker};
+
+/// The replication stage, running.
+#[derive(Debug)]
+pub struct Replicator {
+    dispatcher: Arc<Dispatcher>,
+    stop: CancellationToken,
+    lanes: TaskTracker,
+}
+
+/// The stores a replicator works between.
+#[derive(Debug)]
+pub struct Stores {
+    /// The store that is protected.
+    pub source: Store,
+    /// The store that holds the live copy.
+    pub target: Store,
+}
+
+impl Replicator {
+    /// Aborts uploads that an earlier process left, and begins to work on what `queue` holds.
+    pub async fn start(
+        settings: &Settings,
+        stores: Stores,
+        queue: Arc<WorkQueue>,
+        hold: Hold,
+        metrics: Metrics,
+    ) -> std::io::Result<Self> {
+        let Stores { source, target } = stores;
+        let uploads =
+            Uploads::recover(&Path::new(&settings.data_dir).join("uploads"), &target).await?;
+        let lanes = TaskTracker::new();
+        let (deleter, deleting) = Deleter::new(source.clone(), target.clone());
+        lanes.spawn(deleting);
+        let replicate = &settings.replicate;
+        let worker = Worker {
+            source,
+            target,
+            target_settings: settings.target.clone(),
+            buckets: mappings(settings),
+            settings: replicate.clone(),
+            retry: RetryPolicy { initial: replicate.retry_initial, max: replicate.retry_max },
+            deleter,
+            hold,
+            uploads,
+            pace: Pace::new(replicate.bandwidth.map(|rate| rate.0)),
+            target_kms: AtomicBool::new(expects_kms(settings)),
+            source_partless: AtomicBool::new(false),
+            source_untagged: AtomicBool::new(false),
+        };
+        let dispatcher = Arc::new(Dispatcher {
+            worker,
+            queue,
+            metrics,
+            source: StoreHealth::new("source"),
+            target: StoreHealth::new("target"),
+            small: Limit::new(replicate.concurrency),
+            large: Limit::new(replicate.large_concurrency),
+            workers: TaskTracker::new(),
+        });
+        let stop = CancellationToken::new();
+        for size in [Size::Small, Size::Large] {
+            lanes.spawn(Arc::clone(&dispatcher).run_lane(size, stop.clone()));
+        }
+        for which in [Probed::Source, Probed::Target] {
+            lanes.spawn(Arc::clone(&dispatcher).run_probe(which, stop.clone()));
+        }
+        Ok(Self { dispatcher, stop, lanes })
+    }
+
+    /// Takes no further key, and waits for those in flight.
+    pub async fn drain(&self) {
+        self.stop.cancel();
+        self.dispatcher.workers.close();
+        self.dispatcher.workers.wait().await;
+    }
+
+    /// What is known of the source and of the target.
+    pub fn stores(&self) -> (StoreState, StoreState) {
+        self.dispatcher.stores()
+    }
+
+    /// How many small and how many large keys may be in flight now.
+    pub fn concurrency(&self) -> (f64, f64) {
+        (self.dispatcher.small.size(), self.dispatcher.large.size())
+    }
+
+    /// How many tasks of the stage itself are alive; for diagnosis.
+    pub fn tasks(&self) -> usize {
+        self.lanes.len()
+    }
+}
+
+fn mappings(settings: &Settings) -> std::collections::HashMap<Arc<str>, Mapping> {
+    let entry = |bucket: &crate::config::settings::BucketSettings| {
+        let mapping = Mapping { target: bucket.target_name().into(), settings: bucket.clone() };
+        (bucket.source.as_str().into(), mapping)
+    };
+    settings.buckets.iter().map(entry).collect()
+}
+
+fn expects_kms(settings: &Settings) -> bool {
+    settings.target.server_side_encryption.as_deref().is_some_and(|e| e.starts_with("aws:kms"))
+}

@@ -1,0 +1,216 @@
+//! Ready key + permit → worker; and what the outcome means for the key, the limits and the stores' health.
+//!
+//! Two lanes run side by side, small and large, each with its own limit. On a stop no further key is
+//! taken; workers in flight are waited for, within a limit, and what is cut off then is still in the
+//! journal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::health::{StoreHealth, StoreState};
+use super::limit::{Limit, Permit};
+use super::worker::{Done, Worker};
+use crate::clock;
+use crate::metrics::{Action, Metrics, Stage};
+use crate::store::{ErrorKind, StoreError};
+use crate::workqueue::{Outcome, Work, WorkQueue};
+
+/// A failure of these kinds will not pass by itself, so it waits longest from the start.
+const PERMANENT_FIRST_WAIT: Duration = Duration::from_secs(15);
+
+/// The lanes, their limits and the workers; shared by their tasks.
+#[derive(Debug)]
+pub(super) struct Dispatcher {
+    pub(super) worker: Worker,
+    pub(super) queue: Arc<WorkQueue>,
+    pub(super) metrics: Metrics,
+    pub(super) source: StoreHealth,
+    pub(super) target: StoreHealth,
+    pub(super) small: Limit,
+    pub(super) large: Limit,
+    pub(super) workers: TaskTracker,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Size {
+    Small,
+    Large,
+}
+
+impl Dispatcher {
+    /// Hands out keys of one lane until cancelled.
+    pub(super) async fn run_lane(self: Arc<Self>, size: Size, stop: CancellationToken) {
+        loop {
+            let taken = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                work = self.take(size) => work,
+            };
+            let this = Arc::clone(&self);
+            self.workers.spawn(async move { this.work(taken, size).await });
+        }
+    }
+
+    /// Probes a store while it is down, until cancelled.
+    pub(super) async fn run_probe(self: Arc<Self>, which: Probed, stop: CancellationToken) {
+        let (health, store) = match which {
+            Probed::Source => (&self.source, &self.worker.source),
+            Probed::Target => (&self.target, &self.worker.target),
+        };
+        let Some((source_bucket, mapping)) = self.worker.buckets.iter().next() else { return };
+        let bucket = if which == Probed::Source { source_bucket } else { &mapping.target };
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = health.wait_probe() => {}
+            }
+            if health.probed(store.head_bucket(bucket).await) {
+                self.small.restarted();
+                self.large.restarted();
+            }
+        }
+    }
+
+    /// What is known of both stores: source, target.
+    pub(super) fn stores(&self) -> (StoreState, StoreState) {
+        (self.source.state(), self.target.state())
+    }
+
+    /// The next key of the lane, once both stores are up and the limit admits it. The permit is taken
+    /// first, so that the key taken is the most urgent one at the moment it can be worked on.
+    async fn take(&self, size: Size) -> Work {
+        let limit = self.limit(size);
+        let permit = limit.acquire().await;
+        self.source.wait_up().await;
+        self.target.wait_up().await;
+        let work = match size {
+            Size::Small => self.queue.next_small().await,
+            Size::Large => self.queue.next_large().await,
+        };
+        // The worker gives it back; see `work`.
+        permit.keep();
+        work
+    }
+
+    /// One try of one key, to the end.
+    async fn work(&self, work: Work, size: Size) {
+        let _permit = Permit::kept(self.limit(size));
+        let mut handback = Handback { queue: &self.queue, work: &work, done: false };
+        let result = self.worker.converge(&work).await;
+        let outcome = match result {
+            Ok(done) => self.succeeded(&work, size, done),
+            Err(error) => self.failed(&work, size, &error),
+        };
+        handback.done = true;
+        self.queue.complete(&work, outcome);
+    }
+
+    fn succeeded(&self, work: &Work, size: Size, done: Done) -> Outcome {
+        self.source.succeeded();
+        if matches!(done, Done::Copied(_) | Done::Deleted | Done::Tagged) {
+            self.target.succeeded();
+        }
+        if done == Done::Large {
+            return Outcome::Large;
+        }
+        self.limit(size).succeeded();
+        let lag_ms = clock::now_ms() - work.pending.since_ms;
+        match done {
+            Done::Copied(bytes) => self.metrics.copied(bytes),
+            Done::Deleted => self.metrics.replicated(Action::Deleted),
+            Done::Tagged => self.metrics.replicated(Action::Tagged),
+            Done::Unchanged => self.metrics.replicated(Action::Unchanged),
+            Done::Held | Done::Large => {}
+        }
+        if matches!(done, Done::Copied(_) | Done::Deleted | Done::Tagged) {
+            self.metrics.lag(lag_ms);
+        }
+        tracing::debug!(key = %work.key, ?done, lag_ms, "A key is settled.");
+        Outcome::Settled
+    }
+
+    fn failed(&self, work: &Work, size: Size, error: &StoreError) -> Outcome {
+        let at_source = *error.endpoint == *self.worker.source.endpoint();
+        let (stage, health) =
+            if at_source { (Stage::Source, &self.source) } else { (Stage::Target, &self.target) };
+        self.metrics.error(stage, error.kind.name());
+        health.failed(error);
+        let wait = match error.kind {
+            ErrorKind::Transient | ErrorKind::Throttled => {
+                self.limit(size).pushed_back();
+                self.worker.retry.delay(work.pending.attempts)
+            }
+            // The object moved under us: its new state is read at once.
+            ErrorKind::Changed if work.pending.attempts == 0 => Duration::ZERO,
+            ErrorKind::Changed | ErrorKind::NotFound => {
+                self.worker.retry.delay(work.pending.attempts)
+            }
+            ErrorKind::Corrupt if work.pending.attempts < 3 => {
+                self.worker.retry.delay(work.pending.attempts)
+            }
+            ErrorKind::NoSuchBucket
+            | ErrorKind::Denied
+            | ErrorKind::Invalid
+            | ErrorKind::Corrupt => {
+                let first = PERMANENT_FIRST_WAIT.min(self.worker.retry.max);
+                self.worker.retry.delay(work.pending.attempts).max(first)
+            }
+        };
+        self.log_failure(work, error, wait);
+        Outcome::Retry { after: wait, class: error.kind.name(), reason: error.to_string().into() }
+    }
+
+    /// The first failure of a key and every power of two after it are worth a line: an outage of an
+    /// hour must not fill the disk with logs.
+    #[expect(clippy::unused_self, reason = "keeps the call sites alike")]
+    fn log_failure(&self, work: &Work, error: &StoreError, wait: Duration) {
+        let attempt = work.pending.attempts.saturating_add(1);
+        let class = error.kind.name();
+        let try_again_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        if attempt.is_power_of_two() {
+            tracing::warn!(key = %work.key, attempt, class, %error, try_again_in_ms, "A key could not be replicated; it is parked and will be tried again.");
+        } else {
+            tracing::debug!(key = %work.key, attempt, class, %error, try_again_in_ms, "A key could not be replicated; it is parked and will be tried again.");
+        }
+    }
+
+    const fn limit(&self, size: Size) -> &Limit {
+        match size {
+            Size::Small => &self.small,
+            Size::Large => &self.large,
+        }
+    }
+}
+
+/// Which store a probe asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Probed {
+    Source,
+    Target,
+}
+
+/// Gives a key back even if its worker panics: a key must never stay in flight for ever.
+struct Handback<'a> {
+    queue: &'a WorkQueue,
+    work: &'a Work,
+    done: bool,
+}
+
+impl Drop for Handback<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.queue.complete(
+                self.work,
+                Outcome::Retry {
+                    after: PERMANENT_FIRST_WAIT,
+                    class: "internal",
+                    reason: "the worker stopped in the middle; please report the panic in the log"
+                        .into(),
+                },
+            );
+        }
+    }
+}

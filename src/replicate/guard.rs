@@ -1,0 +1,147 @@
+//! The brake on deletes: pure counting, no I/O.
+//!
+//! A burst of confirmed deletes that looks like a disaster is held for a person to approve. Once a
+//! bucket's brake is on, every further delete in it is held until someone approves or discards.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::settings::DeleteSettings;
+
+/// After so many deletes in the window the source is asked whether it still lists anything at all.
+const LOOK_AFTER: u64 = 100;
+/// A look is not repeated sooner than this.
+const LOOK_EVERY_MS: i64 = 1_000;
+const SLOTS: i64 = 10;
+
+/// What to do with a delete that the source has confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Carry it out.
+    Allow,
+    /// Ask the source for a listing first: if it is empty, pull the brake.
+    Look,
+    /// Hold it.
+    Hold(Arc<str>),
+}
+
+#[derive(Debug, Default)]
+struct Brake {
+    /// Deletes per tenth of the window, by number of the tenth since the epoch.
+    slots: HashMap<i64, u64>,
+    looked_ms: Option<i64>,
+    on: Option<Arc<str>>,
+}
+
+/// The brakes of all buckets.
+#[derive(Debug)]
+pub(super) struct Guard {
+    max_deletes: u64,
+    slot_ms: i64,
+    brakes: HashMap<Arc<str>, Brake>,
+}
+
+impl Guard {
+    pub(super) fn new(settings: &DeleteSettings) -> Self {
+        let window_ms = i64::try_from(settings.window.as_millis()).unwrap_or(i64::MAX);
+        Self {
+            max_deletes: settings.max_deletes,
+            slot_ms: (window_ms / SLOTS).max(1),
+            brakes: HashMap::new(),
+        }
+    }
+
+    /// Decides on one confirmed delete, and counts it if it is allowed.
+    pub(super) fn admit(&mut self, bucket: &Arc<str>, now_ms: i64) -> Verdict {
+        let brake = self.brakes.entry(Arc::clone(bucket)).or_default();
+        if let Some(reason) = &brake.on {
+            return Verdict::Hold(Arc::clone(reason));
+        }
+        let slot = now_ms / self.slot_ms;
+        brake.slots.retain(|at, _| *at > slot - SLOTS);
+        let recent: u64 = brake.slots.values().sum();
+        if recent >= self.max_deletes {
+            let reason: Arc<str> = format!(
+                "more than {} deletes in {} s (deletes.max_deletes, deletes.window)",
+                self.max_deletes,
+                self.slot_ms * SLOTS / 1_000
+            )
+            .into();
+            brake.on = Some(Arc::clone(&reason));
+            return Verdict::Hold(reason);
+        }
+        let looked_lately = brake.looked_ms.is_some_and(|at| now_ms - at < LOOK_EVERY_MS);
+        if recent >= LOOK_AFTER && !looked_lately {
+            brake.looked_ms = Some(now_ms);
+            return Verdict::Look;
+        }
+        *brake.slots.entry(slot).or_default() += 1;
+        Verdict::Allow
+    }
+
+    /// Holds all further deletes in the bucket.
+    pub(super) fn pull(&mut self, bucket: &Arc<str>, reason: Arc<str>) {
+        self.brakes.entry(Arc::clone(bucket)).or_default().on = Some(reason);
+    }
+
+    /// Someone decided on the held deletes: start counting afresh.
+    pub(super) fn release(&mut self, bucket: &str) {
+        self.brakes.remove(bucket);
+    }
+
+    /// Why the bucket's brake is on, if it is.
+    pub(super) fn reason(&self, bucket: &str) -> Option<Arc<str>> {
+        self.brakes.get(bucket)?.on.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn guard(max_deletes: u64) -> (Guard, Arc<str>) {
+        let settings = DeleteSettings { max_deletes, window: Duration::from_secs(10) };
+        (Guard::new(&settings), "b".into())
+    }
+
+    #[test]
+    fn deletes_beyond_the_maximum_in_a_window_are_held_until_released() {
+        let (mut guard, bucket) = guard(3);
+        for _ in 0..3 {
+            assert_eq!(guard.admit(&bucket, 1_000), Verdict::Allow);
+        }
+        assert!(matches!(guard.admit(&bucket, 1_000), Verdict::Hold(_)));
+        // The brake stays on although the window has passed.
+        assert!(matches!(guard.admit(&bucket, 100_000), Verdict::Hold(_)));
+        guard.release("b");
+        assert_eq!(guard.admit(&bucket, 100_000), Verdict::Allow);
+    }
+
+    #[test]
+    fn a_steady_trickle_is_never_held() {
+        let (mut guard, bucket) = guard(3);
+        for second in 0..100 {
+            assert_eq!(guard.admit(&bucket, second * 5_000), Verdict::Allow);
+        }
+    }
+
+    #[test]
+    fn a_burst_makes_the_guard_look_at_the_source_once_a_second() {
+        let (mut guard, bucket) = guard(1_000);
+        for _ in 0..LOOK_AFTER {
+            assert_eq!(guard.admit(&bucket, 5), Verdict::Allow);
+        }
+        assert_eq!(guard.admit(&bucket, 5), Verdict::Look);
+        assert_eq!(guard.admit(&bucket, 6), Verdict::Allow);
+        assert_eq!(guard.admit(&bucket, 1_500), Verdict::Look);
+    }
+
+    #[test]
+    fn one_buckets_brake_does_not_hold_another_bucket() {
+        let (mut guard, bucket) = guard(3);
+        guard.pull(&bucket, "its listing is empty".into());
+        assert!(matches!(guard.admit(&bucket, 5), Verdict::Hold(_)));
+        assert_eq!(guard.admit(&"other".into(), 5), Verdict::Allow);
+    }
+}

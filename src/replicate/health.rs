@@ -1,0 +1,174 @@
+//! Whether a store answers: one that is down is probed, not hammered.
+//!
+//! [`Health`] is the pure rule; [`StoreHealth`] shares it between the workers, who report, the
+//! dispatcher, who waits, and the prober, who asks.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::store::{ErrorKind, StoreError};
+
+/// So many failures in a row, without one success, mean that the store is down.
+const FAILURES_TO_DOWN: u32 = 8;
+const FIRST_PROBE: Duration = Duration::from_millis(250);
+const LAST_PROBE: Duration = Duration::from_secs(15);
+
+/// What is known of one store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Health {
+    failures: u32,
+    probes: u32,
+    down_since_ms: Option<i64>,
+    last_error: Option<String>,
+}
+
+impl Health {
+    const fn new() -> Self {
+        Self { failures: 0, probes: 0, down_since_ms: None, last_error: None }
+    }
+
+    /// Work on this store succeeded.
+    fn succeeded(&mut self) {
+        *self = Self { last_error: self.last_error.take(), ..Self::new() };
+    }
+
+    /// Work failed because the store did not answer, or refused to work now.
+    fn failed(&mut self, now_ms: i64, error: &str) {
+        self.failures = self.failures.saturating_add(1);
+        self.last_error = Some(error.to_owned());
+        if self.failures >= FAILURES_TO_DOWN && self.down_since_ms.is_none() {
+            self.down_since_ms = Some(now_ms);
+        }
+    }
+
+    /// A probe was answered. The waits between probes start afresh only after real work succeeded.
+    fn answered(&mut self) {
+        self.failures = 0;
+        self.down_since_ms = None;
+    }
+
+    /// How long to wait before the next probe.
+    fn next_probe(&mut self) -> Duration {
+        let wait = FIRST_PROBE.saturating_mul(1 << self.probes.min(10)).min(LAST_PROBE);
+        self.probes = self.probes.saturating_add(1);
+        wait
+    }
+}
+
+/// What the status page shows of a store.
+#[derive(Debug, Clone)]
+pub struct StoreState {
+    /// Since when it has been down, milliseconds since the Unix epoch; `None` when it is up.
+    pub down_since_ms: Option<i64>,
+    /// The last failure to reach it.
+    pub last_error: Option<String>,
+}
+
+/// The health of one store, shared.
+#[derive(Debug)]
+pub(super) struct StoreHealth {
+    name: &'static str,
+    health: Mutex<Health>,
+    up: watch::Sender<bool>,
+}
+
+impl StoreHealth {
+    /// A store that is up as far as we know; `name` is "source" or "target".
+    pub(super) fn new(name: &'static str) -> Self {
+        Self { name, health: Mutex::new(Health::new()), up: watch::Sender::new(true) }
+    }
+
+    pub(super) fn succeeded(&self) {
+        self.health().succeeded();
+    }
+
+    /// Takes note of a failure; only those that say "the store is not well" count.
+    pub(super) fn failed(&self, error: &StoreError) {
+        if !matches!(error.kind, ErrorKind::Transient | ErrorKind::Throttled) {
+            return;
+        }
+        let mut health = self.health();
+        let was_up = health.down_since_ms.is_none();
+        health.failed(clock::now_ms(), &error.to_string());
+        if was_up && health.down_since_ms.is_some() {
+            tracing::warn!(store = self.name, %error, "The store is down. Work waits and the store is probed.");
+            self.up.send_replace(false);
+        }
+    }
+
+    /// Waits until the store is up.
+    pub(super) async fn wait_up(&self) {
+        let mut up = self.up.subscribe();
+        // The sender lives as long as `self`, so waiting cannot fail.
+        drop(up.wait_for(|up| *up).await);
+    }
+
+    /// Waits until the store is down, and then for the time to the next probe.
+    pub(super) async fn wait_probe(&self) {
+        let mut up = self.up.subscribe();
+        drop(up.wait_for(|up| !*up).await);
+        let wait = self.health().next_probe();
+        tokio::time::sleep(wait).await;
+    }
+
+    /// A probe came back; any answer but "not well" means that the store is up.
+    pub(super) fn probed(&self, result: Result<(), StoreError>) -> bool {
+        if let Err(error) = result
+            && matches!(error.kind, ErrorKind::Transient | ErrorKind::Throttled)
+        {
+            self.health().last_error = Some(error.to_string());
+            return false;
+        }
+        self.health().answered();
+        tracing::info!(store = self.name, "The store answers again.");
+        self.up.send_replace(true);
+        true
+    }
+
+    pub(super) fn state(&self) -> StoreState {
+        let health = self.health();
+        StoreState { down_since_ms: health.down_since_ms, last_error: health.last_error.clone() }
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_down_after_failures_in_a_row_and_one_success_between_counts_as_up() {
+        let mut health = Health::new();
+        for _ in 0..FAILURES_TO_DOWN - 1 {
+            health.failed(5, "refused");
+        }
+        health.succeeded();
+        health.failed(6, "refused");
+        assert_eq!(health.down_since_ms, None);
+        for _ in 0..FAILURES_TO_DOWN {
+            health.failed(7, "refused");
+        }
+        assert_eq!(health.down_since_ms, Some(7));
+    }
+
+    #[test]
+    fn probes_space_out_until_real_work_succeeds() {
+        let mut health = Health::new();
+        assert_eq!(health.next_probe(), FIRST_PROBE);
+        assert_eq!(health.next_probe(), FIRST_PROBE * 2);
+        health.answered();
+        assert_eq!(health.next_probe(), FIRST_PROBE * 4);
+        for _ in 0..20 {
+            health.next_probe();
+        }
+        assert_eq!(health.next_probe(), LAST_PROBE);
+        health.succeeded();
+        assert_eq!(health.next_probe(), FIRST_PROBE);
+    }
+}

@@ -1,0 +1,106 @@
+//! Held deletes: the brake, and the shelf where they wait for a person.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::guard::{Guard, Verdict};
+use crate::clock;
+use crate::config::settings::DeleteSettings;
+use crate::dirty::{Aspects, DirtyKey};
+use crate::journal::Journal;
+use crate::shelf::{Shelf, ShelfError, Taken};
+
+/// The held deletes of one bucket, for people.
+#[derive(Debug, Clone)]
+pub struct HeldDeletes {
+    /// The source bucket.
+    pub bucket: String,
+    /// How many deletes are held.
+    pub count: u64,
+    /// Why.
+    pub reason: Arc<str>,
+}
+
+/// What a person decides about a bucket's held deletes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Carry them out, after the source has confirmed each once more.
+    Approve,
+    /// Forget them; the objects stay at the target.
+    Discard,
+}
+
+/// The brake and the shelf; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Hold {
+    guard: Arc<Mutex<Guard>>,
+    shelf: Arc<Shelf>,
+}
+
+impl Hold {
+    /// A bucket that has held deletes from before keeps its brake on.
+    pub fn new(settings: &DeleteSettings, shelf: Shelf) -> Self {
+        let mut guard = Guard::new(settings);
+        for bucket in shelf.counts().into_keys() {
+            guard.pull(&bucket.into(), "deletes were held before the restart".into());
+        }
+        Self { guard: Arc::new(Mutex::new(guard)), shelf: Arc::new(shelf) }
+    }
+
+    /// Decides on one confirmed delete.
+    pub(super) fn admit(&self, bucket: &Arc<str>) -> Verdict {
+        self.guard().admit(bucket, clock::now_ms())
+    }
+
+    /// Holds all further deletes in the bucket.
+    pub(super) fn pull(&self, bucket: &Arc<str>, reason: Arc<str>) {
+        self.guard().pull(bucket, reason);
+    }
+
+    /// Sets a delete aside, durably.
+    pub(super) async fn put(&self, dirty: DirtyKey) -> Result<(), String> {
+        self.shelf.put(&[dirty]).await.map_err(|error| error.to_string())
+    }
+
+    /// Buckets with held deletes.
+    pub fn list(&self) -> Vec<HeldDeletes> {
+        let counts: BTreeMap<String, u64> = self.shelf.counts();
+        let guard = self.guard();
+        let entry = |(bucket, count): (String, u64)| {
+            let reason = guard.reason(&bucket).unwrap_or_else(|| "the brake was on".into());
+            HeldDeletes { bucket, count, reason }
+        };
+        counts.into_iter().map(entry).collect()
+    }
+
+    /// Carries out a person's decision; returns how many deletes it concerned.
+    pub async fn decide(
+        &self,
+        main: &Journal,
+        bucket: &str,
+        decision: Decision,
+    ) -> Result<u64, ShelfError> {
+        let taken = self
+            .shelf
+            .drain(main, u64::MAX, |dirty| match decision {
+                _ if *dirty.key.bucket != *bucket => Taken::Kept(dirty),
+                Decision::Discard => Taken::Dropped,
+                Decision::Approve => Taken::Back(DirtyKey {
+                    aspects: dirty.aspects.with(Aspects::APPROVED),
+                    ..dirty
+                }),
+            })
+            .await?;
+        self.guard().release(bucket);
+        Ok(taken)
+    }
+
+    /// Persists and closes the shelf.
+    pub async fn close(&self) {
+        self.shelf.close().await;
+    }
+
+    fn guard(&self) -> MutexGuard<'_, Guard> {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,58 @@
+//! How long a failed key waits; the only file that names the `backoff` crate.
+//!
+//! The crate is unmaintained (RUSTSEC-2025-0012) and fixed by the product's owner; only its
+//! interval arithmetic is used, so replacing it is a change to this file.
+
+use std::time::Duration;
+
+use backoff::ExponentialBackoffBuilder;
+use backoff::backoff::Backoff;
+
+/// Doubling waits with jitter, from `initial` up to `max`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RetryPolicy {
+    /// The first wait, before jitter.
+    pub(super) initial: Duration,
+    /// The longest wait, before jitter.
+    pub(super) max: Duration,
+}
+
+/// After this many doublings every sensible maximum is reached.
+const DOUBLINGS: u32 = 20;
+
+impl RetryPolicy {
+    /// The wait before try number `attempts + 1`, given that `attempts` have failed before this
+    /// failure: half to one and a half times the doubled initial wait, so that keys that failed together
+    /// do not come back together.
+    pub(super) fn delay(&self, attempts: u32) -> Duration {
+        let mut backoff = ExponentialBackoffBuilder::new()
+            .with_initial_interval(self.initial)
+            .with_multiplier(2.0)
+            .with_randomization_factor(0.5)
+            .with_max_interval(self.max)
+            .with_max_elapsed_time(None)
+            .build();
+        let mut delay = self.initial;
+        for _ in 0..=attempts.min(DOUBLINGS) {
+            delay = backoff.next_backoff().unwrap_or(self.max);
+        }
+        delay
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_maximum_within_their_jitter() {
+        let policy =
+            RetryPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(5) };
+        for (attempts, middle_ms) in [(0, 100), (1, 200), (3, 800), (10, 5_000), (1_000_000, 5_000)]
+        {
+            let delay = policy.delay(attempts).as_millis();
+            let range = middle_ms / 2..=middle_ms * 3 / 2;
+            assert!(range.contains(&delay), "{attempts}: {delay} not in {range:?}");
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! One try of one key: read the source, make the target agree.
+//!
+//! **Promise.** The target is changed only to what the source said during this try. On error nothing
+//! half-written is visible and the try can be repeated. On cancellation or a crash the same holds,
+//! and the journal still has the key.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::HeaderMap;
+use md5::{Digest, Md5};
+
+use super::delete::Deleter;
+use super::guard::Verdict;
+use super::hold::Hold;
+use super::pace::Pace;
+use super::plan::{self, BUFFERED, FirstStep, Layout, Limits};
+use super::retry::RetryPolicy;
+use super::uploads::Uploads;
+use crate::config::settings::{BucketSettings, ReplicateSettings, TargetSettings};
+use crate::dirty::{Aspects, DirtyKey, Origin};
+use crate::object::{ETag, ObjectKey};
+use crate::store::{
+    ErrorKind, GetOptions, ObjectBody, ObjectHead, PutBody, PutOutcome, Store, StoreError, Tags,
+};
+use crate::workqueue::Work;
+
+/// How a try ended well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Done {
+    /// The object was written, so many bytes of it.
+    Copied(u64),
+    /// The object was deleted.
+    Deleted,
+    /// Only its tags were written.
+    Tagged,
+    /// Both sides agreed already.
+    Unchanged,
+    /// A delete was set aside for a person to approve.
+    Held,
+    /// The object needs the lane for large ones; nothing was done.
+    Large,
+}
+
+/// What every try needs; shared by all of them.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) source: Store,
+    pub(super) target: Store,
+    pub(super) target_settings: TargetSettings,
+    pub(super) buckets: HashMap<Arc<str>, Mapping>,
+    pub(super) settings: ReplicateSettings,
+    pub(super) retry: RetryPolicy,
+    pub(super) deleter: Deleter,
+    pub(super) hold: Hold,
+    pub(super) uploads: Uploads,
+    pub(super) pace: Pace,
+    /// Learnt: the target encrypts with KMS, so its `ETag`s never equal the source's.
+    pub(super) target_kms: AtomicBool,
+    /// Learnt: the source ignores `partNumber`.
+    pub(super) source_partless: AtomicBool,
+    /// Learnt: the source has no tagging at all.
+    pub(super) source_untagged: AtomicBool,
+}
+
+/// Where a bucket's keys go.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    pub(super) target: Arc<str>,
+    pub(super) settings: BucketSettings,
+}
+
+/// How an object's bytes will travel, with the answer at hand where one is.
+enum Way {
+    /// One PUT of this answer.
+    Single(ObjectBody),
+    /// A multipart upload; a single part may be this answer.
+    InParts(Layout, Option<ObjectBody>),
+}
+
+/// One object on its way.
+#[derive(Debug)]
+pub(super) struct CopyJob<'a> {
+    pub(super) key: &'a ObjectKey,
+    pub(super) target_bucket: &'a str,
+    pub(super) length: u64,
+    /// The source's tag, as If-Match and as what the target must end with.
+    pub(super) etag: Option<&'a ETag>,
+    /// Whether the tag is a digest of the content (not with KMS or SSE-C).
+    pub(super) etag_is_proof: bool,
+    pub(super) headers: HeaderMap,
+}
+
+impl Worker {
+    /// Makes the target agree with the source about one key.
+    pub(super) async fn converge(&self, work: &Work) -> Result<Done, StoreError> {
+        let key = &work.key;
+        let Some(mapping) = self.buckets.get(&key.bucket) else { return Ok(Done::Unchanged) };
+        if !mapping.settings.wants(&key.key) {
+            return Ok(Done::Unchanged);
+        }
+        match plan::first_step(work.pending.aspects) {
+            // A large object that the target has already is not worth a second copy.
+            FirstStep::Get if work.pending.large => self.compare(work, mapping).await,
+            FirstStep::Nothing => Ok(Done::Unchanged),
+            FirstStep::Get => self.read_and_copy(work, mapping).await,
+            FirstStep::Compare => self.compare(work, mapping).await,
+            FirstStep::Head => match self.source.head(&key.bucket, &key.key).await {
+                Ok(_) => self.read_and_copy(work, mapping).await,
+                Err(error) if error.kind == ErrorKind::NotFound => self.delete(work, mapping).await,
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Reads the source and writes what it answered.
+    async fn read_and_copy(&self, work: &Work, mapping: &Mapping) -> Result<Done, StoreError> {
+        let key = &work.key;
+        let body = match self.source.get(&key.bucket, &key.key, GetOptions::default()).await {
+            Ok(body) => body,
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                // Two answers, the second a HEAD, before anything is deleted.
+                return match self.source.head(&key.bucket, &key.key).await {
+                    Err(error) if error.kind == ErrorKind::NotFound => {
+                        self.delete(work, mapping).await
+                    }
+                    Err(error) => Err(error),
+                    Ok(_) => Err(StoreError { kind: ErrorKind::Changed, ..error }),
+                };
+            }
+            Err(error) => return Err(error),
+        };
+        if body.head.length >= self.settings.large_size.0 && !work.pending.large {
+            return Ok(Done::Large);
+        }
+        let head = body.head.clone();
+        let way = match self.layout(&head) {
+            Layout::Single => Way::Single(body),
+            layout @ Layout::Parts(1) => Way::InParts(layout, Some(body)),
+            layout @ (Layout::Parts(_) | Layout::Ranges(_)) => Way::InParts(layout, None),
+        };
+        self.copy(key, mapping, &head, way).await
+    }
+
+    /// HEADs both sides: often they agree already, or differ in tags only.
+    async fn compare(&self, work: &Work, mapping: &Mapping) -> Result<Done, StoreError> {
+        let key = &work.key;
+        let (source, target) = tokio::join!(
+            self.source.head(&key.bucket, &key.key),
+            self.target.head(&mapping.target, &key.key),
+        );
+        let source = match source {
+            Ok(head) => head,
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                return self.delete(work, mapping).await;
+            }
+            Err(error) => return Err(error),
+        };
+        match target {
+            Ok(target) if plan::same_object(&source, &target) => {
+                self.agree_on_tags(key, mapping, &source, &target).await
+            }
+            Err(error) if error.kind != ErrorKind::NotFound => Err(error),
+            Ok(_) | Err(_) => match self.layout(&source) {
+                Layout::Single => self.read_and_copy(work, mapping).await,
+                layout @ (Layout::Parts(_) | Layout::Ranges(_)) => {
+                    self.copy(key, mapping, &source, Way::InParts(layout, None)).await
+                }
+            },
+        }
+    }
+
+    async fn agree_on_tags(
+        &self,
+        key: &ObjectKey,
+        mapping: &Mapping,
+        source: &ObjectHead,
+        target: &ObjectHead,
+    ) -> Result<Done, StoreError> {
+        if !self.settings.tags {
+            return Ok(Done::Unchanged);
+        }
+        let wanted = self.source_tags(key, source).await?;
+        let told = plan::tells_tag_count(self.target.server().as_deref());
+        let present = match plan::tag_count(target) {
+            None if told => Tags::new(),
+            _ => self.target.get_tags(&mapping.target, &key.key).await?,
+        };
+        if wanted == present {
+            return Ok(Done::Unchanged);
+        }
+        if wanted.is_empty() {
+            self.target.delete_tags(&mapping.target, &key.key).await?;
+        } else {
+            self.target.put_tags(&mapping.target, &key.key, &wanted).await?;
+        }
+        Ok(Done::Tagged)
+    }
+
+    /// The source object's tags, asked for only where the answer at hand does not already say that
+    /// there are none.
+    async fn source_tags(&self, key: &ObjectKey, head: &ObjectHead) -> Result<Tags, StoreError> {
+        let told = plan::tells_tag_count(self.source.server().as_deref());
+        let none = match plan::tag_count(head) {
+            Some(count) => count == 0,
+            None => told || self.source_untagged.load(Ordering::Relaxed),
+        };
+        if none || !self.settings.tags {
+            return Ok(Tags::new());
+        }
+        match self.source.get_tags(&key.bucket, &key.key).await {
+            // 501 or 405: this store has no tags, so there are none to lose.
+            Err(error) if error.kind == ErrorKind::Invalid && plan::tag_count(head).is_none() => {
+                self.source_untagged.store(true, Ordering::Relaxed);
+                tracing::info!(%error, "The source has no object tagging; tags are not asked for again.");
+                Ok(Tags::new())
+            }
+            result => result,
+        }
+    }
+
+    async fn copy(
+        &self,
+        key: &ObjectKey,
+        mapping: &Mapping,
+        head: &ObjectHead,
+        way: Way,
+    ) -> Result<Done, StoreError> {
+        let tags = self.source_tags(key, head).await?;
+        let proof = etag_is_proof(head);
+        let ranges = matches!(way, Way::InParts(Layout::Ranges(_), _));
+        let paired = self.target_kms.load(Ordering::Relaxed) || !proof || ranges;
+        let pair = head.etag.as_ref().filter(|_| paired);
+        let job = CopyJob {
+            key,
+            target_bucket: &mapping.target,
+            length: head.length,
+            etag: head.etag.as_ref(),
+            etag_is_proof: proof,
+            headers: plan::outgoing_headers(&head.headers, &tags, &self.target_settings, pair),
+        };
+        let outcome = match way {
+            Way::Single(body) => self.copy_single(&job, body).await?,
+            Way::InParts(layout, first) => self.copy_in_parts(&job, layout, first).await?,
+        };
+        self.verify(&job, paired, &outcome)?;
+        Ok(Done::Copied(job.length))
+    }
+
+    /// One PUT. The source's MD5 goes along, so that the two stores prove the copy to each other.
+    async fn copy_single(
+        &self,
+        job: &CopyJob<'_>,
+        body: ObjectBody,
+    ) -> Result<PutOutcome, StoreError> {
+        let md5 = job.etag.filter(|_| job.etag_is_proof).and_then(ETag::md5);
+        let (md5, put) = if job.length <= BUFFERED {
+            let bytes = body.bytes().await?;
+            (Some(md5.unwrap_or_else(|| Md5::digest(&bytes).into())), PutBody::Bytes(bytes))
+        } else {
+            (md5, body.into_put())
+        };
+        let put = self.pace.spread(put).await;
+        self.target.put(job.target_bucket, &job.key.key, &job.headers, md5, put).await
+    }
+
+    /// The target must end with the source's tag, unless it is known that it cannot.
+    fn verify(
+        &self,
+        job: &CopyJob<'_>,
+        paired: bool,
+        outcome: &PutOutcome,
+    ) -> Result<(), StoreError> {
+        if paired || outcome.etag.as_ref() == job.etag {
+            return Ok(());
+        }
+        let kms = outcome.encryption.as_deref().is_some_and(|e| e.starts_with("aws:kms"));
+        if kms && !self.target_kms.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                bucket = job.target_bucket,
+                "The target encrypts with KMS, so its ETags differ from the source's; the source's is kept in the metadata of each object."
+            );
+        }
+        let put = outcome.etag.as_ref().map_or("no ETag", ETag::as_str);
+        let wanted = job.etag.map_or("no ETag", ETag::as_str);
+        let message = format!("the target answered {put} where the source has {wanted}");
+        Err(self.target_error(job, "PutObject", message))
+    }
+
+    /// The source has confirmed by a 404 to HEAD that the key is gone.
+    async fn delete(&self, work: &Work, mapping: &Mapping) -> Result<Done, StoreError> {
+        let (key, approved) = (&work.key, work.pending.aspects.has(Aspects::APPROVED));
+        if !approved && let Some(reason) = self.brake(key).await? {
+            tracing::warn!(%key, %reason, "A delete is held for a person to approve.");
+            let aspects = work.pending.aspects.with(Aspects::REMOVED);
+            let since_ms = work.pending.since_ms;
+            let held = DirtyKey { key: key.clone(), aspects, origin: Origin::Live, since_ms };
+            self.hold.put(held).await.map_err(|message| StoreError {
+                kind: ErrorKind::Transient,
+                operation: "hold",
+                endpoint: "data_dir".into(),
+                bucket: (&*key.bucket).into(),
+                key: (&*key.key).into(),
+                status: None,
+                code: None,
+                message,
+                maybe_applied: false,
+            })?;
+            return Ok(Done::Held);
+        }
+        self.deleter.delete(&key.bucket, &mapping.target, &key.key).await?;
+        Ok(Done::Deleted)
+    }
+
+    /// Why this delete must be held, if it must.
+    async fn brake(&self, key: &ObjectKey) -> Result<Option<Arc<str>>, StoreError> {
+        match self.hold.admit(&key.bucket) {
+            Verdict::Allow => Ok(None),
+            Verdict::Hold(reason) => Ok(Some(reason)),
+            Verdict::Look => {
+                let page = self.source.list(&key.bucket, "", None, 1).await?;
+                if page.objects.is_empty() {
+                    let reason = "the source's bucket lists no object any more, it looks wiped";
+                    self.hold.pull(&key.bucket, reason.into());
+                }
+                Ok(match self.hold.admit(&key.bucket) {
+                    Verdict::Hold(reason) => Some(reason),
+                    Verdict::Allow | Verdict::Look => None,
+                })
+            }
+        }
+    }
+
+    fn layout(&self, head: &ObjectHead) -> Layout {
+        let limits = Limits {
+            multipart_threshold: self.settings.multipart_threshold.0,
+            no_parts: self.target_kms.load(Ordering::Relaxed)
+                || self.source_partless.load(Ordering::Relaxed),
+        };
+        let etag = head.etag.as_ref().filter(|_| etag_is_proof(head));
+        plan::layout(etag, head.length, limits)
+    }
+
+    pub(super) fn target_error(
+        &self,
+        job: &CopyJob<'_>,
+        operation: &'static str,
+        message: String,
+    ) -> StoreError {
+        StoreError {
+            kind: ErrorKind::Corrupt,
+            operation,
+            endpoint: self.target.endpoint().into(),
+            bucket: job.target_bucket.into(),
+            key: (&*job.key.key).into(),
+            status: None,
+            code: None,
+            message,
+            maybe_applied: true,
+        }
+    }
+}
+
+/// With KMS or customer keys a store's `ETag` is not a digest of the content (AWS user guide,
+/// "Checking object integrity").
+fn etag_is_proof(head: &ObjectHead) -> bool {
+    let value = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
+    let kms = value("x-amz-server-side-encryption").is_some_and(|e| e.starts_with("aws:kms"));
+    !kms && value("x-amz-server-side-encryption-customer-algorithm").is_none()
+}

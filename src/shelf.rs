@@ -1,0 +1,222 @@
+//! Keys set aside on disk: held deletes, and parked keys beyond what memory should hold.
+//!
+//! A shelf is a second, small journal, so that what is set aside survives a crash and costs no
+//! memory. **Promise.** A key is on the shelf, or back in the main journal, at every instant; after a
+//! crash it may be in both, which is harmless because a key is only a hint.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use crate::config::settings::Durability;
+use crate::dirty::DirtyKey;
+use crate::journal::{AppendError, Cursor, Journal, JournalError, JournalOptions, Recovery};
+
+const SEGMENT_SIZE: u64 = 4 << 20;
+const PAGE: usize = 1_024;
+
+/// Why keys could not be moved off or onto a shelf.
+#[derive(Debug, thiserror::Error)]
+pub enum ShelfError {
+    /// The shelf cannot be read.
+    #[error(transparent)]
+    Read(#[from] JournalError),
+    /// The keys could not be made durable at their new place; they stay where they were.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// A durable list of keys that are set aside.
+#[derive(Debug)]
+pub struct Shelf {
+    journal: Journal,
+    cursor: tokio::sync::Mutex<Cursor>,
+    counts: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Shelf {
+    /// Opens or creates the shelf in `dir`, and counts what is on it.
+    pub async fn open(dir: PathBuf, max_size: u64) -> Result<(Self, Recovery), JournalError> {
+        let options = JournalOptions {
+            dir,
+            segment_size: SEGMENT_SIZE,
+            max_size,
+            durability: Durability::Fsync,
+        };
+        let (journal, cursor, recovery) = open_journal(options).await?;
+        let shelf =
+            Self { journal, cursor: tokio::sync::Mutex::new(cursor), counts: Mutex::default() };
+        shelf.count().await?;
+        Ok((shelf, recovery))
+    }
+
+    /// Sets keys aside; durable when this returns.
+    pub async fn put(&self, keys: &[DirtyKey]) -> Result<(), AppendError> {
+        self.journal.append(keys.iter().map(DirtyKey::encode).collect()).await?;
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for dirty in keys {
+            *counts.entry(dirty.key.bucket.to_string()).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// How many keys of each bucket are set aside (a key set aside twice counts twice).
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Goes through the oldest `limit` keys that are on the shelf now, a page at a time, and does with
+    /// each what `sort` says; keys that go back are appended to `main` first.
+    ///
+    /// Returns how many keys left the shelf.
+    pub async fn drain(
+        &self,
+        main: &Journal,
+        limit: u64,
+        mut sort: impl FnMut(DirtyKey) -> Taken,
+    ) -> Result<u64, ShelfError> {
+        let mut cursor = self.cursor.lock().await;
+        cursor.rewind();
+        let end = self.journal.stats().next_lsn.min(cursor.position().saturating_add(limit));
+        let mut taken = 0;
+        while cursor.position() < end {
+            let left = usize::try_from(end - cursor.position()).unwrap_or(PAGE);
+            let (mut back, mut keep) = (Vec::new(), Vec::new());
+            for record in cursor.next(left.min(PAGE)).await? {
+                let Ok(dirty) = DirtyKey::decode(&record.payload) else { continue };
+                self.uncount(&dirty);
+                match sort(dirty) {
+                    Taken::Back(dirty) => back.push(dirty.encode()),
+                    Taken::Dropped => taken += 1,
+                    Taken::Kept(dirty) => keep.push(dirty),
+                }
+            }
+            taken += back.len() as u64;
+            if !back.is_empty() {
+                main.append(back).await?;
+            }
+            if !keep.is_empty() {
+                self.put(&keep).await?;
+            }
+            self.journal.trim(cursor.position());
+        }
+        Ok(taken)
+    }
+
+    /// Persists and closes.
+    pub async fn close(&self) {
+        self.journal.close().await;
+    }
+
+    async fn count(&self) -> Result<(), JournalError> {
+        let mut cursor = self.cursor.lock().await;
+        let end = self.journal.stats().next_lsn;
+        while cursor.position() < end {
+            for record in cursor.next(PAGE).await? {
+                if let Ok(dirty) = DirtyKey::decode(&record.payload) {
+                    let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+                    *counts.entry(dirty.key.bucket.to_string()).or_default() += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn uncount(&self, dirty: &DirtyKey) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&*dirty.key.bucket) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&*dirty.key.bucket);
+            }
+        }
+    }
+}
+
+/// What becomes of a key that is taken from a shelf.
+#[derive(Debug)]
+pub enum Taken {
+    /// It goes back to the main journal, as this.
+    Back(DirtyKey),
+    /// It is dropped.
+    Dropped,
+    /// It stays on the shelf.
+    Kept(DirtyKey),
+}
+
+/// Opens a journal off the async threads: recovery reads the whole backlog.
+pub(crate) async fn open_journal(
+    options: JournalOptions,
+) -> Result<(Journal, Cursor, Recovery), JournalError> {
+    let dir = options.dir.clone();
+    tokio::task::spawn_blocking(move || Journal::open(options))
+        .await
+        .unwrap_or_else(|error| Err(JournalError::io("open", dir)(std::io::Error::other(error))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dirty::{Aspects, Origin};
+    use crate::object::ObjectKey;
+
+    fn dirty(bucket: &str, key: &str) -> DirtyKey {
+        DirtyKey {
+            key: ObjectKey::new(bucket, key),
+            aspects: Aspects::REMOVED,
+            origin: Origin::Live,
+            since_ms: 1,
+        }
+    }
+
+    async fn main_journal(dir: PathBuf) -> (Journal, Cursor) {
+        let options = JournalOptions {
+            dir,
+            segment_size: 1 << 20,
+            max_size: 8 << 20,
+            durability: Durability::Write,
+        };
+        let (journal, cursor, _) = open_journal(options).await.unwrap();
+        (journal, cursor)
+    }
+
+    #[tokio::test]
+    async fn keys_set_aside_survive_a_restart_and_come_back_by_bucket() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shelf, _) = Shelf::open(dir.path().join("held"), 64 << 20).await.unwrap();
+        shelf.put(&[dirty("a", "1"), dirty("b", "2")]).await.unwrap();
+        shelf.put(&[dirty("a", "3")]).await.unwrap();
+        shelf.close().await;
+        drop(shelf);
+
+        let (shelf, _) = Shelf::open(dir.path().join("held"), 64 << 20).await.unwrap();
+        assert_eq!(shelf.counts(), [("a".to_owned(), 2), ("b".to_owned(), 1)].into());
+        let (main, mut cursor) = main_journal(dir.path().join("main")).await;
+        let taken = shelf
+            .drain(&main, u64::MAX, |dirty| match &*dirty.key.bucket {
+                "a" => Taken::Back(dirty),
+                _ => Taken::Kept(dirty),
+            })
+            .await
+            .unwrap();
+        assert_eq!(taken, 2);
+        assert_eq!(shelf.counts(), [("b".to_owned(), 1)].into());
+        let back = cursor.next(10).await.unwrap();
+        let keys: Vec<_> = back
+            .iter()
+            .map(|r| DirtyKey::decode(&r.payload).unwrap().key.key.to_string())
+            .collect();
+        assert_eq!(keys, ["1", "3"]);
+    }
+
+    #[tokio::test]
+    async fn dropped_keys_are_gone_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shelf, _) = Shelf::open(dir.path().join("held"), 64 << 20).await.unwrap();
+        shelf.put(&[dirty("a", "1")]).await.unwrap();
+        let (main, _cursor) = main_journal(dir.path().join("main")).await;
+        assert_eq!(shelf.drain(&main, u64::MAX, |_| Taken::Dropped).await.unwrap(), 1);
+        assert_eq!(shelf.counts(), BTreeMap::new());
+        assert_eq!(shelf.drain(&main, u64::MAX, |_| Taken::Dropped).await.unwrap(), 0);
+    }
+}

@@ -1,0 +1,132 @@
+//! How a failed call becomes a [`StoreError`]: which request it was, and what went wrong in words.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
+use super::classify::classify;
+use super::{ErrorKind, StoreError};
+
+/// Which request: enough to name it in an error, long after it was sent.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    pub(super) operation: &'static str,
+    pub(super) endpoint: Arc<str>,
+    pub(super) bucket: Box<str>,
+    pub(super) key: Box<str>,
+}
+
+impl Origin {
+    /// A failure without an answer, or in the middle of one.
+    pub(super) fn error(&self, kind: ErrorKind, message: impl Into<String>) -> StoreError {
+        StoreError {
+            kind,
+            operation: self.operation,
+            endpoint: Arc::clone(&self.endpoint),
+            bucket: self.bucket.clone(),
+            key: self.key.clone(),
+            status: None,
+            code: None,
+            message: message.into(),
+            maybe_applied: false,
+        }
+    }
+
+    /// A failure that the store itself reported.
+    pub(super) fn answered(
+        &self,
+        status: u16,
+        code: Option<String>,
+        message: Option<&str>,
+    ) -> StoreError {
+        let kind = classify(status, code.as_deref());
+        let mut text = status.to_string();
+        for part in [code.as_deref(), message].into_iter().flatten() {
+            text.push_str(if text.len() == 3 { " " } else { ": " });
+            text.extend(part.chars().flat_map(char::escape_debug));
+        }
+        StoreError { status: Some(status), code, ..self.error(kind, text) }
+    }
+}
+
+/// The error's cause for people: the innermost one says what happened, the outer ones only where.
+pub(super) fn describe(error: &(dyn Error + 'static)) -> String {
+    let mut innermost = error;
+    for cause in causes(error) {
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return describe_tls(tls);
+        }
+        if let Some(hyper) = cause.downcast_ref::<hyper::Error>()
+            && hyper.is_incomplete_message()
+        {
+            return "connection closed before the answer was complete".to_owned();
+        }
+        innermost = cause;
+    }
+    match innermost.downcast_ref::<io::Error>().map(io::Error::kind) {
+        Some(io::ErrorKind::ConnectionRefused) => "connection refused".to_owned(),
+        Some(io::ErrorKind::ConnectionReset) => "connection reset".to_owned(),
+        Some(io::ErrorKind::BrokenPipe) => "connection closed while sending".to_owned(),
+        Some(io::ErrorKind::UnexpectedEof) => "connection closed while receiving".to_owned(),
+        Some(io::ErrorKind::TimedOut) => "connecting timed out".to_owned(),
+        _ => innermost.to_string(),
+    }
+}
+
+fn describe_tls(error: &rustls::Error) -> String {
+    if let rustls::Error::InvalidCertificate(reason) = error {
+        format!("certificate not trusted: {reason}")
+    } else {
+        format!("TLS failed: {error}")
+    }
+}
+
+/// The error and everything behind it. An `io::Error` shows what it wraps only through `get_ref`.
+pub(super) fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>() {
+        Some(io) => io.get_ref().map(|wrapped| wrapped as &(dyn Error + 'static)),
+        None => error.source(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin() -> Origin {
+        Origin {
+            operation: "PutObject",
+            endpoint: "http://h:9000".into(),
+            bucket: "b".into(),
+            key: "a\n".into(),
+        }
+    }
+
+    #[test]
+    fn an_error_says_what_failed_where_and_why() {
+        let error = origin().answered(403, Some("SignatureDoesNotMatch".into()), Some("bad\nkey"));
+        assert_eq!(error.kind, ErrorKind::Denied);
+        assert_eq!(
+            error.to_string(),
+            "PutObject b/a\\n on http://h:9000: 403 SignatureDoesNotMatch: bad\\nkey"
+        );
+        let bare = origin().answered(502, None, None);
+        assert_eq!(bare.to_string(), "PutObject b/a\\n on http://h:9000: 502");
+    }
+
+    #[test]
+    fn an_untrusted_certificate_is_called_that() {
+        let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let error = io::Error::new(io::ErrorKind::InvalidData, tls);
+        let text = describe(&error);
+        assert!(text.starts_with("certificate not trusted: "), "{text}");
+    }
+
+    #[test]
+    fn a_refused_connection_is_called_that() {
+        let error = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert_eq!(describe(&error), "connection refused");
+    }
+}

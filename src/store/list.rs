@@ -1,0 +1,156 @@
+//! Listing a bucket, a page at a time, in key order.
+
+use http::Method;
+
+use super::encode::{Query, decode_listed};
+use super::request::Call;
+use super::{ErrorKind, ListPage, ListedObject, Store, StoreError, xml};
+use crate::object::ETag;
+
+/// The largest page: 1,000 keys of 1,024 bytes, each byte spelled `%XX`, and what surrounds them.
+const MAX_PAGE: u64 = 16 << 20;
+
+impl Store {
+    /// `ListObjectsV2`: the objects whose keys start with `prefix`, from `token` on, `max_keys` at
+    /// most (the store may give fewer, even none, before the end). A page that is cut, or that
+    /// cannot be understood, is an error and never a short page.
+    pub async fn list(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        token: Option<&str>,
+        max_keys: u16,
+    ) -> Result<ListPage, StoreError> {
+        let mut query = Query::default();
+        if let Some(token) = token {
+            query = query.with("continuation-token", token);
+        }
+        query = query
+            .with("encoding-type", "url")
+            .with("list-type", "2")
+            .with("max-keys", &max_keys.to_string());
+        if !prefix.is_empty() {
+            query = query.with("prefix", prefix);
+        }
+        let call = Call::new("ListObjectsV2", Method::GET, bucket, "").query(query);
+        let answer = self.inner().send(call).await?;
+        let origin = answer.origin.clone();
+        let document = answer.document(MAX_PAGE).await?;
+        parse(&document).map_err(|why| {
+            origin.error(ErrorKind::Transient, format!("the page is not readable: {why}"))
+        })
+    }
+}
+
+/// Reads a `ListBucketResult` document.
+fn parse(document: &[u8]) -> Result<ListPage, String> {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut entry = Entry::default();
+    let (mut next, mut truncated, mut encoded) = (None, None, false);
+    xml::read(document, |path, text| match path {
+        "ListBucketResult/Contents/Key" => entry.key = text,
+        "ListBucketResult/Contents/Size" => entry.size = text,
+        "ListBucketResult/Contents/ETag" => entry.etag = text,
+        "ListBucketResult/Contents/LastModified" => entry.modified = text,
+        "ListBucketResult/Contents" => entries.push(std::mem::take(&mut entry)),
+        "ListBucketResult/IsTruncated" => truncated = Some(text == "true"),
+        "ListBucketResult/NextContinuationToken" => next = Some(text),
+        "ListBucketResult/EncodingType" => encoded = text == "url",
+        _ => {}
+    })
+    .map_err(|error| error.to_string())?;
+    let next = match (truncated, next.filter(|token| !token.is_empty())) {
+        (Some(false), _) => None,
+        (Some(true), Some(token)) => Some(token),
+        (Some(true), None) => return Err("it goes on, but does not say where".to_owned()),
+        (None, _) => return Err("it does not say whether it is the last".to_owned()),
+    };
+    let objects =
+        entries.into_iter().map(|entry| entry.object(encoded)).collect::<Result<_, _>>()?;
+    Ok(ListPage { objects, next })
+}
+
+/// An entry as it is written.
+#[derive(Debug, Default)]
+struct Entry {
+    key: String,
+    size: String,
+    etag: String,
+    modified: String,
+}
+
+impl Entry {
+    fn object(self, encoded: bool) -> Result<ListedObject, String> {
+        let bad = |what: &str, text: &str| format!("{what} {text:?} of a key");
+        let key = if encoded {
+            decode_listed(&self.key).ok_or_else(|| bad("the spelling", &self.key))?
+        } else {
+            self.key
+        };
+        let size = self.size.parse().map_err(|_| bad("the size", &self.size))?;
+        let modified: jiff::Timestamp =
+            self.modified.parse().map_err(|_| bad("the time", &self.modified))?;
+        let etag = ETag::new(&self.etag);
+        Ok(ListedObject { key, size, etag, modified_ms: modified.as_millisecond() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(inner: &str) -> String {
+        format!(
+            "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{inner}</ListBucketResult>"
+        )
+    }
+
+    fn entry(key: &str) -> String {
+        format!(
+            "<Contents><Key>{key}</Key><LastModified>2026-11-23T14:26:59.123Z</LastModified>\
+             <ETag>&#34;d41d8cd98f00b204e9800998ecf8427e&#34;</ETag><Size>7</Size>\
+             <Owner><ID>x</ID></Owner></Contents>"
+        )
+    }
+
+    #[test]
+    fn a_page_gives_its_objects_decoded_and_where_it_goes_on() {
+        let text = page(&format!(
+            "<Name>b</Name>{}{}<IsTruncated>true</IsTruncated><EncodingType>url</EncodingType>\
+             <NextContinuationToken>t+/=</NextContinuationToken>",
+            entry("a+b%2B%01"),
+            entry("z")
+        ));
+        let page = parse(text.as_bytes()).unwrap();
+        assert_eq!(page.next.as_deref(), Some("t+/="));
+        assert_eq!(page.objects[0].key, "a b+\u{1}");
+        assert_eq!(page.objects[0].size, 7);
+        assert_eq!(page.objects[0].etag, ETag::new("d41d8cd98f00b204e9800998ecf8427e"));
+        assert_eq!(page.objects[0].modified_ms, 1_795_444_019_123);
+        assert_eq!(page.objects[1].key, "z");
+    }
+
+    #[test]
+    fn keys_of_a_store_that_does_not_encode_are_taken_as_they_are() {
+        let text = page(&format!("<IsTruncated>false</IsTruncated>{}", entry("a+b%2B&amp;")));
+        assert_eq!(parse(text.as_bytes()).unwrap().objects[0].key, "a+b%2B&");
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_trusted_is_an_error() {
+        let whole = page(&format!("<IsTruncated>false</IsTruncated>{}", entry("a")));
+        assert!(parse(&whole.as_bytes()[..whole.len() - 5]).is_err());
+        for inner in [
+            String::new(),
+            "<IsTruncated>true</IsTruncated>".to_owned(),
+            format!("<IsTruncated>false</IsTruncated>{}", entry("a").replace(">7<", ">-7<")),
+            format!("<IsTruncated>false</IsTruncated>{}", entry("a").replace("2026", "now")),
+            format!(
+                "<IsTruncated>false</IsTruncated><EncodingType>url</EncodingType>{}",
+                entry("%ff")
+            ),
+        ] {
+            assert!(parse(page(&inner).as_bytes()).is_err(), "{inner}");
+        }
+    }
+}

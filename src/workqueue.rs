@@ -1,0 +1,318 @@
+//! Which keys are pending, in which order, and who works on them.
+//!
+//! Promise: one key is worked on by one worker at a time, and a change that arrives meanwhile is
+//! worked on again. Keys, not events, are kept: marking a key that is already here merges.
+//!
+//! On error a key waits and comes back ([`Outcome::Retry`]); on cancellation of a worker its key
+//! stays in flight until the process ends, and the journal brings it back; a crash loses all of
+//! this, and the journal brings it back.
+
+pub mod feeder;
+mod key_map;
+mod key_state;
+mod ready;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::dirty::DirtyKey;
+use crate::journal::Lsn;
+use crate::object::ObjectKey;
+
+use key_map::{Keep, KeyMap};
+use key_state::{Effect, KeyState, Lane};
+pub use key_state::{Outcome, Pending, Wait};
+use ready::Schedule;
+
+/// A key handed to a worker, who must give it back with [`WorkQueue::complete`].
+#[derive(Debug)]
+pub struct Work {
+    /// The key.
+    pub key: ObjectKey,
+    /// What it needs.
+    pub pending: Pending,
+    started: Instant,
+}
+
+/// How many keys are where, and since when.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All keys in memory: ready, in flight, hot or parked.
+    pub pending: usize,
+    /// With a worker.
+    pub in_flight: usize,
+    /// Failed, waiting for the next try.
+    pub parked: usize,
+    /// The oldest change not yet at the target, milliseconds since the Unix epoch.
+    pub oldest_ms: Option<i64>,
+}
+
+/// A parked key, for people.
+#[derive(Debug, Clone)]
+pub struct ParkedKey {
+    /// The key.
+    pub key: ObjectKey,
+    /// The last error's class.
+    pub class: &'static str,
+    /// The last error.
+    pub reason: Arc<str>,
+    /// Failed tries so far.
+    pub attempts: u32,
+}
+
+/// The queue; shared by the feeder, the dispatcher and the status page.
+#[derive(Debug)]
+pub struct WorkQueue {
+    keys: KeyMap,
+    schedule: Mutex<Schedule>,
+    small_ready: Notify,
+    large_ready: Notify,
+    settled: Notify,
+    max_keys: usize,
+    min_interval: Duration,
+}
+
+impl WorkQueue {
+    /// A queue that asks to be fed no more than `max_keys` keys, and hands out a key at most once
+    /// per `min_interval` when it is marked again in flight.
+    pub fn new(max_keys: usize, min_interval: Duration) -> Self {
+        Self {
+            keys: KeyMap::default(),
+            schedule: Mutex::default(),
+            small_ready: Notify::new(),
+            large_ready: Notify::new(),
+            settled: Notify::new(),
+            max_keys,
+            min_interval,
+        }
+    }
+
+    /// Marks a key dirty on behalf of the journal record `lsn`.
+    pub fn mark(&self, dirty: &DirtyKey, lsn: Lsn) {
+        let new = Pending::new(dirty, lsn);
+        self.keys.update(&dirty.key, |state| {
+            let (state, effect, old) = match state {
+                Some(mut state) => {
+                    let old = state.first_lsn();
+                    let effect = state.mark(new);
+                    (state, effect, Some(old))
+                }
+                None => (KeyState::Ready(new.clone()), Effect::Enqueue(new.lane()), None),
+            };
+            self.apply(&dirty.key, old, Some(state.first_lsn()), effect);
+            (Keep::State(state), ())
+        });
+    }
+
+    /// Waits until there is room for more keys, and says for how many.
+    pub async fn room(&self) -> usize {
+        loop {
+            let settled = self.settled.notified();
+            match self.max_keys.checked_sub(self.keys.len()) {
+                Some(room) if room > 0 => return room,
+                _ => settled.await,
+            }
+        }
+    }
+
+    /// Waits for the next key of the small lanes.
+    pub async fn next_small(&self) -> Work {
+        self.next(Schedule::pop_small, &self.small_ready).await
+    }
+
+    /// Waits for the next key of the lane for large objects.
+    pub async fn next_large(&self) -> Work {
+        self.next(Schedule::pop_large, &self.large_ready).await
+    }
+
+    /// Takes a key back from its worker.
+    pub fn complete(&self, work: &Work, outcome: Outcome) {
+        let hot_for = self.min_interval.saturating_sub(work.started.elapsed());
+        self.keys.update(&work.key, |state| {
+            let Some(mut state) = state else { return (Keep::Absent, ()) };
+            let old = state.first_lsn();
+            let effect = state.complete(outcome, hot_for);
+            if effect == Effect::Remove {
+                self.apply(&work.key, Some(old), None, effect);
+                return (Keep::Absent, ());
+            }
+            self.apply(&work.key, Some(old), Some(state.first_lsn()), effect);
+            (Keep::State(state), ())
+        });
+        self.settled.notify_one();
+    }
+
+    /// The oldest journal record that any key here still needs.
+    pub fn lowest_unfinished(&self) -> Option<Lsn> {
+        self.schedule().lowest_unfinished()
+    }
+
+    /// Up to `limit` keys, not in flight, whose oldest record is below `lsn`: those that hold the
+    /// log and should be appended again.
+    pub fn holding_below(&self, lsn: Lsn, limit: usize) -> Vec<DirtyKey> {
+        self.keys.fold(Vec::new(), |mut found, key, state| {
+            let waits = matches!(state, KeyState::Waiting { .. });
+            if waits && state.first_lsn() < lsn && found.len() < limit {
+                found.push(dirty_again(key, state.work()));
+            }
+            found
+        })
+    }
+
+    /// The key's record was appended again as `lsn`.
+    pub fn rebase(&self, key: &ObjectKey, lsn: Lsn) {
+        self.keys.update(key, |state| {
+            let Some(mut state) = state else { return (Keep::Absent, ()) };
+            let old = state.first_lsn();
+            state.rebase(lsn);
+            self.schedule().replace(Some(old), Some(state.first_lsn()));
+            (Keep::State(state), ())
+        });
+    }
+
+    /// How many keys are where.
+    pub fn counts(&self) -> Counts {
+        self.keys.fold(Counts::default(), |mut counts, _, state| {
+            counts.pending += 1;
+            match state {
+                KeyState::InFlight { .. } => counts.in_flight += 1,
+                KeyState::Waiting { wait: Wait::Failed { .. }, .. } => counts.parked += 1,
+                KeyState::Waiting { wait: Wait::Hot, .. } | KeyState::Ready(_) => {}
+            }
+            let since = state.work().since_ms;
+            counts.oldest_ms = Some(counts.oldest_ms.map_or(since, |oldest| oldest.min(since)));
+            counts
+        })
+    }
+
+    /// Up to `limit` parked keys.
+    pub fn parked(&self, limit: usize) -> Vec<ParkedKey> {
+        self.keys.fold(Vec::new(), |mut found, key, state| {
+            if let KeyState::Waiting { work, wait: Wait::Failed { class, reason } } = state
+                && found.len() < limit
+            {
+                found.push(ParkedKey {
+                    key: key.clone(),
+                    class,
+                    reason: Arc::clone(reason),
+                    attempts: work.attempts,
+                });
+            }
+            found
+        })
+    }
+
+    /// Up to `limit` parked keys as records, to be set aside elsewhere.
+    pub fn parked_work(&self, limit: usize) -> Vec<DirtyKey> {
+        self.keys.fold(Vec::new(), |mut found, key, state| {
+            let parked = matches!(state, KeyState::Waiting { wait: Wait::Failed { .. }, .. });
+            if parked && found.len() < limit {
+                found.push(dirty_again(key, state.work()));
+            }
+            found
+        })
+    }
+
+    /// Forgets a key that was set aside, if it is still parked.
+    pub fn forget_parked(&self, key: &ObjectKey) {
+        self.keys.update(key, |state| match state {
+            Some(state @ KeyState::Waiting { .. }) => {
+                self.schedule().replace(Some(state.first_lsn()), None);
+                (Keep::Absent, ())
+            }
+            Some(state) => (Keep::State(state), ()),
+            None => (Keep::Absent, ()),
+        });
+        self.settled.notify_one();
+    }
+
+    /// The most keys this queue asks to be fed.
+    pub const fn max_keys(&self) -> usize {
+        self.max_keys
+    }
+
+    /// Whether no key is pending.
+    pub fn is_empty(&self) -> bool {
+        self.keys.len() == 0
+    }
+
+    async fn next(&self, pop: fn(&mut Schedule) -> Option<ObjectKey>, ready: &Notify) -> Work {
+        loop {
+            let notified = ready.notified();
+            self.wake_due();
+            let (key, due) = {
+                let mut schedule = self.schedule();
+                (pop(&mut schedule), schedule.next_due())
+            };
+            if let Some(key) = key {
+                if let Some(pending) = self.start(&key) {
+                    return Work { key, pending, started: Instant::now() };
+                }
+                continue;
+            }
+            match due {
+                Some(at) => drop(tokio::time::timeout_at(at, notified).await),
+                None => notified.await,
+            }
+        }
+    }
+
+    fn start(&self, key: &ObjectKey) -> Option<Pending> {
+        self.keys.update(key, |state| {
+            let Some(mut state) = state else { return (Keep::Absent, None) };
+            let pending = state.start();
+            (Keep::State(state), pending)
+        })
+    }
+
+    /// Moves delayed keys whose time has come to their ready queues.
+    fn wake_due(&self) {
+        let now = Instant::now();
+        while let Some(key) = { self.schedule().pop_due(now) } {
+            self.keys.update(&key, |state| {
+                let Some(mut state) = state else { return (Keep::Absent, ()) };
+                let lsn = state.first_lsn();
+                let effect = state.due();
+                self.apply(&key, Some(lsn), Some(lsn), effect);
+                (Keep::State(state), ())
+            });
+        }
+    }
+
+    fn apply(&self, key: &ObjectKey, old: Option<Lsn>, new: Option<Lsn>, effect: Effect) {
+        let mut schedule = self.schedule();
+        schedule.replace(old, new);
+        match effect {
+            Effect::None | Effect::Remove => {}
+            Effect::Enqueue(lane) => {
+                schedule.push(lane, key.clone());
+                let ready = if lane == Lane::Large { &self.large_ready } else { &self.small_ready };
+                ready.notify_one();
+            }
+            Effect::Delay(after) => {
+                schedule.delay(Instant::now() + after, key.clone());
+                // The dispatchers must learn of an earlier deadline than the one they sleep on.
+                self.small_ready.notify_one();
+                self.large_ready.notify_one();
+            }
+        }
+    }
+
+    fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The record to append again for a key that would otherwise hold the log; a repair, so that
+/// reading it back does not wake the key before its time.
+fn dirty_again(key: &ObjectKey, work: &Pending) -> DirtyKey {
+    DirtyKey {
+        key: key.clone(),
+        aspects: work.aspects,
+        origin: crate::dirty::Origin::Repair,
+        since_ms: work.since_ms,
+    }
+}

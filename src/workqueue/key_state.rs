@@ -1,0 +1,323 @@
+//! The life of one key, as a pure state machine: no clock, no lock, no I/O.
+//!
+//! ```text
+//!            mark                start               complete(Settled)
+//!   (absent) ────▶ Ready ───────────────▶ InFlight ─────────────────▶ (absent)
+//!                    ▲                      │  │ └── marked meanwhile ──▶ Waiting ─┐
+//!                    │        due           │  └─ complete(Retry) ──────▶ Waiting  │
+//!                    └──────────────────────┼────────────────────────────────◀─────┘
+//!                                           └─ complete(Large) ─▶ Ready, large lane
+//! ```
+//!
+//! A key is in at most one of these states, so one key is never worked on by two workers; a mark
+//! that arrives in flight is kept and worked on again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::dirty::{Aspects, DirtyKey, Origin};
+use crate::journal::Lsn;
+
+/// Which queue a ready key waits in. Small copies never wait behind large ones, and live events
+/// go before repairs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lane {
+    /// Live events.
+    Live,
+    /// Repairs of the reconciler.
+    Repair,
+    /// Objects found to be large.
+    Large,
+}
+
+/// All that is known of the work a key needs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pending {
+    /// The oldest journal record that this work stands for; it must not be trimmed before.
+    pub first_lsn: Lsn,
+    /// What may have changed.
+    pub aspects: Aspects,
+    /// Live if any of the merged marks was.
+    pub origin: Origin,
+    /// The oldest change's time (milliseconds since the Unix epoch): the lag is measured from here.
+    pub since_ms: i64,
+    /// Failed tries so far.
+    pub attempts: u32,
+    /// A try found that the object is large.
+    pub large: bool,
+}
+
+impl Pending {
+    /// The work that one journal record asks for.
+    pub(super) fn new(dirty: &DirtyKey, lsn: Lsn) -> Self {
+        Self {
+            first_lsn: lsn,
+            aspects: dirty.aspects,
+            origin: dirty.origin,
+            since_ms: dirty.since_ms,
+            attempts: 0,
+            large: false,
+        }
+    }
+
+    /// The queue it belongs in.
+    pub(super) fn lane(&self) -> Lane {
+        match (self.large, self.origin) {
+            (true, _) => Lane::Large,
+            (false, Origin::Live) => Lane::Live,
+            (false, Origin::Repair) => Lane::Repair,
+        }
+    }
+
+    /// Both marks as one: level-triggered work loses nothing by merging.
+    fn merge(&mut self, other: &Self) {
+        self.first_lsn = self.first_lsn.min(other.first_lsn);
+        self.aspects = self.aspects.with(other.aspects);
+        self.origin = self.origin.min(other.origin);
+        self.since_ms = self.since_ms.min(other.since_ms);
+        self.attempts = self.attempts.max(other.attempts);
+        self.large |= other.large;
+    }
+}
+
+/// Why a key waits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// A try failed; this is what it said. Such a key is *parked*.
+    Failed {
+        /// The error's class, as in metrics.
+        class: &'static str,
+        /// The error, for people.
+        reason: Arc<str>,
+    },
+    /// The key was copied a moment ago and is hot.
+    Hot,
+}
+
+/// Where a key is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum KeyState {
+    /// In a ready queue.
+    Ready(Pending),
+    /// With a worker.
+    InFlight {
+        /// What the worker was given.
+        work: Pending,
+        /// What was marked since.
+        again: Option<Pending>,
+    },
+    /// In the delay queue.
+    Waiting {
+        /// The work.
+        work: Pending,
+        /// Why it waits.
+        wait: Wait,
+    },
+}
+
+/// How a try ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The target agrees with the source as it was when it was read.
+    Settled,
+    /// The key belongs in the lane for large objects.
+    Large,
+    /// The try failed; try again after the delay.
+    Retry {
+        /// The wait.
+        after: Duration,
+        /// The error's class.
+        class: &'static str,
+        /// The error, for people.
+        reason: Arc<str>,
+    },
+}
+
+/// What the owner of the queues must do after a transition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Effect {
+    /// Nothing.
+    None,
+    /// Put the key at the end of this ready queue.
+    Enqueue(Lane),
+    /// Put the key in the delay queue.
+    Delay(Duration),
+    /// Forget the key.
+    Remove,
+}
+
+impl KeyState {
+    /// The oldest record this key still needs.
+    pub(super) fn first_lsn(&self) -> Lsn {
+        self.work().first_lsn
+    }
+
+    /// The oldest work of the key.
+    pub(super) fn work(&self) -> &Pending {
+        match self {
+            Self::Ready(work) | Self::InFlight { work, .. } | Self::Waiting { work, .. } => work,
+        }
+    }
+
+    /// A further mark of a key that is already known.
+    ///
+    /// A live event wakes a parked key, because what made it fail may be gone; a repair, and any
+    /// mark of a hot key, waits as long as the key does.
+    pub(super) fn mark(&mut self, new: Pending) -> Effect {
+        match self {
+            Self::Ready(work) => {
+                work.merge(&new);
+                Effect::None
+            }
+            Self::InFlight { again, .. } => {
+                match again {
+                    Some(pending) => pending.merge(&new),
+                    None => *again = Some(new),
+                }
+                Effect::None
+            }
+            Self::Waiting { work, wait } => {
+                let wakes = new.origin == Origin::Live && *wait != Wait::Hot;
+                work.merge(&new);
+                if wakes { self.due() } else { Effect::None }
+            }
+        }
+    }
+
+    /// A waiting key's time has come (or a live event woke it).
+    pub(super) fn due(&mut self) -> Effect {
+        let Self::Waiting { work, .. } = self else { return Effect::None };
+        let work = work.clone();
+        let lane = work.lane();
+        *self = Self::Ready(work);
+        Effect::Enqueue(lane)
+    }
+
+    /// A worker takes the key; `None` when it is not ready (a stale queue entry).
+    pub(super) fn start(&mut self) -> Option<Pending> {
+        let Self::Ready(work) = self else { return None };
+        let work = work.clone();
+        *self = Self::InFlight { work: work.clone(), again: None };
+        Some(work)
+    }
+
+    /// The worker is done. `hot_for` is what is left of the key's minimum interval.
+    pub(super) fn complete(&mut self, outcome: Outcome, hot_for: Duration) -> Effect {
+        let Self::InFlight { work, again } = self else { return Effect::None };
+        let mut work = work.clone();
+        let again = again.take();
+        match (outcome, again) {
+            (Outcome::Settled, None) => Effect::Remove,
+            (Outcome::Settled, Some(again)) if hot_for.is_zero() => {
+                let lane = again.lane();
+                *self = Self::Ready(again);
+                Effect::Enqueue(lane)
+            }
+            (Outcome::Settled, Some(again)) => {
+                *self = Self::Waiting { work: again, wait: Wait::Hot };
+                Effect::Delay(hot_for)
+            }
+            (Outcome::Large, again) => {
+                work.large = true;
+                if let Some(again) = again {
+                    work.merge(&again);
+                }
+                *self = Self::Ready(work);
+                Effect::Enqueue(Lane::Large)
+            }
+            (Outcome::Retry { after, class, reason }, again) => {
+                work.attempts = work.attempts.saturating_add(1);
+                if let Some(again) = again {
+                    work.merge(&again);
+                }
+                *self = Self::Waiting { work, wait: Wait::Failed { class, reason } };
+                Effect::Delay(after)
+            }
+        }
+    }
+
+    /// The key's record was appended again as `lsn`, so the old one may be trimmed.
+    pub(super) fn rebase(&mut self, lsn: Lsn) {
+        match self {
+            Self::Ready(work) | Self::InFlight { work, .. } | Self::Waiting { work, .. } => {
+                work.first_lsn = work.first_lsn.max(lsn);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(lsn: Lsn, origin: Origin) -> Pending {
+        let key = crate::object::ObjectKey::new("b", "k");
+        Pending::new(&DirtyKey { key, aspects: Aspects::CONTENT, origin, since_ms: 5 }, lsn)
+    }
+
+    fn retry() -> Outcome {
+        Outcome::Retry { after: Duration::from_secs(1), class: "transient", reason: "down".into() }
+    }
+
+    #[test]
+    fn a_ready_key_is_started_once() {
+        let mut state = KeyState::Ready(pending(1, Origin::Live));
+        assert!(state.start().is_some());
+        assert_eq!(state.start(), None);
+    }
+
+    #[test]
+    fn a_change_that_arrives_in_flight_is_worked_on_again() {
+        let mut state = KeyState::Ready(pending(1, Origin::Live));
+        state.start();
+        assert_eq!(state.mark(pending(7, Origin::Live)), Effect::None);
+        assert_eq!(state.first_lsn(), 1);
+        let effect = state.complete(Outcome::Settled, Duration::ZERO);
+        assert_eq!(effect, Effect::Enqueue(Lane::Live));
+        assert_eq!(state.first_lsn(), 7);
+    }
+
+    #[test]
+    fn a_hot_key_waits_for_its_interval_and_is_not_woken_by_more_events() {
+        let mut state = KeyState::Ready(pending(1, Origin::Live));
+        state.start();
+        state.mark(pending(2, Origin::Live));
+        let rest = Duration::from_millis(40);
+        assert_eq!(state.complete(Outcome::Settled, rest), Effect::Delay(rest));
+        assert_eq!(state.mark(pending(3, Origin::Live)), Effect::None);
+        assert_eq!(state.due(), Effect::Enqueue(Lane::Live));
+    }
+
+    #[test]
+    fn a_failed_key_keeps_its_oldest_record_and_counts_its_tries() {
+        let mut state = KeyState::Ready(pending(3, Origin::Live));
+        state.start();
+        state.mark(pending(9, Origin::Live));
+        assert_eq!(state.complete(retry(), Duration::ZERO), Effect::Delay(Duration::from_secs(1)));
+        assert_eq!((state.first_lsn(), state.work().attempts), (3, 1));
+    }
+
+    #[test]
+    fn a_live_event_wakes_a_parked_key_and_a_repair_does_not() {
+        let mut state = KeyState::Ready(pending(3, Origin::Live));
+        state.start();
+        state.complete(retry(), Duration::ZERO);
+        assert_eq!(state.mark(pending(4, Origin::Repair)), Effect::None);
+        assert_eq!(state.mark(pending(5, Origin::Live)), Effect::Enqueue(Lane::Live));
+    }
+
+    #[test]
+    fn a_key_found_to_be_large_moves_to_the_large_lane() {
+        let mut state = KeyState::Ready(pending(1, Origin::Live));
+        state.start();
+        let effect = state.complete(Outcome::Large, Duration::ZERO);
+        assert_eq!(effect, Effect::Enqueue(Lane::Large));
+    }
+
+    #[test]
+    fn an_appended_again_record_frees_the_old_one() {
+        let mut state = KeyState::Ready(pending(1, Origin::Live));
+        state.rebase(100);
+        assert_eq!(state.first_lsn(), 100);
+    }
+}

@@ -1,0 +1,122 @@
+//! Order: the ready queues, the delay queue, and the oldest record still needed.
+//!
+//! One lock around three small structures. Entries may be stale (the key has moved on since); the
+//! key map is the truth, and a stale entry is dropped when it is taken out.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use tokio::time::Instant;
+
+use super::key_state::Lane;
+use crate::journal::Lsn;
+use crate::object::ObjectKey;
+
+/// The queues of one work queue.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    live: VecDeque<ObjectKey>,
+    repair: VecDeque<ObjectKey>,
+    large: VecDeque<ObjectKey>,
+    delayed: BTreeMap<(Instant, u64), ObjectKey>,
+    sequence: u64,
+    unfinished: BTreeSet<Lsn>,
+}
+
+impl Schedule {
+    pub(super) fn push(&mut self, lane: Lane, key: ObjectKey) {
+        self.lane(lane).push_back(key);
+    }
+
+    /// The next key of the small lanes: live before repair.
+    pub(super) fn pop_small(&mut self) -> Option<ObjectKey> {
+        self.live.pop_front().or_else(|| self.repair.pop_front())
+    }
+
+    pub(super) fn pop_large(&mut self) -> Option<ObjectKey> {
+        self.large.pop_front()
+    }
+
+    pub(super) fn delay(&mut self, until: Instant, key: ObjectKey) {
+        self.sequence += 1;
+        self.delayed.insert((until, self.sequence), key);
+    }
+
+    /// Takes one key whose time has come.
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<ObjectKey> {
+        let entry = self.delayed.first_entry()?;
+        (entry.key().0 <= now).then(|| entry.remove())
+    }
+
+    /// When the next delayed key is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.delayed.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// A record is needed from now on, and another no longer.
+    pub(super) fn replace(&mut self, old: Option<Lsn>, new: Option<Lsn>) {
+        if old == new {
+            return;
+        }
+        if let Some(lsn) = new {
+            self.unfinished.insert(lsn);
+        }
+        if let Some(lsn) = old {
+            self.unfinished.remove(&lsn);
+        }
+    }
+
+    /// The oldest record that any key still needs.
+    pub(super) fn lowest_unfinished(&self) -> Option<Lsn> {
+        self.unfinished.first().copied()
+    }
+
+    fn lane(&mut self, lane: Lane) -> &mut VecDeque<ObjectKey> {
+        match lane {
+            Lane::Live => &mut self.live,
+            Lane::Repair => &mut self.repair,
+            Lane::Large => &mut self.large,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn live_keys_go_before_repairs_and_large_ones_have_their_own_lane() {
+        let mut schedule = Schedule::default();
+        let key = |name: &str| ObjectKey::new("b", name);
+        schedule.push(Lane::Repair, key("repair"));
+        schedule.push(Lane::Large, key("large"));
+        schedule.push(Lane::Live, key("live"));
+        assert_eq!(schedule.pop_small(), Some(key("live")));
+        assert_eq!(schedule.pop_small(), Some(key("repair")));
+        assert_eq!(schedule.pop_small(), None);
+        assert_eq!(schedule.pop_large(), Some(key("large")));
+    }
+
+    #[test]
+    fn a_delayed_key_is_due_at_its_time_and_not_before() {
+        let mut schedule = Schedule::default();
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        schedule.delay(later, ObjectKey::new("b", "k"));
+        assert_eq!(schedule.next_due(), Some(later));
+        assert_eq!(schedule.pop_due(now), None);
+        assert_eq!(schedule.pop_due(later), Some(ObjectKey::new("b", "k")));
+    }
+
+    #[test]
+    fn the_lowest_unfinished_record_follows_what_is_needed() {
+        let mut schedule = Schedule::default();
+        schedule.replace(None, Some(4));
+        schedule.replace(None, Some(9));
+        schedule.replace(Some(4), Some(12));
+        assert_eq!(schedule.lowest_unfinished(), Some(9));
+        schedule.replace(Some(9), None);
+        schedule.replace(Some(12), None);
+        assert_eq!(schedule.lowest_unfinished(), None);
+    }
+}
