@@ -41,7 +41,7 @@ async fn an_endpoint_that_is_no_url_is_named() {
     for (setting, name) in [("SOURCE__ENDPOINT", "source"), ("TARGET__ENDPOINT", "target")] {
         for wrong in ["", "minio:9000", "ftp://minio", "http://minio/a/path"] {
             let (evermirror, _) = configured(&[(setting, wrong)]).await;
-            ends_saying(evermirror, &[name, "endpoint", wrong]).await;
+            ends_saying(evermirror, &[name, "endpoint"]).await;
         }
     }
 }

@@ -113,8 +113,8 @@ async fn connections_cut_in_the_middle_of_a_body_leave_nothing_half_written() {
         .await;
     // Every connection to the target ends after 300 kB, every one from the source after 700 kB: no
     // object of a megabyte can pass, and small ones pass between the cuts.
-    target.add("limit_data", "upstream", 1.0, json!({"bytes": 300_000})).await;
-    source.add("limit_data", "downstream", 1.0, json!({"bytes": 700_000})).await;
+    target.add("limit_data", "upstream", json!({"bytes": 300_000})).await;
+    source.add("limit_data", "downstream", json!({"bytes": 700_000})).await;
     for number in 0..8_u8 {
         site.put(&format!("large {number}"), vec![number; 1 << 20]).await;
         site.put(&format!("small {number}"), vec![number; 1 << 10]).await;
@@ -128,9 +128,15 @@ async fn connections_cut_in_the_middle_of_a_body_leave_nothing_half_written() {
     .await;
     target.heal().await;
     source.heal().await;
-    // Now half of the connections are reset while they carry something.
-    target.add("reset_peer", "upstream", 0.5, json!({"timeout": 50})).await;
+    // Now every connection is reset while it carries something.
+    let errors = async || site.evermirror.metric("evermirror_errors_total").await.unwrap_or(0.0);
+    let before = errors().await;
+    target.add("reset_peer", "upstream", json!({"timeout": 50})).await;
     site.put("during the resets", vec![9; 1 << 20]).await;
+    eventually("a reset is counted", SOON, async || {
+        (errors().await > before).then_some(()).ok_or("no error is counted".to_owned())
+    })
+    .await;
     target.heal().await;
     site.converges(LATER).await;
     assert_eq!(site.target.unfinished_uploads(&site.target_bucket, "parts").await, 0);
@@ -142,9 +148,9 @@ async fn a_slow_source_is_waited_for() {
     let source = Toxiproxy::in_front_of(&servers.source.authority()).await;
     let setup = Setup { source_endpoint: Some(source.endpoint()), ..Setup::default() };
     let site = servers.site("slow", setup).await;
-    source.add("latency", "downstream", 1.0, json!({"latency": 300, "jitter": 200})).await;
-    source.add("bandwidth", "downstream", 1.0, json!({"rate": 200})).await;
-    source.add("slicer", "downstream", 1.0, json!({"average_size": 500, "delay": 100})).await;
+    source.add("latency", "downstream", json!({"latency": 300, "jitter": 200})).await;
+    source.add("bandwidth", "downstream", json!({"rate": 200})).await;
+    source.add("slicer", "downstream", json!({"average_size": 500, "delay": 100})).await;
     for number in 0..10_u8 {
         site.put(&format!("key {number}"), vec![number; 50_000]).await;
     }

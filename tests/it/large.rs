@@ -3,16 +3,15 @@
 use crate::support::eventually::LATER;
 use crate::support::site::Site;
 
-const PARTS: usize = 17;
 const TOTAL: usize = 1 << 30;
 
-/// Parts of 48 to 80 MiB in turn, and the rest: a gibibyte in all, made one at a time.
+/// A gibibyte in uneven parts, made one at a time. Most are larger than the memory that evermirror may
+/// use, so that it cannot hold even one of them.
 fn parts() -> impl Iterator<Item = Vec<u8>> {
-    let uneven = (0..PARTS - 1).map(|number| (48 + number * 2) << 20);
-    let mut left = TOTAL;
-    uneven.chain([usize::MAX]).zip(1_u8..).map(move |(length, fill)| {
-        let length = length.min(left);
-        left -= length;
+    let mebibytes = [200, 5, 333, 180, 17, 250];
+    let rest = TOTAL - (mebibytes.iter().sum::<usize>() << 20);
+    let lengths = mebibytes.into_iter().map(|mebibytes| mebibytes << 20).chain([rest]);
+    lengths.zip(1_u8..).map(|(length, fill)| {
         // Every part differs, and so does every block within it, so that a mix-up changes the tag.
         let mut part = vec![fill; length];
         for (number, block) in (0_u64..).zip(part.chunks_exact_mut(4096)) {

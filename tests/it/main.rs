@@ -13,6 +13,7 @@ mod faults; // Stores and networks that fail.
 mod large; // Objects larger than memory.
 mod lies; // Duplicates, reorderings and false events.
 mod main_job; // Every operation at a source arrives at the target.
+mod observability; // Health, metrics and logs.
 mod promises; // The README's guarantees, one test each.
 mod stop; // A graceful stop.
 mod support; // The servers, the proxies, the comparison.

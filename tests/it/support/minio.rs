@@ -41,7 +41,6 @@ impl Webhook {
 pub(crate) struct Minio {
     port: u16,
     environment: Vec<(String, String)>,
-    // Before the directory: the server is dead before its data are removed.
     process: Option<Process>,
     directory: TempDir,
 }
@@ -105,7 +104,7 @@ impl Minio {
 
     /// Kills it.
     pub(crate) fn stop(&mut self) {
-        self.process = None;
+        self.process.take().expect("it runs").end();
     }
 
     /// Starts it again, as it was, and waits until it serves.
@@ -122,8 +121,8 @@ impl Minio {
             self.authority(),
             self.directory.path().join("data").display().to_string(),
         ];
-        let log = self.directory.path().join("log");
-        let process = Process::start(&peer("minio"), &arguments, &self.environment, &log);
+        let room = self.directory.path();
+        let process = Process::start(&peer("minio"), &arguments, &self.environment, room);
         // Cluster health, not liveness: it is 200 only once objects can be written.
         let health = format!("{}/minio/health/cluster", self.endpoint());
         let serves = eventually("MinIO serves", SOON, async || {
@@ -137,7 +136,11 @@ impl Minio {
             }
         })
         .await;
-        self.process = serves.then_some(process);
+        if serves {
+            self.process = Some(process);
+        } else {
+            process.end();
+        }
         serves
     }
 

@@ -1,23 +1,25 @@
 //! A server's process, which never outlives the tests.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// Starts the server, tells its pid, and kills it when the tests close the pipe: on drop, but also
-/// when they panic, exit with servers in statics, or are killed.
+/// when they panic, exit with servers in statics, or are killed. Then nobody else would remove its
+/// directory; unless told to keep it, the guardian does.
 const GUARDIAN: &str = r#"
 trap '' INT TERM
-"$@" </dev/null >>"$LOG" 2>&1 &
+"$@" </dev/null >>"$ROOM/log" 2>&1 &
 echo $!
-cat >/dev/null
+read -r fate || fate=remove
 exec 2>/dev/null # The shell would tell that its child was killed.
 kill -9 $!
 wait $!
+[ "$fate" = keep ] || rm -rf "$ROOM"
 "#;
 
-/// A running server under its guardian. Dropping it kills it.
+/// A running server under its guardian. Dropping it kills it and removes its directory.
 #[derive(Debug)]
 pub(crate) struct Process {
     guardian: Child,
@@ -25,12 +27,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `program` with its output appended to `log`.
+    /// Starts `program` with a directory of its own, to which its output goes as `log`.
     pub(crate) fn start(
         program: &Path,
         arguments: &[String],
         environment: &[(String, String)],
-        log: &Path,
+        room: &Path,
     ) -> Self {
         assert!(program.exists(), "{} is missing: run tests/run", program.display());
         let mut guardian = Command::new("sh")
@@ -38,7 +40,7 @@ impl Process {
             .arg(program)
             .args(arguments)
             .envs(environment.iter().map(|(name, value)| (name, value)))
-            .env("LOG", log)
+            .env("ROOM", room)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -47,6 +49,12 @@ impl Process {
         let mut answers = BufReader::new(guardian.stdout.take().expect("its output is piped"));
         answers.read_line(&mut line).expect("the guardian tells the pid");
         Self { guardian, pid: line.trim().parse().expect("a pid") }
+    }
+
+    /// Kills the server and keeps its directory.
+    pub(crate) fn end(mut self) {
+        let guardian = self.guardian.stdin.as_mut().expect("its input is piped");
+        guardian.write_all(b"keep\n").expect("the guardian listens");
     }
 
     /// Whether the server still runs.

@@ -24,8 +24,8 @@ impl Toxiproxy {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (api_port, port) = (free_port(), free_port());
         let arguments = ["-host", "127.0.0.1", "-port", &api_port.to_string()].map(str::to_owned);
-        let log = directory.path().join("log");
-        let process = Process::start(&peer("toxiproxy-server"), &arguments, &[], &log);
+        let program = peer("toxiproxy-server");
+        let process = Process::start(&program, &arguments, &[], directory.path());
         let api = format!("http://127.0.0.1:{api_port}");
         eventually("Toxiproxy serves", SOON, async || http::get(&format!("{api}/version")).await)
             .await;
@@ -42,12 +42,12 @@ impl Toxiproxy {
     }
 
     /// Adds a toxic to every connection, open ones too. `stream` is `upstream` (towards the store) or
-    /// `downstream`; `toxicity` the share of connections that get it.
-    pub(crate) async fn add(&self, kind: &str, stream: &str, toxicity: f32, attributes: Value) {
+    /// `downstream`.
+    pub(crate) async fn add(&self, kind: &str, stream: &str, attributes: Value) {
         let name = format!("{kind}-{stream}");
         let body = json!({
             "name": name, "type": kind, "stream": stream,
-            "toxicity": toxicity, "attributes": attributes,
+            "attributes": attributes,
         });
         self.call(Method::POST, "/proxies/store/toxics", &body).await;
     }
