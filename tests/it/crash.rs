@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use hyper::Method;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::eventually::LATER;
+use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::site::{Servers, Setup, Site};
 use crate::support::writer::{Writer, seed};
 
@@ -31,8 +33,19 @@ async fn kill_at_random(site: &mut Site, random: &mut StdRng) {
 async fn twenty_kills_under_load_lose_nothing() {
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
-    let setup = Setup { queue: true, ..Setup::default() };
-    let mut site = Servers::shared().await.prepare("killed", setup).await;
+    let servers = Servers::shared().await;
+    // A target slower than the load, so that acknowledged work is pending at every kill.
+    let slow = FaultProxy::in_front_of(&servers.target.authority()).await;
+    slow.misbehave(|method, _| {
+        (method == Method::PUT).then_some(Fault::Wait(Duration::from_millis(20)))
+    });
+    let setup = Setup {
+        queue: true,
+        target_endpoint: Some(slow.endpoint()),
+        settings: vec![("REPLICATE__CONCURRENCY", "4".to_owned())],
+        ..Setup::default()
+    };
+    let mut site = servers.prepare("killed", setup).await;
     let mut writer = Writer::new(seed, &site.source, &site.bucket);
     let stop = CancellationToken::new();
     let stopped = stop.clone();
@@ -47,6 +60,7 @@ async fn twenty_kills_under_load_lose_nothing() {
     let changes = writing.await.unwrap();
     println!("{changes} changes during {KILLS} kills");
     assert!(changes >= 100, "{changes} changes are too small a load to prove anything");
+    slow.behave();
     site.evermirror.start().await;
     site.converges(LATER).await;
 }

@@ -173,7 +173,7 @@ async fn pass(
     // The Host header stays as the client signed it.
     head.uri = format!("http://{upstream}{}", head.uri).parse().expect("a URI with an authority");
     let body = if matches!(fault, Some(Fault::SpoilRequest)) {
-        spoilt(body).await
+        spoilt(body, 2).await
     } else {
         Ok(body.boxed())
     };
@@ -181,7 +181,7 @@ async fn pass(
     match client.request(Request::from_parts(head, body)).await {
         Ok(answer) if matches!(fault, Some(Fault::SpoilAnswer)) => {
             let (head, body) = answer.into_parts();
-            let body = spoilt(body).await.unwrap_or_else(|_| full(Bytes::new()));
+            let body = spoilt(body, 1).await.unwrap_or_else(|_| full(Bytes::new()));
             Response::from_parts(head, body)
         }
         Ok(answer) => answer.map(BodyExt::boxed),
@@ -189,11 +189,12 @@ async fn pass(
     }
 }
 
-/// The body with its last byte changed; its length stays.
-async fn spoilt(body: Incoming) -> Result<Body, hyper::Error> {
+/// The body with one bit of its last byte changed; its length stays. Each way changes a bit of its own,
+/// lest one fault mends the other.
+async fn spoilt(body: Incoming, bit: u8) -> Result<Body, hyper::Error> {
     let mut bytes = body.collect().await?.to_bytes().to_vec();
     if let Some(last) = bytes.last_mut() {
-        *last ^= 1;
+        *last ^= bit;
     }
     Ok(full(bytes.into()))
 }

@@ -29,10 +29,15 @@ impl Writer {
         Self { random, store: store.clone(), bucket: bucket.to_owned(), changes: 0 }
     }
 
-    /// One change: mostly a put, sometimes a delete, tags or a multipart upload. Few keys, so that
-    /// changes of one key come close together.
+    /// One change: mostly a put, sometimes a delete, tags or a multipart upload. Half of them are of a
+    /// key that is written only once, so that no later change hides that this one was lost; the others
+    /// are of few keys, so that changes of one key come close together.
     pub(crate) async fn change(&mut self) {
         self.changes += 1;
+        if self.random.random() {
+            let key = format!("once/{}", self.changes);
+            return self.store.put(&self.bucket, &key, key.as_str()).await;
+        }
         let key =
             format!("dir {}/k+{}", self.random.random_range(0..4), self.random.random_range(0..20));
         let length = self.random.random_range(0..20_000);
