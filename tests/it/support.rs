@@ -1,0 +1,17 @@
+//! What the tests stand on: real servers, the real binary, an independent S3 client, and the faults
+//! between them.
+
+pub(crate) mod compare;
+pub(crate) mod events;
+pub(crate) mod eventually;
+pub(crate) mod evermirror;
+pub(crate) mod fault_proxy;
+pub(crate) mod hostile;
+pub(crate) mod http;
+pub(crate) mod minio;
+pub(crate) mod ports;
+pub(crate) mod process;
+pub(crate) mod s3;
+pub(crate) mod site;
+pub(crate) mod toxiproxy;
+pub(crate) mod writer;

@@ -1,0 +1,251 @@
+//! The real binary, as an operator runs it.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::eventually::{SOON, eventually};
+use super::http;
+use super::minio::{ACCESS_KEY, SECRET_KEY, TOKEN};
+use super::ports::free_port;
+
+/// What the configuration file says.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) source_endpoint: String,
+    pub(crate) target_endpoint: String,
+    /// Names at the source and at the target.
+    pub(crate) bucket: (String, String),
+    pub(crate) webhook_port: u16,
+    /// Settings by environment, as `("REPLICATE__RETRY_MAX", "1s")`.
+    pub(crate) settings: Vec<(String, String)>,
+}
+
+impl Config {
+    fn toml(&self, data_dir: &Path, web_port: u16) -> String {
+        let (source, target) = &self.bucket;
+        format!(
+            r#"
+data_dir = "{}"
+
+[source]
+endpoint = "{}"
+access_key = "{ACCESS_KEY}"
+secret_key = "{SECRET_KEY}"
+
+[target]
+endpoint = "{}"
+access_key = "{ACCESS_KEY}"
+secret_key = "{SECRET_KEY}"
+
+[[buckets]]
+source = "{source}"
+target = "{target}"
+
+[intake.webhook]
+listen = "127.0.0.1:{}"
+auth_token = "{TOKEN}"
+
+[replicate]
+retry_initial = "50ms"
+retry_max = "2s"
+
+[web]
+listen = "127.0.0.1:{web_port}"
+"#,
+            data_dir.display(),
+            self.source_endpoint,
+            self.target_endpoint,
+            self.webhook_port,
+        )
+    }
+}
+
+/// A run of the binary with a data directory that survives it. Dropping it kills it; if the test is
+/// failing, its log is shown.
+#[derive(Debug)]
+pub(crate) struct Evermirror {
+    settings: Vec<(String, String)>,
+    webhook_port: u16,
+    web_port: u16,
+    child: Option<Child>,
+    directory: TempDir,
+}
+
+impl Evermirror {
+    /// Writes the configuration and starts nothing.
+    pub(crate) fn configure(config: Config) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let web_port = free_port();
+        let toml = config.toml(&directory.path().join("data"), web_port);
+        fs::write(directory.path().join("evermirror.toml"), toml).expect("a file");
+        let Config { settings, webhook_port, .. } = config;
+        Self { settings, webhook_port, web_port, child: None, directory }
+    }
+
+    /// Starts it and waits until it is ready.
+    pub(crate) async fn start(&mut self) {
+        self.spawn();
+        let ready = self.web("/readyz");
+        eventually("evermirror is ready", SOON, async || {
+            let child = self.child.as_mut().expect("started");
+            if let Some(status) = child.try_wait().expect("a child of ours") {
+                panic!("evermirror ended with {status} before it was ready");
+            }
+            match http::get(&ready).await {
+                Ok(answer) if answer.status.is_success() => Ok(()),
+                Ok(answer) => Err(format!("{} {}", answer.status, answer.text())),
+                Err(error) => Err(error),
+            }
+        })
+        .await;
+    }
+
+    /// Starts it without waiting for anything.
+    pub(crate) fn spawn(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("a log");
+        let child = Command::new(env!("CARGO_BIN_EXE_evermirror"))
+            .arg("run")
+            .arg("--config")
+            .arg(self.directory.path().join("evermirror.toml"))
+            .envs(self.settings.iter().map(|(k, v)| (format!("EVERMIRROR__{k}"), v)))
+            .env("RUST_BACKTRACE", "1")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("the binary starts");
+        self.child = Some(child);
+    }
+
+    /// SIGKILL: no last words, no flush.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("a child of ours");
+        child.wait().expect("a child of ours");
+    }
+
+    /// SIGTERM, and how it ended.
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+        assert!(sent.success());
+        self.ended().await
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let child = self.child.as_mut().expect("it was started");
+        let status = eventually("evermirror ends", SOON, async || {
+            child.try_wait().expect("a child of ours").ok_or("it still runs".to_owned())
+        })
+        .await;
+        self.child = None;
+        status
+    }
+
+    /// Posts `body` to the webhook as MinIO would.
+    pub(crate) async fn post(&self, body: impl Into<bytes::Bytes>) -> http::Answer {
+        self.post_with(&[("authorization", &format!("Bearer {TOKEN}"))], body).await
+    }
+
+    /// Posts with these headers and no other token.
+    pub(crate) async fn post_with(
+        &self,
+        headers: &[(&str, &str)],
+        body: impl Into<bytes::Bytes>,
+    ) -> http::Answer {
+        let url = self.webhook("/events");
+        let headers = [headers, &[("content-type", "application/json")]].concat();
+        http::request(hyper::Method::POST, &url, &headers, body).await.unwrap()
+    }
+
+    /// `/api/v1/status`.
+    pub(crate) async fn status(&self) -> Result<Value, String> {
+        let answer = http::get(&self.web("/api/v1/status")).await?;
+        serde_json::from_slice(&answer.body).map_err(|error| format!("{error}: {}", answer.text()))
+    }
+
+    /// One of the status's counts: `pending`, `in_flight`, `parked`, `held`.
+    pub(crate) async fn count(&self, name: &str) -> Result<u64, String> {
+        let status = self.status().await?;
+        status[name].as_u64().ok_or_else(|| format!("no count {name:?} in {status}"))
+    }
+
+    /// `Ok` when it has nothing left to do.
+    pub(crate) async fn idle(&self) -> Result<(), String> {
+        let status = self.status().await?;
+        let busy = |name: &&str| status[*name] != 0;
+        let busy: Vec<_> =
+            ["pending", "in_flight", "parked", "held"].into_iter().filter(busy).collect();
+        if busy.is_empty() { Ok(()) } else { Err(format!("{busy:?} are not zero: {status}")) }
+    }
+
+    /// Everything on `/metrics`.
+    pub(crate) async fn metrics(&self) -> String {
+        http::get(&self.web("/metrics")).await.unwrap().text()
+    }
+
+    /// One sample, as `name{label="value"}`; or by `name` alone the sum over its labels. `None` if there
+    /// is none.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.metrics().await;
+        let lines = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.reduce(|a, b| a + b)
+    }
+
+    /// The most memory it ever had resident, in KiB, as the kernel counts it.
+    pub(crate) fn peak_memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// All it wrote to stdout and stderr, over all its runs.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Where it keeps its state.
+    pub(crate) fn data_dir(&self) -> std::path::PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Where its page, its metrics and its API are.
+    pub(crate) fn web(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.web_port)
+    }
+
+    /// A path of the webhook's listener.
+    pub(crate) fn webhook(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.webhook_port)
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    fn log_path(&self) -> std::path::PathBuf {
+        self.directory.path().join("log")
+    }
+}
+
+impl Drop for Evermirror {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.kill();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(200)..];
+            eprintln!("--- the end of evermirror's log ---\n{}\n---", shown.join("\n"));
+        }
+    }
+}

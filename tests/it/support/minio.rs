@@ -1,0 +1,150 @@
+//! A real MinIO server on one drive in a temporary directory.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::eventually::{SOON, eventually};
+use super::http;
+use super::ports::free_port;
+use super::process::{Process, peer};
+use super::s3::S3;
+
+/// The access key of every server in the tests.
+pub(crate) const ACCESS_KEY: &str = "evermirror-tests";
+/// Its secret key.
+pub(crate) const SECRET_KEY: &str = "evermirror-tests-secret";
+/// The token that MinIO sends with every notification.
+pub(crate) const TOKEN: &str = "a-token-of-the-tests";
+
+/// Where a source sends notifications.
+#[derive(Debug, Clone)]
+pub(crate) struct Webhook {
+    /// Names it in the ARN; upper-case letters and digits.
+    pub(crate) id: String,
+    /// Of 127.0.0.1.
+    pub(crate) port: u16,
+    /// With a queue directory: redelivered until acknowledged, but up to three seconds late. Without
+    /// one: in milliseconds, once, and lost if refused.
+    pub(crate) queue: bool,
+}
+
+impl Webhook {
+    /// What a bucket's notification configuration calls it.
+    pub(crate) fn arn(&self) -> String {
+        format!("arn:minio:sqs::{}:webhook", self.id)
+    }
+}
+
+/// A server that can be stopped and started again with its port and its data.
+#[derive(Debug)]
+pub(crate) struct Minio {
+    port: u16,
+    environment: Vec<(String, String)>,
+    process: Option<Process>,
+    directory: TempDir,
+}
+
+impl Minio {
+    /// A server that notifies nobody.
+    pub(crate) async fn target() -> Self {
+        Self::source(&[]).await
+    }
+
+    /// A server with these notification targets.
+    ///
+    /// `MINIO_API_SYNC_EVENTS` makes a PUT return only once its notification was delivered (or, with a
+    /// queue, written to the queue): without it MinIO may lose what a test waits for. The answer to a
+    /// multipart completion or a delete still comes before its notification.
+    pub(crate) async fn source(webhooks: &[Webhook]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut environment = vec![
+            ("MINIO_ROOT_USER".to_owned(), ACCESS_KEY.to_owned()),
+            ("MINIO_ROOT_PASSWORD".to_owned(), SECRET_KEY.to_owned()),
+            ("MINIO_BROWSER".to_owned(), "off".to_owned()),
+            ("MINIO_UPDATE".to_owned(), "off".to_owned()),
+            ("MINIO_API_SYNC_EVENTS".to_owned(), "on".to_owned()),
+        ];
+        for hook in webhooks {
+            let mut set = |name: &str, value: String| {
+                environment.push((format!("MINIO_NOTIFY_WEBHOOK_{name}_{}", hook.id), value));
+            };
+            set("ENABLE", "on".to_owned());
+            set("ENDPOINT", format!("http://127.0.0.1:{}/events", hook.port));
+            set("AUTH_TOKEN", TOKEN.to_owned());
+            if hook.queue {
+                set("QUEUE_DIR", directory.path().join("queue").display().to_string());
+            }
+        }
+        let mut server = Self { port: free_port(), environment, process: None, directory };
+        // Another process may take the port between the look and the start.
+        for _ in 0..5 {
+            if server.try_start().await {
+                return server;
+            }
+            server.port = free_port();
+        }
+        panic!("MinIO does not start. Its log: {}", server.log());
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub(crate) fn authority(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// An independent client of it.
+    pub(crate) fn client(&self) -> S3 {
+        S3::new(&self.endpoint())
+    }
+
+    /// Kills it.
+    pub(crate) fn stop(&mut self) {
+        self.process.take().expect("it runs").end();
+    }
+
+    /// Starts it again, as it was, and waits until it serves.
+    pub(crate) async fn start_again(&mut self) {
+        assert!(self.try_start().await, "MinIO does not start again. Its log: {}", self.log());
+    }
+
+    /// False if it ended before it served.
+    async fn try_start(&mut self) -> bool {
+        let arguments = [
+            "server".to_owned(),
+            "--quiet".to_owned(),
+            "--address".to_owned(),
+            self.authority(),
+            self.directory.path().join("data").display().to_string(),
+        ];
+        let room = self.directory.path();
+        let process = Process::start(&peer("minio"), &arguments, &self.environment, room);
+        // Cluster health, not liveness: it is 200 only once objects can be written.
+        let health = format!("{}/minio/health/cluster", self.endpoint());
+        let serves = eventually("MinIO serves", SOON, async || {
+            if !process.is_running() {
+                return Ok(false);
+            }
+            match http::get(&health).await {
+                Ok(answer) if answer.status.is_success() => Ok(true),
+                Ok(answer) => Err(format!("{health} answers {}", answer.status)),
+                Err(error) => Err(error),
+            }
+        })
+        .await;
+        if serves {
+            self.process = Some(process);
+        } else {
+            process.end();
+        }
+        serves
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+}

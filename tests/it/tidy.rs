@@ -1,0 +1,97 @@
+//! Rules about the code itself that no lint knows.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const LONGEST: usize = 600;
+
+/// Each outside system is named in one file, so that replacing it is a change to one file.
+const NAMED_IN_ONE_FILE: [(&str, &str); 3] = [
+    ("dashmap::", "src/workqueue/key_map.rs"),
+    ("backoff::", "src/replicate/retry.rs"),
+    ("aws_sdk_s3::", "src/store/admin.rs"),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file below `folder`, relative to the repository.
+fn rust_files(folder: &str) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.insert(path.strip_prefix(root()).unwrap().to_owned());
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no Rust file in {folder}");
+    found
+}
+
+fn text(file: &Path) -> String {
+    fs::read_to_string(root().join(file)).unwrap()
+}
+
+#[test]
+fn no_file_is_longer_than_a_person_can_hold_in_mind() {
+    let files = ["src", "tests", "loadtest"].into_iter().flat_map(rust_files);
+    let long: Vec<_> = files
+        .map(|file| (text(&file).lines().count(), file))
+        .filter(|(lines, _)| *lines > LONGEST)
+        .collect();
+    assert!(long.is_empty(), "longer than {LONGEST} lines: {long:?}");
+}
+
+#[test]
+fn each_outside_system_is_named_in_one_file() {
+    for (name, home) in NAMED_IN_ONE_FILE {
+        let code = |file: &PathBuf| {
+            let text = text(file);
+            text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(name))
+        };
+        let naming: Vec<_> = rust_files("src").into_iter().filter(code).collect();
+        assert_eq!(naming, [Path::new(home)], "{name} belongs in {home} alone");
+    }
+}
+
+/// A file that no `mod` line names is never compiled: its code is dead and its tests never run.
+#[test]
+fn every_file_is_reached() {
+    for (folder, crate_roots) in [("src", &["lib.rs", "main.rs"][..]), ("tests/it", &["main.rs"])] {
+        let mut reached: BTreeSet<_> =
+            crate_roots.iter().map(|name| Path::new(folder).join(name)).collect();
+        let mut ahead: Vec<_> = reached.iter().cloned().collect();
+        while let Some(file) = ahead.pop() {
+            let is_root = crate_roots.iter().any(|name| file == Path::new(folder).join(name));
+            let below = if is_root { folder.into() } else { file.with_extension("") };
+            let text = text(&file);
+            let names = text.lines().filter_map(|line| {
+                let line = line.split("//").next()?.trim().strip_suffix(';')?;
+                let (_, name) = line
+                    .split_once("mod ")
+                    .filter(|(front, _)| front.is_empty() || front.starts_with("pub"))?;
+                Some(below.join(name).with_extension("rs"))
+            });
+            ahead.extend(names.filter(|name| reached.insert(name.clone())));
+        }
+        let unreached: Vec<_> = rust_files(folder).difference(&reached).cloned().collect();
+        assert!(unreached.is_empty(), "no `mod` line names {unreached:?}");
+    }
+}
+
+/// Debian is what the tests promise to run on; a script that is not executable fails there.
+#[test]
+fn the_scripts_can_be_run() {
+    use std::os::unix::fs::PermissionsExt;
+    for script in ["tests/run", "tests/peers/install", ".ci/run"] {
+        let mode = fs::metadata(root().join(script)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o111, 0o111, "{script}");
+    }
+}
