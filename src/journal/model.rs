@@ -78,6 +78,8 @@ struct Model {
     kept: BTreeMap<Lsn, Vec<u8>>,
     /// Everything ever given to append.
     attempted: HashSet<Vec<u8>>,
+    /// Reported as lost.
+    lost: HashSet<Lsn>,
     /// Everything below is finished.
     trimmed: Lsn,
     highest: Lsn,
@@ -91,6 +93,7 @@ impl Model {
             open: None,
             kept: BTreeMap::new(),
             attempted: HashSet::new(),
+            lost: HashSet::new(),
             trimmed: 1,
             highest: 0,
         };
@@ -196,6 +199,10 @@ impl Model {
                 assert!(reported(&report, *lsn), "{lsn} was lost silently: {report:?}");
                 assert!(lost, "{lsn} was lost without a fault: {report:?}");
             }
+        }
+        for missing in report.damage.iter().flat_map(|damage| damage.missing.clone()) {
+            let new = self.lost.insert(missing) && missing <= self.highest;
+            assert!(lost || !new, "{missing} is not lost: {report:?}");
         }
         let mut payloads = HashSet::new();
         assert!(delivered.values().all(|p| payloads.insert(p)), "delivered twice");
