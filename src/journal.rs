@@ -302,8 +302,8 @@ impl Journal {
         self.shared.failed().await
     }
 
-    /// Persists the trim point, stops the threads and gives the directory free. Appends that wait
-    /// are still committed; later ones are refused.
+    /// Commits what was appended before, persists the trim point, stops the threads and gives the
+    /// directory free; later appends are refused. Dropping every handle does the same, unawaited.
     pub async fn close(&self) {
         // An error means that the committer has already ended.
         drop(self.requests.send(Request::Close).await);
