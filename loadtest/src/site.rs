@@ -92,11 +92,11 @@ impl Evermirror {
         Ok(serde_json::from_slice(&body)?)
     }
 
-    /// All keys whose last change is not on the target, whatever their state.
-    pub(crate) async fn pending(&self) -> anyhow::Result<u64> {
+    /// A number of the status by its JSON pointer, as `/keys/pending`.
+    pub(crate) async fn number(&self, pointer: &str) -> anyhow::Result<f64> {
         let status = self.status().await?;
-        let pending = status.pointer("/keys/pending").and_then(Value::as_u64);
-        pending.with_context(|| format!("the status has no keys/pending: {status}"))
+        let number = status.pointer(pointer).and_then(Value::as_f64);
+        number.with_context(|| format!("the status has no {pointer}: {status}"))
     }
 
     /// What the process has used since its start.

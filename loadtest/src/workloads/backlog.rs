@@ -18,6 +18,7 @@ const SOURCE: &str = "backlog";
 const CONNECTIONS: usize = 64;
 /// As many as rclone transfers at once.
 const BARE_WORKERS: usize = 32;
+const PATIENCE: Duration = Duration::from_mins(5);
 const LOOK: Duration = Duration::from_millis(20);
 
 const RATE: &str = "objects/s";
@@ -122,8 +123,8 @@ async fn evermirror(
     let begun = Instant::now();
     let draining = site.start()?;
     // Refused while it starts.
-    while draining.pending().await.ok() != Some(0) {
-        if begun.elapsed() > Duration::from_mins(5) {
+    while draining.number("/replicated/copied").await.unwrap_or(0.0) < float(count) {
+        if begun.elapsed() > PATIENCE {
             bail!("the backlog is not drained: {}", draining.status().await?);
         }
         tokio::time::sleep(LOOK).await;

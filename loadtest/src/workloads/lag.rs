@@ -15,7 +15,7 @@ use crate::bare::Route;
 use crate::bench::Bench;
 use crate::data;
 use crate::report::{Bound, progress};
-use crate::stats::{ms, percentile};
+use crate::stats::{float, ms, percentile};
 
 /// A pace, and the names under which its figures are reported.
 #[derive(Debug, Clone, Copy)]
@@ -87,13 +87,12 @@ async fn evermirror(bench: &mut Bench, pace: Pace, round: u32) -> anyhow::Result
     let after = evermirror.usage()?;
 
     note_seen(bench, pace, "evermirror", &bucket, &puts, &seen)?;
-    let lag = evermirror.status().await?;
-    for (quantity, field) in [("own lag p50, ms", "p50_ms"), ("own lag p99, ms", "p99_ms")] {
-        let value = lag.pointer(&format!("/lag/{field}")).and_then(serde_json::Value::as_f64);
-        let value = value.with_context(|| format!("the status has no lag/{field}: {lag}"))?;
-        bench.report.note(pace.name, "evermirror", quantity, value);
+    for (quantity, field) in
+        [("own lag p50, ms", "/lag/p50_ms"), ("own lag p99, ms", "/lag/p99_ms")]
+    {
+        bench.report.note(pace.name, "evermirror", quantity, evermirror.number(field).await?);
     }
-    let cpu_ms = (after.cpu_s - before.cpu_s) * 1e3 / crate::stats::float(count);
+    let cpu_ms = (after.cpu_s - before.cpu_s) * 1e3 / float(count);
     bench.report.note(pace.name, "evermirror", "CPU per object, ms", cpu_ms);
     evermirror.terminate().await?;
     Ok(())
