@@ -1,7 +1,10 @@
 //! Real MinIO servers, each on one drive in the run's directory.
 
+use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -113,7 +116,22 @@ pub(crate) fn peer(name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// A port of 127.0.0.1 that nobody listens on now.
+/// Below the range from which the kernel gives ports to outgoing connections, so that a server that is
+/// stopped finds its port free when it is started again.
+const PORTS: Range<u16> = 10_000..32_000;
+
+/// A port of 127.0.0.1 that nobody listens on now, and that is given away once.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let span = u32::from(PORTS.end - PORTS.start);
+    // Each process begins at a place of its own.
+    let home = std::process::id().wrapping_mul(97);
+    for _ in 0..span {
+        let offset = home.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % span;
+        let port = PORTS.start + u16::try_from(offset)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port of {PORTS:?} is free")
 }
