@@ -29,6 +29,8 @@ mod shared;
 pub(crate) mod slots;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod writer;
 
@@ -43,7 +45,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::checkpoint::CheckpointFile;
 pub use self::cursor::Cursor;
-use self::disk::{Disk, RealDisk};
+use self::disk::{Disk, Failure, RealDisk};
 use self::shared::Shared;
 use self::upkeep::Upkeep;
 use self::writer::{Append, Request};
@@ -251,8 +253,13 @@ impl Journal {
         let (mut checkpoint, stored) = CheckpointFile::open(Arc::clone(&disk), &dir)?;
         let recovered = recovery::recover(&dir, stored)?;
         // Twice: then both slots are known to be good, and no later loss of one goes unnoticed.
-        checkpoint.store(recovered.checkpoint())?;
-        checkpoint.store(recovered.checkpoint())?;
+        for _ in 0..2 {
+            match checkpoint.store(recovered.checkpoint()) {
+                // Without room the older one stands, which is safe: more is replayed.
+                Ok(()) | Err(Failure::Full(_)) => {}
+                Err(Failure::Broken(error)) => return Err(error),
+            }
+        }
 
         let report = recovered.report.clone();
         let shared = Arc::new(Shared::new(&recovered, options));
@@ -300,8 +307,8 @@ impl Journal {
         self.shared.failure()
     }
 
-    /// Persists the trim point, stops the threads and gives the directory free. Appends that wait
-    /// are still committed; later ones are refused.
+    /// Commits what was appended before, persists the trim point, stops the threads and gives the
+    /// directory free; later appends are refused. Dropping every handle does the same, unawaited.
     pub async fn close(&self) {
         // An error means that the committer has already ended.
         drop(self.requests.send(Request::Close).await);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk::Disk;
+use super::disk::{Disk, Failure};
 use super::slots::Slots;
 use super::{JournalError, Lsn};
 
@@ -49,10 +49,10 @@ impl CheckpointFile {
         Ok((Self { slots, path }, Stored { checkpoint, newest: held.newest }))
     }
 
-    /// Makes `checkpoint` durable.
-    pub(super) fn store(&mut self, checkpoint: Checkpoint) -> Result<(), JournalError> {
+    /// Makes `checkpoint` durable; after an error the one before it stands.
+    pub(super) fn store(&mut self, checkpoint: Checkpoint) -> Result<(), Failure> {
         let mut value = checkpoint.trim.to_le_bytes().to_vec();
         value.extend(checkpoint.durable.to_le_bytes());
-        self.slots.store(&value).map_err(JournalError::io("write", &self.path))
+        self.slots.store(&value).map_err(|error| Failure::new(error, "write", &self.path))
     }
 }

@@ -36,7 +36,7 @@ enum Op {
 #[derive(Debug, Clone)]
 struct Sector {
     file: prop::sample::Index,
-    sector: prop::sample::Index,
+    place: prop::sample::Index,
     zero: bool,
 }
 
@@ -46,7 +46,7 @@ fn sizes() -> impl Strategy<Value = Vec<usize>> {
 
 fn sector() -> impl Strategy<Value = Sector> {
     (any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<bool>())
-        .prop_map(|(file, sector, zero)| Sector { file, sector, zero })
+        .prop_map(|(file, place, zero)| Sector { file, place, zero })
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -78,6 +78,8 @@ struct Model {
     kept: BTreeMap<Lsn, Vec<u8>>,
     /// Everything ever given to append.
     attempted: HashSet<Vec<u8>>,
+    /// Reported as lost.
+    lost: HashSet<Lsn>,
     /// Everything below is finished.
     trimmed: Lsn,
     highest: Lsn,
@@ -91,6 +93,7 @@ impl Model {
             open: None,
             kept: BTreeMap::new(),
             attempted: HashSet::new(),
+            lost: HashSet::new(),
             trimmed: 1,
             highest: 0,
         };
@@ -164,10 +167,12 @@ impl Model {
         all.extend(files(self.dir.path(), "checkpoint"));
         let file = OpenOptions::new().read(true).write(true).open(at.file.get(&all)).unwrap();
         let sectors = usize::try_from(file.metadata().unwrap().len().div_ceil(512)).unwrap();
-        let offset = at.sector.index(sectors) as u64 * 512;
+        let offset = at.place.index(sectors) as u64 * 512;
         let mut bytes = [0; 512];
         let length = file.read_at(&mut bytes, offset).unwrap();
-        bytes.iter_mut().for_each(|b| *b = if at.zero { 0 } else { !*b });
+        for byte in &mut bytes {
+            *byte = if at.zero { 0 } else { !*byte };
+        }
         file.write_all_at(&bytes[..length], offset).unwrap();
     }
 
@@ -175,26 +180,29 @@ impl Model {
     async fn reopen(&mut self, lost: bool) {
         let (journal, mut cursor, report) = open(&self.disk, options(self.dir.path(), SEGMENT));
         let mut delivered = BTreeMap::new();
-        let mut last = report.first_lsn - 1;
+        let mut before = report.first_lsn - 1;
         while cursor.position() < report.next_lsn && readable(&report, cursor.position()) {
             for record in cursor.next(1000).await.unwrap() {
-                assert!(record.lsn > last && record.lsn < report.next_lsn);
-                let skipped = last + 1..record.lsn;
+                assert!(record.lsn > before && record.lsn < report.next_lsn);
+                let skipped = before + 1..record.lsn;
                 assert!(skipped.into_iter().all(|lsn| reported(&report, lsn)), "{report:?}");
-                last = record.lsn;
+                before = record.lsn;
                 assert!(self.attempted.contains(&record.payload[..]), "invented");
                 delivered.insert(record.lsn, record.payload.to_vec());
             }
         }
-        assert!((last + 1..report.next_lsn).all(|lsn| reported(&report, lsn)), "{report:?}");
+        assert!((before + 1..report.next_lsn).all(|lsn| reported(&report, lsn)), "{report:?}");
         for (lsn, payload) in self.kept.range(self.trimmed..) {
-            match delivered.get(lsn) {
-                Some(found) => assert_eq!(found, payload, "{lsn} changed"),
-                None => {
-                    assert!(reported(&report, *lsn), "{lsn} was lost silently: {report:?}");
-                    assert!(lost, "{lsn} was lost without a fault: {report:?}");
-                }
+            if let Some(found) = delivered.get(lsn) {
+                assert_eq!(found, payload, "{lsn} changed");
+            } else {
+                assert!(reported(&report, *lsn), "{lsn} was lost silently: {report:?}");
+                assert!(lost, "{lsn} was lost without a fault: {report:?}");
             }
+        }
+        for missing in report.damage.iter().flat_map(|damage| damage.missing.clone()) {
+            let new = self.lost.insert(missing) && missing <= self.highest;
+            assert!(lost || !new, "{missing} is not lost: {report:?}");
         }
         let mut payloads = HashSet::new();
         assert!(delivered.values().all(|p| payloads.insert(p)), "delivered twice");
@@ -259,8 +267,6 @@ fn run(ops: Vec<Op>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 4000, ..ProptestConfig::default() })]
-
     #[test]
     fn acknowledged_means_recovered_or_the_damage_reported(ops in prop::collection::vec(op(), 1..40)) {
         run(ops);

@@ -34,6 +34,17 @@ pub(super) fn files(dir: &Path, suffix: &str) -> Vec<PathBuf> {
     files
 }
 
+/// What the disk has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Room {
+    #[default]
+    Enough,
+    /// Only for writes into space that a file has.
+    InPlace,
+    /// For nothing: such a file system writes every change to a new place.
+    None,
+}
+
 /// Real files, an imagined medium.
 #[derive(Debug, Default)]
 pub(super) struct TestDisk {
@@ -44,7 +55,7 @@ pub(super) struct TestDisk {
 struct State {
     /// What each sector held when it was last synced.
     unsynced: Vec<Unsynced>,
-    full: bool,
+    room: Room,
     broken_sync: bool,
     /// Operations until the power fails.
     power: Option<usize>,
@@ -59,8 +70,8 @@ struct Unsynced {
 }
 
 impl TestDisk {
-    pub(super) fn fill(&self, full: bool) {
-        self.state.lock().unwrap().full = full;
+    pub(super) fn fill(&self, room: Room) {
+        self.state.lock().unwrap().room = room;
     }
 
     pub(super) fn break_sync(&self) {
@@ -114,14 +125,14 @@ impl State {
 
 impl Disk for TestDisk {
     fn reserve(&self, _file: &File, _size: u64) -> io::Result<()> {
-        let full = self.state.lock().unwrap().full;
-        if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        let room = self.state.lock().unwrap().room;
+        if room == Room::Enough { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
         state.spend()?;
-        if state.full {
+        if state.room == Room::None {
             // As a real disk may: part of it arrives.
             file.write_all_at(&bytes[..bytes.len() * 2 / 3], offset)?;
             return Err(io::ErrorKind::StorageFull.into());

@@ -119,22 +119,20 @@ impl Upkeep {
         self.shared.set_stopped();
     }
 
-    fn tidy(&mut self) {
-        if let Err(error) = self.persist() {
-            self.shared.end(error);
-        }
-    }
-
     /// Persists the trim point and removes what it finishes, in this order.
-    fn persist(&mut self) -> Result<(), JournalError> {
+    fn tidy(&mut self) {
         if self.shared.poisoned() {
-            return Ok(());
+            return;
         }
-        let progress = self.shared.progress();
-        let trim = self.shared.trimmed();
+        let (durable, trim) = (self.shared.progress().durable, self.shared.trimmed());
         if trim > self.stored {
-            self.checkpoint.store(Checkpoint { trim, durable: progress.durable })?;
-            self.stored = trim;
+            match self.checkpoint.store(Checkpoint { trim, durable }) {
+                Ok(()) => self.stored = trim,
+                Err(Failure::Full(reason)) => {
+                    warn!(%reason, "Could not persist the trim point; it is tried again.");
+                }
+                Err(Failure::Broken(error)) => return self.shared.end(error),
+            }
         }
         for segment in self.shared.take_finished(self.stored) {
             if let Err(error) = fs::remove_file(&segment.path) {
@@ -144,6 +142,5 @@ impl Upkeep {
                 );
             }
         }
-        Ok(())
     }
 }

@@ -89,7 +89,7 @@ pub(super) fn start(
     // The segment's first sector is written at once: a second witness of how far the journal was.
     match first.and_then(|first| committer.activate(first)).and_then(|()| committer.write(&[])) {
         Ok(()) => {}
-        Err(Failure::Full(reason)) => committer.refuse(reason, Instant::now()),
+        Err(Failure::Full(reason)) => committer.refused = Some((reason, Instant::now())),
         Err(Failure::Broken(error)) => return Err(error),
     }
     if committer.refused.is_none() {
@@ -119,6 +119,10 @@ impl Committer {
             }
             break;
         }
+        self.shared.end(JournalError::Closed);
+        // Dropping the receiver alone would strand a sender that is just putting its request in.
+        requests.close();
+        while requests.blocking_recv().is_some() {}
     }
 
     /// Makes a batch durable and answers it; an error is for good.
@@ -212,17 +216,6 @@ impl Committer {
     fn rotate(&mut self) -> Result<(), Failure> {
         self.active = None;
         self.shared.seal();
-        let prepared = self.next_segment().and_then(|prepared| self.activate(prepared));
-        match &prepared {
-            Ok(()) => self.upkeep.order(),
-            Err(Failure::Full(reason)) => self.refuse(*reason, Instant::now()),
-            Err(Failure::Broken(_)) => {}
-        }
-        prepared
-    }
-
-    /// Waits for the segment that upkeep prepares, unless it was refused just now.
-    fn next_segment(&mut self) -> Result<Prepared, Failure> {
         if let Some((reason, at)) = self.refused {
             if at.elapsed() < RETRY_FULL {
                 return Err(Failure::Full(reason));
@@ -230,6 +223,17 @@ impl Committer {
             self.refused = None;
             self.upkeep.order();
         }
+        let next = self.next_segment().and_then(|prepared| self.activate(prepared));
+        match &next {
+            Ok(()) => self.upkeep.order(),
+            Err(Failure::Full(reason)) => self.refused = Some((*reason, Instant::now())),
+            Err(Failure::Broken(_)) => {}
+        }
+        next
+    }
+
+    /// Waits for the segment that upkeep prepares.
+    fn next_segment(&self) -> Result<Prepared, Failure> {
         loop {
             match self.upkeep.wait() {
                 Some((_, Ok(prepared))) => return Ok(prepared),
@@ -241,10 +245,6 @@ impl Committer {
                 None => return Err(Failure::Broken(JournalError::Closed)),
             }
         }
-    }
-
-    fn refuse(&mut self, reason: FullReason, at: Instant) {
-        self.refused = Some((reason, at));
     }
 
     fn activate(&mut self, prepared: Prepared) -> Result<(), Failure> {
