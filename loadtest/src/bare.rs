@@ -1,0 +1,55 @@
+//! The bare ceiling: GET and PUT with evermirror's own S3 client, and no replication logic at all.
+
+use std::time::{Duration, Instant};
+
+use evermirror::store::{GetOptions, Store};
+use http::HeaderMap;
+
+use crate::data::{self, Numbers};
+use crate::process::{Usage, own_usage};
+
+/// A bucket to copy from and one to copy to.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    pub(crate) source: Store,
+    pub(crate) source_bucket: String,
+    pub(crate) target: Store,
+    pub(crate) target_bucket: String,
+}
+
+impl Route {
+    /// Copies the object of this number: one GET, one PUT of the streamed body.
+    pub(crate) async fn copy(&self, number: usize) -> anyhow::Result<()> {
+        let key = data::key(number);
+        let object = self.source.get(&self.source_bucket, &key, GetOptions::default()).await?;
+        let mut headers = HeaderMap::new();
+        if let Some(kind) = object.head.headers.get(http::header::CONTENT_TYPE) {
+            headers.insert(http::header::CONTENT_TYPE, kind.clone());
+        }
+        let md5 = object.head.etag.as_ref().and_then(evermirror::object::ETag::md5);
+        self.target.put(&self.target_bucket, &key, &headers, md5, object.into_put()).await?;
+        Ok(())
+    }
+
+    /// Copies the objects below `count` with this many workers, in this process.
+    pub(crate) async fn copy_all(
+        &self,
+        count: usize,
+        workers: usize,
+    ) -> anyhow::Result<(Duration, Usage)> {
+        let (begun, before) = (Instant::now(), own_usage()?);
+        let numbers = Numbers::below(count);
+        data::crew(workers, || {
+            let (route, numbers) = (self.clone(), numbers.clone());
+            async move {
+                for number in numbers {
+                    route.copy(number).await?;
+                }
+                Ok(())
+            }
+        })
+        .await?;
+        let (took, after) = (begun.elapsed(), own_usage()?);
+        Ok((took, Usage { cpu_s: after.cpu_s - before.cpu_s, peak_mib: after.peak_mib }))
+    }
+}

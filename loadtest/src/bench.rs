@@ -1,0 +1,120 @@
+//! What every workload works with: two servers, their clients, a directory, and the figures so far.
+
+use std::path::PathBuf;
+
+use evermirror::store::Store;
+use tempfile::TempDir;
+
+use crate::CompareArgs;
+use crate::bare::Route;
+use crate::peers::Peers;
+use crate::receiver::Receiver;
+use crate::report::Report;
+use crate::servers::{Minio, free_port};
+use crate::site::{self, Places, Site};
+
+/// One run of `compare`.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) report: Report,
+    pub(crate) rounds: u32,
+    quick: bool,
+    program: PathBuf,
+    webhook_port: u16,
+    web_port: u16,
+    pub(crate) source: Minio,
+    pub(crate) target: Minio,
+    pub(crate) source_store: Store,
+    pub(crate) target_store: Store,
+    /// Takes the target's notifications.
+    pub(crate) receiver: Receiver,
+    // The last field: everything that writes there has ended before it is removed.
+    dir: TempDir,
+}
+
+impl Bench {
+    /// Builds evermirror and starts the servers.
+    pub(crate) async fn start(args: &CompareArgs) -> anyhow::Result<Self> {
+        let program = site::build().await?;
+        // Beside the program, because the temporary directory may be memory, where a sync is free.
+        let dir = tempfile::Builder::new()
+            .prefix("loadtest-")
+            .tempdir_in(program.parent().unwrap_or(&program))?;
+        let (webhook_port, web_port) = (free_port()?, free_port()?);
+        let receiver = Receiver::start().await?;
+        let webhook = |port: u16| format!("http://127.0.0.1:{port}/events");
+        let (source, target) = tokio::try_join!(
+            Minio::start(dir.path().join("source"), webhook(webhook_port)),
+            Minio::start(dir.path().join("target"), webhook(receiver.port)),
+        )?;
+        let (source_store, target_store) = (source.store().await?, target.store().await?);
+        Ok(Self {
+            report: Report::default(),
+            rounds: args.rounds,
+            quick: args.quick,
+            program,
+            webhook_port,
+            web_port,
+            source,
+            target,
+            source_store,
+            target_store,
+            receiver,
+            dir,
+        })
+    }
+
+    /// So many, or a tenth of it in a quick run.
+    pub(crate) const fn scaled(&self, count: usize) -> usize {
+        if self.quick { count / 10 } else { count }
+    }
+
+    /// The subjects in this round's order: every other round the other way about.
+    pub(crate) fn order<T: Copy, const N: usize>(round: u32, mut subjects: [T; N]) -> [T; N] {
+        if round % 2 == 1 {
+            subjects.reverse();
+        }
+        subjects
+    }
+
+    /// Makes a bucket at the source.
+    pub(crate) async fn source_bucket(&self, bucket: &str) -> anyhow::Result<()> {
+        Ok(self.source_store.create_bucket(bucket).await?)
+    }
+
+    /// Makes a bucket at the target.
+    pub(crate) async fn target_bucket(&self, bucket: &str) -> anyhow::Result<()> {
+        Ok(self.target_store.create_bucket(bucket).await?)
+    }
+
+    /// An evermirror with a fresh data directory between these buckets.
+    pub(crate) fn site(&self, name: &str, source: &str, target: &str) -> anyhow::Result<Site> {
+        let places = Places {
+            source: (&self.source.endpoint(), source),
+            target: (&self.target.endpoint(), target),
+            webhook_port: self.webhook_port,
+            web_port: self.web_port,
+        };
+        Site::new(&self.program, self.dir.path().join(name), &places)
+    }
+
+    /// The bare loop between these buckets.
+    pub(crate) fn route(&self, source: &str, target: &str) -> Route {
+        Route {
+            source: self.source_store.clone(),
+            source_bucket: source.to_owned(),
+            target: self.target_store.clone(),
+            target_bucket: target.to_owned(),
+        }
+    }
+
+    /// `mc` and `rclone`.
+    pub(crate) fn peers(&self) -> Peers<'_> {
+        Peers { source: &self.source, target: &self.target, dir: self.dir.path() }
+    }
+
+    /// A directory on the disk that everything is on.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+}

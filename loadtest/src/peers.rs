@@ -1,0 +1,67 @@
+//! The programs that people use for this today, run as their manuals say.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::process::{Process, Usage};
+use crate::servers::{ACCESS_KEY, ARN, Minio, SECRET_KEY, peer};
+
+/// The two servers, by the names `source` and `target`, for `mc` and `rclone`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peers<'a> {
+    pub(crate) source: &'a Minio,
+    pub(crate) target: &'a Minio,
+    /// For logs and for `mc`'s own state.
+    pub(crate) dir: &'a Path,
+}
+
+impl Peers<'_> {
+    /// `rclone copy --transfers 32`.
+    pub(crate) async fn rclone(&self, from: &str, to: &str) -> anyhow::Result<(Duration, Usage)> {
+        let mut command = Command::new(peer("rclone")?);
+        command.args(["copy", "--config", "/dev/null", "--transfers", "32"]);
+        command.args([format!("source:{from}"), format!("target:{to}")]);
+        for (name, server) in [("SOURCE", self.source), ("TARGET", self.target)] {
+            for (option, value) in [
+                ("TYPE", "s3"),
+                ("PROVIDER", "Minio"),
+                ("ENDPOINT", &server.endpoint()),
+                ("ACCESS_KEY_ID", ACCESS_KEY),
+                ("SECRET_ACCESS_KEY", SECRET_KEY),
+            ] {
+                command.env(format!("RCLONE_CONFIG_{name}_{option}"), value);
+            }
+        }
+        self.time(command, "rclone.log").await
+    }
+
+    /// `mc mirror`.
+    pub(crate) async fn mc(&self, from: &str, to: &str) -> anyhow::Result<(Duration, Usage)> {
+        let (from, to) = (format!("source/{from}"), format!("target/{to}"));
+        self.time(self.mc_command(&["mirror", "--quiet", &from, &to])?, "mc.log").await
+    }
+
+    /// Has `server` (`source` or `target`) notify its webhook of every PUT to `bucket`.
+    pub(crate) async fn notify(&self, server: &str, bucket: &str) -> anyhow::Result<()> {
+        let place = format!("{server}/{bucket}");
+        let command = self.mc_command(&["event", "add", &place, ARN, "--event", "put"])?;
+        self.time(command, "mc.log").await.map(drop)
+    }
+
+    fn mc_command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
+        let mut command = Command::new(peer("mc")?);
+        command.arg("--config-dir").arg(self.dir.join("mc")).args(arguments);
+        for (name, server) in [("source", self.source), ("target", self.target)] {
+            let url = format!("http://{ACCESS_KEY}:{SECRET_KEY}@127.0.0.1:{}", server.port);
+            command.env(format!("MC_HOST_{name}"), url);
+        }
+        Ok(command)
+    }
+
+    async fn time(&self, mut command: Command, log: &str) -> anyhow::Result<(Duration, Usage)> {
+        let begun = Instant::now();
+        let usage = Process::start(&mut command, &self.dir.join(log))?.finished().await?;
+        Ok((begun.elapsed(), usage))
+    }
+}

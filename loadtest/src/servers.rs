@@ -1,0 +1,137 @@
+//! Real MinIO servers, each on one drive in the run's directory.
+
+use std::net::TcpListener;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use evermirror::config::settings::StoreSettings;
+use evermirror::store::Store;
+use serde_json::json;
+
+use crate::http;
+use crate::process::Process;
+
+/// The access key of every server here.
+pub(crate) const ACCESS_KEY: &str = "loadtest";
+/// Its secret key.
+pub(crate) const SECRET_KEY: &str = "loadtest-secret";
+/// The token that comes with every notification.
+pub(crate) const TOKEN: &str = "loadtest-token";
+/// What a bucket's notification configuration calls the webhook.
+pub(crate) const ARN: &str = "arn:minio:sqs::LIVE:webhook";
+
+/// A server that can be stopped and started again with its port and its data.
+#[derive(Debug)]
+pub(crate) struct Minio {
+    pub(crate) port: u16,
+    dir: PathBuf,
+    webhook: String,
+    process: Option<Process>,
+}
+
+impl Minio {
+    /// Starts a server in `dir` that notifies `webhook`, without a queue: in milliseconds.
+    pub(crate) async fn start(dir: PathBuf, webhook: String) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&dir)?;
+        let mut server = Self { port: free_port()?, dir, webhook, process: None };
+        server.start_again().await?;
+        Ok(server)
+    }
+
+    /// Kills it.
+    pub(crate) fn stop(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it and waits until objects can be written.
+    pub(crate) async fn start_again(&mut self) -> anyhow::Result<()> {
+        let mut command = Command::new(peer("minio")?);
+        command
+            .args(["server", "--quiet", "--address", &format!("127.0.0.1:{}", self.port)])
+            .arg(self.dir.join("data"))
+            .env("MINIO_ROOT_USER", ACCESS_KEY)
+            .env("MINIO_ROOT_PASSWORD", SECRET_KEY)
+            .envs([("MINIO_BROWSER", "off"), ("MINIO_UPDATE", "off")])
+            .env("MINIO_NOTIFY_WEBHOOK_ENABLE_LIVE", "on")
+            .env("MINIO_NOTIFY_WEBHOOK_ENDPOINT_LIVE", &self.webhook)
+            .env("MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_LIVE", TOKEN);
+        let process = Process::start(&mut command, &self.dir.join("log"))?;
+        until("MinIO serves", || async {
+            if !process.is_running()? {
+                bail!("MinIO ended: {}", process.last_words());
+            }
+            let health = http::get(self.port, "/minio/health/cluster").await;
+            Ok(health.is_ok_and(|(status, _)| status.is_success()))
+        })
+        .await?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// evermirror's own S3 client of it.
+    pub(crate) async fn store(&self) -> anyhow::Result<Store> {
+        let settings: StoreSettings = serde_json::from_value(json!({
+            "endpoint": self.endpoint(),
+            "access_key": ACCESS_KEY,
+            "secret_key": SECRET_KEY,
+        }))?;
+        Ok(Store::connect(&settings, Duration::from_secs(30)).await?)
+    }
+}
+
+/// Looks every few milliseconds until `done` says true; a minute at most.
+pub(crate) async fn until<F>(what: &str, mut done: impl FnMut() -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<bool>>,
+{
+    let begun = Instant::now();
+    while !done().await? {
+        if begun.elapsed() > Duration::from_mins(1) {
+            bail!("waited a minute in vain until {what}");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// Where tests/peers/install puts the peers.
+pub(crate) fn peer(name: &str) -> anyhow::Result<PathBuf> {
+    let cache = match std::env::var_os("XDG_CACHE_HOME") {
+        Some(cache) => PathBuf::from(cache),
+        None => Path::new(&std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
+    };
+    let path = cache.join("evermirror-peers/bin").join(name);
+    if !path.exists() {
+        bail!("{} is missing: run tests/peers/install minio mc rclone", path.display());
+    }
+    Ok(path)
+}
+
+/// Below the range from which the kernel gives ports to outgoing connections, so that a server that is
+/// stopped finds its port free when it is started again.
+const PORTS: Range<u16> = 10_000..32_000;
+
+/// A port of 127.0.0.1 that nobody listens on now, and that is given away once.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let span = u32::from(PORTS.end - PORTS.start);
+    // Each process begins at a place of its own.
+    let home = std::process::id().wrapping_mul(97);
+    for _ in 0..span {
+        let offset = home.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % span;
+        let port = PORTS.start + u16::try_from(offset)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port of {PORTS:?} is free")
+}

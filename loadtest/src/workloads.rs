@@ -1,0 +1,45 @@
+//! The workloads, one file each, and the run that does them all.
+
+mod backlog;
+mod intake;
+mod lag;
+mod memory;
+
+use clap::ValueEnum;
+
+use crate::CompareArgs;
+use crate::bench::Bench;
+use crate::report::{Report, progress};
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Workload {
+    /// How far the target is behind at a steady pace of small puts.
+    Lag,
+    /// How fast, and at which cost, a backlog of small objects is drained.
+    Backlog,
+    /// How much memory a journal of very many events takes.
+    Memory,
+    /// How many notifications become durable in a second.
+    Intake,
+}
+
+/// Runs what was asked for; all workloads if nothing was.
+pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
+    progress("Building evermirror and starting two MinIO servers.");
+    let mut bench = Bench::start(args).await?;
+    let cores = std::thread::available_parallelism()?;
+    let quick = if args.quick { ", a tenth of the work" } else { "" };
+    let setting = format!("{cores} cores, {} rounds{quick}", args.rounds);
+    bench.report.setting.push(("setting".to_owned(), setting));
+    let all = Workload::value_variants();
+    for workload in if args.workload.is_empty() { all } else { &args.workload } {
+        match workload {
+            Workload::Lag => lag::run(&mut bench).await?,
+            Workload::Backlog => backlog::run(&mut bench).await?,
+            Workload::Memory => memory::run(&mut bench).await?,
+            Workload::Intake => intake::run(&mut bench).await?,
+        }
+    }
+    Ok(bench.report)
+}
