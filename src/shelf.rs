@@ -98,8 +98,10 @@ impl Shelf {
             // Only now have they left: after an error above they are on the shelf, and must be counted,
             // or nobody would ever look for them.
             self.journal.trim(cursor.position());
-            read.iter().for_each(|key| self.uncount(key));
             taken += (read.len() - keep.len()) as u64;
+            for key in read {
+                self.uncount(&key);
+            }
         }
         Ok(taken)
     }

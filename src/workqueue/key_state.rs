@@ -154,9 +154,11 @@ impl KeyState {
     /// The oldest record this key still needs. A mark that came in flight may be older than the work,
     /// when the work's record was appended again.
     pub(super) fn first_lsn(&self) -> Lsn {
-        match self {
-            Self::InFlight { work, again: Some(again) } => work.first_lsn.min(again.first_lsn),
-            state => state.work().first_lsn,
+        let first = self.work().first_lsn;
+        if let Self::InFlight { again: Some(again), .. } = self {
+            first.min(again.first_lsn)
+        } else {
+            first
         }
     }
 
