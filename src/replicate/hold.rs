@@ -57,9 +57,18 @@ impl Hold {
         self.guard().pull(bucket, reason);
     }
 
-    /// Sets a delete aside, durably.
-    pub(super) async fn put(&self, dirty: DirtyKey) -> Result<(), String> {
-        self.shelf.put(&[dirty]).await.map_err(|error| error.to_string())
+    /// Sets a delete aside, durably. Powers of two are worth a line: a wiped bucket must not fill the
+    /// disk with logs.
+    pub(super) async fn put(&self, dirty: DirtyKey, reason: &str) -> Result<(), String> {
+        let key = dirty.key.clone();
+        self.shelf.put(&[dirty]).await.map_err(|error| error.to_string())?;
+        let held = self.shelf.counts().get(&*key.bucket).copied().unwrap_or_default();
+        if held.is_power_of_two() {
+            tracing::warn!(%key, held, reason, "Deletes of this bucket are held for a person to approve.");
+        } else {
+            tracing::debug!(%key, held, reason, "A delete is held for a person to approve.");
+        }
+        Ok(())
     }
 
     /// Buckets with held deletes.

@@ -10,7 +10,7 @@ use md5::{Digest, Md5};
 
 use std::sync::atomic::Ordering;
 
-use super::plan::{Layout, multipart_etag};
+use super::plan::{self, Layout, multipart_etag};
 use super::uploads::Begun;
 use super::worker::{CopyJob, Worker};
 use crate::object::ETag;
@@ -157,6 +157,10 @@ impl Worker {
                 ..GetOptions::default()
             };
             let body = self.source.get(&job.key.bucket, &job.key.key, options).await?;
+            if let Some((kind, message)) = plan::misfit(&body.head, job.etag, end - start + 1) {
+                let error = self.target_error(job, "GetObject", message);
+                return Err(StoreError { kind, endpoint: self.source.endpoint().into(), ..error });
+            }
             let bytes = body.bytes().await?;
             whole.update(&bytes);
             let md5: [u8; 16] = Md5::digest(&bytes).into();
@@ -185,6 +189,7 @@ impl Worker {
         let (bucket, key) = (job.target_bucket, job.key.key.as_ref());
         let body = self.pace.spread(body).await;
         let put = self.target.upload_part(bucket, key, &begun.upload_id, part, md5, body).await?;
+        self.learn_kms(job, &put);
         put.etag.ok_or_else(|| {
             self.target_error(job, "UploadPart", "the answer carries no ETag".into())
         })

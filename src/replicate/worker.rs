@@ -162,6 +162,11 @@ impl Worker {
                 self.agree_on_tags(key, mapping, &source, &target).await
             }
             Err(error) if error.kind != ErrorKind::NotFound => Err(error),
+            Ok(_) | Err(_)
+                if source.length >= self.settings.large_size.0 && !work.pending.large =>
+            {
+                Ok(Done::Large)
+            }
             Ok(_) | Err(_) => match self.layout(&source) {
                 Layout::Single => self.read_and_copy(work, mapping).await,
                 layout @ (Layout::Parts(_) | Layout::Ranges(_)) => {
@@ -210,8 +215,10 @@ impl Worker {
             return Ok(Tags::new());
         }
         match self.source.get_tags(&key.bucket, &key.key).await {
-            // 501 or 405: this store has no tags, so there are none to lose.
-            Err(error) if error.kind == ErrorKind::Invalid && plan::tag_count(head).is_none() => {
+            // This store has no tags, so there are none to lose. Any other refusal concerns one object.
+            Err(error)
+                if matches!(error.status, Some(405 | 501)) && plan::tag_count(head).is_none() =>
+            {
                 self.source_untagged.store(true, Ordering::Relaxed);
                 tracing::info!(%error, "The source has no object tagging; tags are not asked for again.");
                 Ok(Tags::new())
@@ -229,8 +236,12 @@ impl Worker {
     ) -> Result<Done, StoreError> {
         let tags = self.source_tags(key, head).await?;
         let proof = etag_is_proof(head);
-        let ranges = matches!(way, Way::InParts(Layout::Ranges(_), _));
-        let paired = self.target_kms.load(Ordering::Relaxed) || !proof || ranges;
+        let layout = match way {
+            Way::Single(_) => Layout::Single,
+            Way::InParts(layout, _) => layout,
+        };
+        let carries_over = proof && plan::tag_carries_over(layout, head.etag.as_ref());
+        let paired = self.target_kms.load(Ordering::Relaxed) || !carries_over;
         let pair = head.etag.as_ref().filter(|_| paired);
         let job = CopyJob {
             key,
@@ -275,6 +286,15 @@ impl Worker {
         if paired || outcome.etag.as_ref() == job.etag {
             return Ok(());
         }
+        self.learn_kms(job, outcome);
+        let put = outcome.etag.as_ref().map_or("no ETag", ETag::as_str);
+        let wanted = job.etag.map_or("no ETag", ETag::as_str);
+        let message = format!("the target answered {put} where the source has {wanted}");
+        Err(self.target_error(job, "PutObject", message))
+    }
+
+    /// Takes note when the target says that it encrypts with KMS.
+    pub(super) fn learn_kms(&self, job: &CopyJob<'_>, outcome: &PutOutcome) {
         let kms = outcome.encryption.as_deref().is_some_and(|e| e.starts_with("aws:kms"));
         if kms && !self.target_kms.swap(true, Ordering::Relaxed) {
             tracing::info!(
@@ -282,21 +302,16 @@ impl Worker {
                 "The target encrypts with KMS, so its ETags differ from the source's; the source's is kept in the metadata of each object."
             );
         }
-        let put = outcome.etag.as_ref().map_or("no ETag", ETag::as_str);
-        let wanted = job.etag.map_or("no ETag", ETag::as_str);
-        let message = format!("the target answered {put} where the source has {wanted}");
-        Err(self.target_error(job, "PutObject", message))
     }
 
     /// The source has confirmed by a 404 to HEAD that the key is gone.
     async fn delete(&self, work: &Work, mapping: &Mapping) -> Result<Done, StoreError> {
         let (key, approved) = (&work.key, work.pending.aspects.has(Aspects::APPROVED));
         if !approved && let Some(reason) = self.brake(key).await? {
-            tracing::warn!(%key, %reason, "A delete is held for a person to approve.");
             let aspects = work.pending.aspects.with(Aspects::REMOVED);
             let since_ms = work.pending.since_ms;
             let held = DirtyKey { key: key.clone(), aspects, origin: Origin::Live, since_ms };
-            self.hold.put(held).await.map_err(|message| StoreError {
+            self.hold.put(held, &reason).await.map_err(|message| StoreError {
                 kind: ErrorKind::Transient,
                 operation: "hold",
                 endpoint: "data_dir".into(),
