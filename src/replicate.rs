@@ -97,6 +97,7 @@ impl Replicator {
             small: Limit::new(replicate.concurrency),
             large: Limit::new(replicate.large_concurrency),
             workers: TaskTracker::new(),
+            lines: dispatcher::Lines::default(),
         });
         let stop = CancellationToken::new();
         for size in [Size::Small, Size::Large] {
