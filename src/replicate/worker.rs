@@ -308,10 +308,11 @@ impl Worker {
     async fn delete(&self, work: &Work, mapping: &Mapping) -> Result<Done, StoreError> {
         let (key, approved) = (&work.key, work.pending.aspects.has(Aspects::APPROVED));
         if !approved && let Some(reason) = self.brake(key).await? {
+            tracing::debug!(%key, %reason, "A delete is held for a person to approve.");
             let aspects = work.pending.aspects.with(Aspects::REMOVED);
             let since_ms = work.pending.since_ms;
             let held = DirtyKey { key: key.clone(), aspects, origin: Origin::Live, since_ms };
-            self.hold.put(held, &reason).await.map_err(|message| StoreError {
+            self.hold.put(held).await.map_err(|message| StoreError {
                 kind: ErrorKind::Transient,
                 operation: "hold",
                 endpoint: "data_dir".into(),
