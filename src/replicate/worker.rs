@@ -323,6 +323,8 @@ impl Worker {
                 if page.objects.is_empty() {
                     let reason = "the source's bucket lists no object any more, it looks wiped";
                     self.hold.pull(&key.bucket, reason.into());
+                } else {
+                    self.hold.looked(&key.bucket);
                 }
                 Ok(match self.hold.admit(&key.bucket) {
                     Verdict::Hold(reason) => Some(reason),
