@@ -98,3 +98,16 @@ fn the_scripts_can_be_run() {
         assert_eq!(mode & 0o111, 0o111, "{script}");
     }
 }
+
+/// The README's table is the METRICS table, line by line.
+#[test]
+fn every_metric_is_documented() {
+    let readme = text(Path::new("README.md"));
+    let documented: Vec<_> =
+        readme.lines().filter(|line| line.starts_with("| `evermirror_")).collect();
+    let there_are: Vec<_> = evermirror::metrics::METRICS
+        .iter()
+        .map(|metric| format!("| `{}` | {} | {} |", metric.name, metric.kind, metric.help))
+        .collect();
+    assert_eq!(documented, there_are);
+}
