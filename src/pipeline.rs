@@ -163,7 +163,7 @@ async fn feed(
         cursor,
         queue: Arc::clone(&overview.queue),
         deferred: Arc::clone(&overview.deferred),
-        unread: Arc::clone(&overview.unread),
+        position: Arc::clone(&overview.position),
         retry_deferred: overview.settings.replicate.retry_max,
     };
     let undecodable = |_| overview.doubt_all_buckets(GapReason::JournalDamaged);

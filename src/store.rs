@@ -76,7 +76,7 @@ impl ErrorKind {
 
 /// A failed call: what, on which object, and why.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{operation} {bucket}/{} on {endpoint}: {message}", key.escape_debug())]
+#[error("{operation} {} on {endpoint}: {message}", self.place())]
 pub struct StoreError {
     /// What must be done about it.
     pub kind: ErrorKind,
@@ -96,6 +96,14 @@ pub struct StoreError {
     pub message: String,
     /// The request had been sent whole when it failed, so the store may still carry it out.
     pub maybe_applied: bool,
+}
+
+impl StoreError {
+    /// `bucket/key`, or the bucket alone, with control characters escaped.
+    fn place(&self) -> String {
+        let slash = if self.key.is_empty() { "" } else { "/" };
+        format!("{}{slash}{}", self.bucket.escape_debug(), self.key.escape_debug())
+    }
 }
 
 /// What a store says of an object beside its bytes (the headers of GET and HEAD).

@@ -11,7 +11,7 @@ use super::draft::{Draft, Origin};
 use super::problem::{Place, Problem};
 use super::schema::{self, KEYS, Node, PREFIX};
 
-/// The process's environment, for [`load`](super::load). Bytes that are not UTF-8 become U+FFFD
+/// The process's environment, for [`load`](super::load()). Bytes that are not UTF-8 become U+FFFD
 /// and are refused there if the variable is one of ours.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().map(|(name, value)| {

@@ -15,7 +15,7 @@ use super::{env, files, validate::validate};
 pub struct Loaded {
     /// The settings.
     pub settings: Settings,
-    /// Path to variable, for [`show`](super::show).
+    /// Path to variable, for [`show`](super::show()).
     pub(super) variables: BTreeMap<String, String>,
 }
 

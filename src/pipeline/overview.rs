@@ -35,8 +35,8 @@ pub(super) struct Overview {
     pub(super) queue: Arc<WorkQueue>,
     pub(super) hold: Hold,
     pub(super) deferred: Arc<Shelf>,
-    /// Durable records that the feeder has not read yet.
-    pub(super) unread: Arc<AtomicU64>,
+    /// The first durable record that the feeder has not read yet.
+    pub(super) position: Arc<AtomicU64>,
     /// There once the stores were prepared.
     pub(super) replicator: OnceLock<Replicator>,
     /// Name and address of each intake that is open.
@@ -53,14 +53,15 @@ impl Overview {
         intakes: Vec<IntakeStatus>,
     ) -> Self {
         let replicate = &settings.replicate;
+        let position = Arc::new(AtomicU64::new(state.journal.stats().trimmed_lsn));
         Self {
+            position,
             metrics,
             journal: state.journal,
             gaps: state.gaps,
             queue: Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval)),
             hold: Hold::new(&settings.deletes, state.held),
             deferred: state.deferred,
-            unread: Arc::default(),
             replicator: OnceLock::new(),
             intakes,
             started: Instant::now(),
@@ -127,12 +128,15 @@ impl Overview {
 
 impl Operations for Overview {
     fn status(&self) -> Status {
-        let counts = self.queue.counts();
+        // In this order a record is counted twice at worst, as unread and in the queue; never not at all.
+        let position = self.position.load(Ordering::Acquire);
         let journal = self.journal.stats();
+        let counts = self.queue.counts();
         let gaps = self.gaps.list();
         let held: Vec<HeldDeletes> = self.hold.list().into_iter().map(held).collect();
         let set_aside: u64 = self.deferred.counts().values().sum();
-        let pending = counts.pending as u64 + set_aside + self.unread.load(Ordering::Relaxed);
+        let unread = journal.next_lsn.saturating_sub(position);
+        let pending = counts.pending as u64 + set_aside + unread;
         let age = |since: i64| u64::try_from(clock::now_ms() - since).unwrap_or_default();
         let (source, target) = self.replicator.get().map(Replicator::stores).unzip();
         let limit = self.replicator.get().map_or(0, Replicator::concurrency);

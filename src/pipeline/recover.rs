@@ -45,18 +45,21 @@ pub(super) async fn open(
     let (deferred, deferred_recovery) = Shelf::open(dir.join("deferred"), SHELF_SIZE).await?;
     let waiting = recovery.next_lsn - recovery.first_lsn;
     tracing::info!(dir = %dir.display(), waiting, "The journal is open.");
-    for recovery in [recovery, held_recovery, deferred_recovery] {
-        report(&recovery, settings, &gaps, metrics)?;
+    let recoveries = [recovery, held_recovery, deferred_recovery];
+    recoveries.iter().for_each(report);
+    if gaps.damaged() {
+        tracing::error!("The gap book was damaged on disk; all buckets must be reconciled.");
+    }
+    if gaps.damaged() || recoveries.iter().any(|recovery| !recovery.damage.is_empty()) {
+        for bucket in &settings.buckets {
+            metrics.gap(GapReason::JournalDamaged);
+            gaps.mark(&bucket.source, GapReason::JournalDamaged, clock::now_ms())?;
+        }
     }
     Ok((State { journal, gaps, held, deferred: Arc::new(deferred) }, cursor))
 }
 
-fn report(
-    recovery: &Recovery,
-    settings: &Settings,
-    gaps: &GapBook,
-    metrics: &Metrics,
-) -> anyhow::Result<()> {
+fn report(recovery: &Recovery) {
     if let Some(tail) = &recovery.torn_tail {
         tracing::info!(segment = %tail.segment.display(), bytes = tail.bytes, "The end of an unfinished write was cut off; none of it had been acknowledged.");
     }
@@ -67,11 +70,4 @@ fn report(
             "Acknowledged records are damaged on disk and lost; all buckets must be reconciled. Check the disk."
         );
     }
-    if !recovery.damage.is_empty() {
-        for bucket in &settings.buckets {
-            metrics.gap(GapReason::JournalDamaged);
-            gaps.mark(&bucket.source, GapReason::JournalDamaged, clock::now_ms())?;
-        }
-    }
-    Ok(())
 }

@@ -67,7 +67,7 @@ pub struct StoreState {
     pub up: bool,
     /// Since when that has been so, milliseconds since the Unix epoch.
     pub since_ms: i64,
-    /// The last failure to reach it.
+    /// The last failure to reach it, or to be let in.
     pub last_error: Option<String>,
 }
 
@@ -95,10 +95,18 @@ impl StoreHealth {
 
     /// Takes note of a failure; only those that say "the store is not well" count.
     pub(super) fn failed(&self, error: &StoreError) {
-        if !matches!(error.kind, ErrorKind::Transient | ErrorKind::Throttled) {
-            return;
-        }
         let mut health = self.health();
+        match error.kind {
+            ErrorKind::Transient | ErrorKind::Throttled => {}
+            // Not an outage, but what an operator looking at the store wants to see.
+            ErrorKind::Denied | ErrorKind::NoSuchBucket => {
+                health.last_error = Some(error.to_string());
+                return;
+            }
+            ErrorKind::NotFound | ErrorKind::Changed | ErrorKind::Invalid | ErrorKind::Corrupt => {
+                return;
+            }
+        }
         let was_up = health.up;
         health.failed(clock::now_ms(), &error.to_string());
         if was_up && !health.up {

@@ -49,11 +49,20 @@ impl Hold {
 
     /// Decides on one confirmed delete.
     pub(super) fn admit(&self, bucket: &Arc<str>) -> Verdict {
-        self.guard().admit(bucket, clock::now_ms())
+        let mut guard = self.guard();
+        let was_off = guard.reason(bucket).is_none();
+        let verdict = guard.admit(bucket, clock::now_ms());
+        if let Verdict::Hold(reason) = &verdict
+            && was_off
+        {
+            tell(bucket, reason);
+        }
+        verdict
     }
 
     /// Holds all further deletes in the bucket.
     pub(super) fn pull(&self, bucket: &Arc<str>, reason: Arc<str>) {
+        tell(bucket, &reason);
         self.guard().pull(bucket, reason);
     }
 
@@ -103,4 +112,14 @@ impl Hold {
     fn guard(&self) -> MutexGuard<'_, Guard> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Once for each time the brake goes on: a disaster has more keys than a log should have lines.
+fn tell(bucket: &str, reason: &str) {
+    tracing::error!(
+        bucket,
+        reason,
+        "The brake on deletes is on: further deletes in this bucket are held, and their objects stay \
+         at the target, until a person approves or discards them."
+    );
 }

@@ -292,7 +292,7 @@ impl Worker {
     async fn delete(&self, work: &Work, mapping: &Mapping) -> Result<Done, StoreError> {
         let (key, approved) = (&work.key, work.pending.aspects.has(Aspects::APPROVED));
         if !approved && let Some(reason) = self.brake(key).await? {
-            tracing::warn!(%key, %reason, "A delete is held for a person to approve.");
+            tracing::debug!(%key, %reason, "A delete is held for a person to approve.");
             let aspects = work.pending.aspects.with(Aspects::REMOVED);
             let since_ms = work.pending.since_ms;
             let held = DirtyKey { key: key.clone(), aspects, origin: Origin::Live, since_ms };

@@ -15,6 +15,9 @@ use super::failure::{Origin, describe};
 use super::{ErrorKind, StoreError};
 use crate::config::settings::StoreSettings;
 
+/// The SDK's client, for calls on buckets.
+pub(super) type Client = aws_sdk_s3::Client;
+
 /// The AWS default chain: environment, profile, web identity, container, instance.
 pub(super) async fn default_chain(region: &str) -> Result<SharedCredentialsProvider, String> {
     aws_config::defaults(BehaviorVersion::latest())

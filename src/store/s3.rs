@@ -59,7 +59,7 @@ pub(super) struct Inner {
     pub(super) host: HeaderValue,
     pub(super) path_style: bool,
     region: String,
-    admin: aws_sdk_s3::Client,
+    admin: admin::Client,
     /// The store's clock less ours.
     pub(super) skew_ms: AtomicI64,
     /// The last `Server` header.

@@ -41,8 +41,8 @@ pub struct Feeder {
     pub queue: Arc<WorkQueue>,
     /// Where parked keys beyond half of the queue's room are set aside.
     pub deferred: Arc<Shelf>,
-    /// Told how many durable records have not been read yet.
-    pub unread: Arc<AtomicU64>,
+    /// Told the number of the next record to be read: all before it are in the queue.
+    pub position: Arc<AtomicU64>,
     /// How often set-aside keys are tried again.
     pub retry_deferred: Duration,
 }
@@ -80,12 +80,11 @@ impl Feeder {
                 }
             }
         }
+        self.position.store(self.cursor.position(), Ordering::Release);
     }
 
     /// Only this task reads and trims, so no record is between the cursor and the queue here.
     fn trim(&self) {
-        let unread = self.journal.stats().next_lsn.saturating_sub(self.cursor.position());
-        self.unread.store(unread, Ordering::Relaxed);
         let below = self.queue.lowest_unfinished().unwrap_or(self.cursor.position());
         self.journal.trim(below.min(self.cursor.position()));
     }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::net::TcpListener;
 
+use crate::support::events;
+use crate::support::eventually::{SOON, eventually};
 use crate::support::evermirror::{Config, Evermirror};
 use crate::support::minio::SECRET_KEY;
 use crate::support::ports::free_port;
@@ -47,13 +49,25 @@ async fn an_endpoint_that_is_no_url_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_keys_are_told_for_the_store_they_belong_to() {
-    for (setting, name) in [("SOURCE__SECRET_KEY", "source"), ("TARGET__SECRET_KEY", "target")] {
-        let (evermirror, _) = configured(&[(setting, "wrong")]).await;
-        ends_saying(evermirror, &[name, "SignatureDoesNotMatch"]).await;
+async fn wrong_keys_are_told_for_the_store_they_belong_to_and_notifications_are_still_kept() {
+    for (setting, wrong, store, code) in [
+        ("SOURCE__SECRET_KEY", "wrong", "source", "SignatureDoesNotMatch"),
+        ("TARGET__SECRET_KEY", "wrong", "target", "SignatureDoesNotMatch"),
+        ("SOURCE__ACCESS_KEY", "nobody", "source", "InvalidAccessKeyId"),
+    ] {
+        let (mut evermirror, _) = configured(&[(setting, wrong)]).await;
+        evermirror.start().await;
+        let advice = format!("access_key, secret_key and region in [{store}]");
+        eventually("the log says what to mend", SOON, async || {
+            let log = evermirror.log();
+            let told = |line: &&str| line.contains(code) && line.contains(&advice);
+            log.lines().find(told).map(|_| ()).ok_or(log.clone())
+        })
+        .await;
+        let event = events::event("ObjectCreated:Put", "configured", "a key");
+        assert_eq!(evermirror.post(event).await.status, 200);
+        assert_eq!(evermirror.count("pending").await, Ok(1));
     }
-    let (evermirror, _) = configured(&[("SOURCE__ACCESS_KEY", "nobody")]).await;
-    ends_saying(evermirror, &["source", "InvalidAccessKeyId"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -116,6 +116,17 @@ async fn a_copy_is_byte_exact_and_faithful() {
     let content = |uri: &Uri| on_an_object(uri) && !uri.query().unwrap_or("").contains("tagging");
     // A reader of the target that never rests: whatever it sees must be a state of the source.
     let (reader, bucket) = (site.target.clone(), site.target_bucket.clone());
+    eventually("the target's bucket is created", SOON, async || {
+        reader
+            .client
+            .head_bucket()
+            .bucket(&bucket)
+            .send()
+            .await
+            .map(drop)
+            .map_err(|e| e.to_string())
+    })
+    .await;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let watching = tokio::spawn(async move {

@@ -172,13 +172,13 @@ impl Evermirror {
     /// One of the status's counts: `pending`, `in_flight`, `parked`, `held`.
     pub(crate) async fn count(&self, name: &str) -> Result<u64, String> {
         let status = self.status().await?;
-        status[name].as_u64().ok_or_else(|| format!("no count {name:?} in {status}"))
+        status["keys"][name].as_u64().ok_or_else(|| format!("no count {name:?} in {status}"))
     }
 
     /// `Ok` when it has nothing left to do.
     pub(crate) async fn idle(&self) -> Result<(), String> {
         let status = self.status().await?;
-        let busy = |name: &&str| status[*name] != 0;
+        let busy = |name: &&str| status["keys"][*name] != 0;
         let busy: Vec<_> =
             ["pending", "in_flight", "parked", "held"].into_iter().filter(busy).collect();
         if busy.is_empty() { Ok(()) } else { Err(format!("{busy:?} are not zero: {status}")) }
