@@ -19,7 +19,8 @@ const SLOTS: i64 = 10;
 pub(super) enum Verdict {
     /// Carry it out.
     Allow,
-    /// Ask the source for a listing first: if it is empty, pull the brake.
+    /// Ask the source for a listing first: if it is empty, pull the brake. Nobody passes until
+    /// someone has looked.
     Look,
     /// Hold it.
     Hold(Arc<str>),
@@ -72,11 +73,15 @@ impl Guard {
         }
         let looked_lately = brake.looked_ms.is_some_and(|at| now_ms - at < LOOK_EVERY_MS);
         if recent >= LOOK_AFTER && !looked_lately {
-            brake.looked_ms = Some(now_ms);
             return Verdict::Look;
         }
         *brake.slots.entry(slot).or_default() += 1;
         Verdict::Allow
+    }
+
+    /// The source was asked and still lists objects.
+    pub(super) fn looked(&mut self, bucket: &Arc<str>, now_ms: i64) {
+        self.brakes.entry(Arc::clone(bucket)).or_default().looked_ms = Some(now_ms);
     }
 
     /// Holds all further deletes in the bucket.
@@ -127,12 +132,15 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_makes_the_guard_look_at_the_source_once_a_second() {
+    fn in_a_burst_nobody_passes_until_someone_has_looked_at_the_source_within_a_second() {
         let (mut guard, bucket) = guard(1_000);
         for _ in 0..LOOK_AFTER {
             assert_eq!(guard.admit(&bucket, 5), Verdict::Allow);
         }
-        assert_eq!(guard.admit(&bucket, 5), Verdict::Look);
+        for _ in 0..3 {
+            assert_eq!(guard.admit(&bucket, 5), Verdict::Look);
+        }
+        guard.looked(&bucket, 6);
         assert_eq!(guard.admit(&bucket, 6), Verdict::Allow);
         assert_eq!(guard.admit(&bucket, 1_500), Verdict::Look);
     }

@@ -60,6 +60,11 @@ impl Hold {
         verdict
     }
 
+    /// The source still lists objects in the bucket.
+    pub(super) fn looked(&self, bucket: &Arc<str>) {
+        self.guard().looked(bucket, clock::now_ms());
+    }
+
     /// Holds all further deletes in the bucket.
     pub(super) fn pull(&self, bucket: &Arc<str>, reason: Arc<str>) {
         tell(bucket, &reason);

@@ -136,7 +136,12 @@ impl Worker {
         part: u32,
         body: PutBody,
     ) -> Result<ETag, StoreError> {
-        self.upload(job, begun, part, None, body).await
+        let put = self.upload(job, begun, part, None, body).await?;
+        // Parts in the source's layout are proven by their tags, which are no digests then.
+        if self.encrypts_with_kms(job, &put) {
+            return Err(self.kms_error(job, "UploadPart"));
+        }
+        self.part_etag(job, put)
     }
 
     /// Copies fixed ranges one after the other, hashing them, so that memory holds one range.
@@ -164,8 +169,8 @@ impl Worker {
             let bytes = body.bytes().await?;
             whole.update(&bytes);
             let md5: [u8; 16] = Md5::digest(&bytes).into();
-            let etag = self.upload(job, begun, number, Some(md5), PutBody::Bytes(bytes)).await?;
-            parts.push((number, etag));
+            let put = self.upload(job, begun, number, Some(md5), PutBody::Bytes(bytes)).await?;
+            parts.push((number, self.part_etag(job, put)?));
         }
         let whole: [u8; 16] = whole.finalize().into();
         match job.etag.and_then(ETag::md5) {
@@ -185,11 +190,13 @@ impl Worker {
         part: u32,
         md5: Option<[u8; 16]>,
         body: PutBody,
-    ) -> Result<ETag, StoreError> {
+    ) -> Result<PutOutcome, StoreError> {
         let (bucket, key) = (job.target_bucket, job.key.key.as_ref());
         let body = self.pace.spread(body).await;
-        let put = self.target.upload_part(bucket, key, &begun.upload_id, part, md5, body).await?;
-        self.learn_kms(job, &put);
+        self.target.upload_part(bucket, key, &begun.upload_id, part, md5, body).await
+    }
+
+    fn part_etag(&self, job: &CopyJob<'_>, put: PutOutcome) -> Result<ETag, StoreError> {
         put.etag.ok_or_else(|| {
             self.target_error(job, "UploadPart", "the answer carries no ETag".into())
         })

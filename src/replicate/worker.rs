@@ -291,15 +291,17 @@ impl Worker {
         if paired || outcome.etag.as_ref() == job.etag {
             return Ok(());
         }
-        self.learn_kms(job, outcome);
+        if self.encrypts_with_kms(job, outcome) {
+            return Err(self.kms_error(job, "PutObject"));
+        }
         let put = outcome.etag.as_ref().map_or("no ETag", ETag::as_str);
         let wanted = job.etag.map_or("no ETag", ETag::as_str);
         let message = format!("the target answered {put} where the source has {wanted}");
         Err(self.target_error(job, "PutObject", message))
     }
 
-    /// Takes note when the target says that it encrypts with KMS.
-    pub(super) fn learn_kms(&self, job: &CopyJob<'_>, outcome: &PutOutcome) {
+    /// Learns from the target's answer to a write whether its `ETag`s can equal the source's.
+    pub(super) fn encrypts_with_kms(&self, job: &CopyJob<'_>, outcome: &PutOutcome) -> bool {
         let kms = outcome.encryption.as_deref().is_some_and(|e| e.starts_with("aws:kms"));
         if kms && !self.target_kms.swap(true, Ordering::Relaxed) {
             tracing::info!(
@@ -307,6 +309,14 @@ impl Worker {
                 "The target encrypts with KMS, so its ETags differ from the source's; the source's is kept in the metadata of each object."
             );
         }
+        kms
+    }
+
+    /// This copy began before that was known; the next try, at once, goes about it otherwise.
+    pub(super) fn kms_error(&self, job: &CopyJob<'_>, operation: &'static str) -> StoreError {
+        let message = "the target encrypts with KMS, which this copy did not expect";
+        let error = self.target_error(job, operation, message.into());
+        StoreError { kind: ErrorKind::Changed, ..error }
     }
 
     /// The source has confirmed by a 404 to HEAD that the key is gone.
@@ -344,6 +354,8 @@ impl Worker {
                 if page.objects.is_empty() {
                     let reason = "the source's bucket lists no object any more, it looks wiped";
                     self.hold.pull(&key.bucket, reason.into());
+                } else {
+                    self.hold.looked(&key.bucket);
                 }
                 Ok(match self.hold.admit(&key.bucket) {
                     Verdict::Hold(reason) => Some(reason),

@@ -6,10 +6,16 @@
 #![cfg(test)]
 
 mod bad_input; // Whatever is posted to the webhook: the right answer, a count, and no harm.
+mod bandwidth; // No more bytes a second and no more copies of a hot key than the settings say.
 mod check_config; // `evermirror check-config`, as an operator uses it.
 mod config_errors; // A configuration that cannot work ends `run` with a useful message.
 mod crash; // kill -9 at random moments under load.
+mod environment; // A container without a file: variables, secrets in files, buckets made by hand.
 mod faults; // Stores and networks that fail.
+mod full_disk; // No room for the journal: no acknowledgement, a recorded gap, and back by itself.
+mod held; // The brake on deletes, and the person who decides.
+mod journal_damage; // A sector of the journal is lost while evermirror is down.
+mod kms; // Stores that encrypt, where equal bytes have unequal ETags.
 mod large; // Objects larger than memory.
 mod lies; // Duplicates, reorderings and false events.
 mod main_job; // Every operation at a source arrives at the target.
@@ -19,3 +25,4 @@ mod stop; // A graceful stop.
 mod support; // The servers, the proxies, the comparison.
 mod support_works; // The ground the other tests stand on, checked itself.
 mod tidy; // Rules about the code that no lint knows.
+mod tls; // HTTPS everywhere, and client certificates at the webhook.

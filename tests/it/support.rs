@@ -13,5 +13,7 @@ pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod s3;
 pub(crate) mod site;
+pub(crate) mod tiny_disk;
+pub(crate) mod tls;
 pub(crate) mod toxiproxy;
 pub(crate) mod writer;

@@ -103,7 +103,7 @@ async fn listen(port: u16, hook: Hook) {
 }
 
 async fn source_with_a_hook(queue: bool) -> (Minio, S3, Hook) {
-    let hook = Webhook { id: "HOOK".to_owned(), port: free_port(), queue };
+    let hook = Webhook { id: "HOOK".to_owned(), port: free_port(), queue, tls: false };
     let heard = Hook::default();
     listen(hook.port, Arc::clone(&heard)).await;
     let source = Minio::source(std::slice::from_ref(&hook)).await;

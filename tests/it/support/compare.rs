@@ -11,6 +11,13 @@ use super::s3::S3;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Picture(BTreeMap<String, String>);
 
+impl Picture {
+    /// Takes a field out, lest it is compared.
+    pub(crate) fn take(&mut self, name: &str) -> Option<String> {
+        self.0.remove(name)
+    }
+}
+
 /// Reads one object whole: its headers, its tags, and a hash of its bytes.
 pub(crate) async fn picture(store: &S3, bucket: &str, key: &str) -> Result<Picture, String> {
     let call = store.client.get_object().bucket(bucket).key(key);

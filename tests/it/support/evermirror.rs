@@ -81,9 +81,16 @@ impl Evermirror {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let web_port = free_port();
         let toml = config.toml(&directory.path().join("data"), web_port);
-        fs::write(directory.path().join("evermirror.toml"), toml).expect("a file");
         let Config { settings, webhook_port, .. } = config;
-        Self { settings, webhook_port, web_port, child: None, directory }
+        let evermirror = Self { settings, webhook_port, web_port, child: None, directory };
+        fs::write(evermirror.file(), toml).expect("a file");
+        evermirror
+    }
+
+    /// From now on there is no file, and these settings are all there are.
+    pub(crate) fn configure_by_environment_alone(&mut self, settings: Vec<(String, String)>) {
+        fs::remove_file(self.file()).expect("it was written");
+        self.settings = settings;
     }
 
     /// Starts it and waits until it is ready.
@@ -107,10 +114,12 @@ impl Evermirror {
     /// Starts it without waiting for anything.
     pub(crate) fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_evermirror"))
-            .arg("run")
-            .arg("--config")
-            .arg(self.directory.path().join("evermirror.toml"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evermirror"));
+        command.arg("run");
+        if self.file().exists() {
+            command.arg("--config").arg(self.file());
+        }
+        let child = command
             .envs(self.settings.iter().map(|(k, v)| (format!("EVERMIRROR__{k}"), v)))
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
@@ -229,6 +238,10 @@ impl Evermirror {
 
     fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.directory.path().join("evermirror.toml")
     }
 
     fn log_path(&self) -> std::path::PathBuf {

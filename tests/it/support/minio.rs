@@ -9,6 +9,7 @@ use super::http;
 use super::ports::free_port;
 use super::process::{Process, peer};
 use super::s3::S3;
+use super::tls;
 
 /// The access key of every server in the tests.
 pub(crate) const ACCESS_KEY: &str = "evermirror-tests";
@@ -27,6 +28,8 @@ pub(crate) struct Webhook {
     /// With a queue directory: redelivered until acknowledged, but up to three seconds late. Without
     /// one: in milliseconds, once, and lost if refused.
     pub(crate) queue: bool,
+    /// HTTPS, with the fixtures' client certificate.
+    pub(crate) tls: bool,
 }
 
 impl Webhook {
@@ -36,10 +39,20 @@ impl Webhook {
     }
 }
 
+/// How a server differs from the usual one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Special {
+    /// It serves HTTPS with the fixtures' certificate.
+    pub(crate) tls: bool,
+    /// The key of its built-in KMS, as `name:` and 32 bytes in base64.
+    pub(crate) kms_key: Option<&'static str>,
+}
+
 /// A server that can be stopped and started again with its port and its data.
 #[derive(Debug)]
 pub(crate) struct Minio {
     port: u16,
+    tls: bool,
     environment: Vec<(String, String)>,
     process: Option<Process>,
     directory: TempDir,
@@ -48,7 +61,7 @@ pub(crate) struct Minio {
 impl Minio {
     /// A server that notifies nobody.
     pub(crate) async fn target() -> Self {
-        Self::source(&[]).await
+        Self::start(&[], &Special::default()).await
     }
 
     /// A server with these notification targets.
@@ -57,6 +70,11 @@ impl Minio {
     /// queue, written to the queue): without it MinIO may lose what a test waits for. The answer to a
     /// multipart completion or a delete still comes before its notification.
     pub(crate) async fn source(webhooks: &[Webhook]) -> Self {
+        Self::start(webhooks, &Special::default()).await
+    }
+
+    /// A server with these notification targets that differs from the usual one.
+    pub(crate) async fn start(webhooks: &[Webhook], special: &Special) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut environment = vec![
             ("MINIO_ROOT_USER".to_owned(), ACCESS_KEY.to_owned()),
@@ -65,18 +83,34 @@ impl Minio {
             ("MINIO_UPDATE".to_owned(), "off".to_owned()),
             ("MINIO_API_SYNC_EVENTS".to_owned(), "on".to_owned()),
         ];
+        environment.extend(special.kms_key.map(|key| ("MINIO_KMS_SECRET_KEY".into(), key.into())));
+        let certificates = directory.path().join("certs");
+        fs::create_dir_all(certificates.join("CAs")).expect("a directory");
+        let mut files = vec![("authority.pem", "CAs/authority.crt")];
+        if special.tls {
+            files.extend([("server.pem", "public.crt"), ("server.key", "private.key")]);
+        }
+        for (from, to) in files {
+            fs::copy(tls::fixture(from), certificates.join(to)).expect("a copy");
+        }
         for hook in webhooks {
             let mut set = |name: &str, value: String| {
                 environment.push((format!("MINIO_NOTIFY_WEBHOOK_{name}_{}", hook.id), value));
             };
             set("ENABLE", "on".to_owned());
-            set("ENDPOINT", format!("http://127.0.0.1:{}/events", hook.port));
+            let origin = if hook.tls { "https://localhost" } else { "http://127.0.0.1" };
+            set("ENDPOINT", format!("{origin}:{}/events", hook.port));
+            if hook.tls {
+                set("CLIENT_CERT", tls::fixture("client.pem").display().to_string());
+                set("CLIENT_KEY", tls::fixture("client.key").display().to_string());
+            }
             set("AUTH_TOKEN", TOKEN.to_owned());
             if hook.queue {
                 set("QUEUE_DIR", directory.path().join("queue").display().to_string());
             }
         }
-        let mut server = Self { port: free_port(), environment, process: None, directory };
+        let (port, tls) = (free_port(), special.tls);
+        let mut server = Self { port, tls, environment, process: None, directory };
         // Another process may take the port between the look and the start.
         for _ in 0..5 {
             if server.try_start().await {
@@ -87,9 +121,10 @@ impl Minio {
         panic!("MinIO does not start. Its log: {}", server.log());
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://127.0.0.1:PORT`, or `https://localhost:PORT`, as the certificate has it.
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let origin = if self.tls { "https://localhost" } else { "http://127.0.0.1" };
+        format!("{origin}:{}", self.port)
     }
 
     /// `127.0.0.1:PORT`.
@@ -117,6 +152,8 @@ impl Minio {
         let arguments = [
             "server".to_owned(),
             "--quiet".to_owned(),
+            "--certs-dir".to_owned(),
+            self.directory.path().join("certs").display().to_string(),
             "--address".to_owned(),
             self.authority(),
             self.directory.path().join("data").display().to_string(),

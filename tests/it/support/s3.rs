@@ -15,9 +15,12 @@ use aws_sdk_s3::types::{
     NotificationConfiguration, ObjectIdentifier, QueueConfiguration, Tag, Tagging,
     VersioningConfiguration,
 };
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use percent_encoding::percent_decode_str;
 
 use super::minio::{ACCESS_KEY, SECRET_KEY};
+use super::tls::fixture;
 
 /// A store, seen through the AWS SDK. Its calls panic on errors, except where they return one.
 #[derive(Debug, Clone)]
@@ -38,15 +41,26 @@ fn said(error: &(impl std::error::Error + 'static)) -> String {
 }
 
 impl S3 {
-    /// A client of `endpoint`, with path style and the credentials of all test servers.
+    /// A client of `endpoint`, with path style and the credentials of all test servers. By HTTPS it
+    /// trusts the fixtures' authority.
     pub(crate) fn new(endpoint: &str) -> Self {
+        let builder = aws_smithy_http_client::Builder::new();
+        let http_client = if endpoint.starts_with("https:") {
+            let authority = std::fs::read(fixture("authority.pem")).expect("a fixture");
+            let trusted = TrustStore::empty().with_pem_certificate(authority);
+            let context = TlsContext::builder().with_trust_store(trusted).build().expect("TLS");
+            let provider = Provider::Rustls(CryptoMode::Ring);
+            builder.tls_provider(provider).tls_context(context).build_https()
+        } else {
+            builder.build_http()
+        };
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::from_static("us-east-1"))
             .endpoint_url(endpoint)
             .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "tests"))
             .force_path_style(true)
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .http_client(http_client)
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())

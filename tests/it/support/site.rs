@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 use super::compare::{compare, compare_listings};
 use super::eventually::eventually;
 use super::evermirror::{Config, Evermirror};
-use super::minio::{Minio, Webhook};
+use super::minio::{Minio, Special, Webhook};
 use super::ports::free_port;
 use super::s3::S3;
 
@@ -21,6 +21,7 @@ pub(crate) struct Servers {
     pub(crate) source: Minio,
     pub(crate) target: Minio,
     webhook_ports: Vec<u16>,
+    tls: bool,
     taken: AtomicUsize,
 }
 
@@ -42,22 +43,29 @@ impl Servers {
     /// The pair that all tests share which stop neither. Every site has buckets of its own.
     pub(crate) async fn shared() -> &'static Self {
         static SHARED: OnceCell<Servers> = OnceCell::const_new();
-        SHARED.get_or_init(|| Self::start(SHARED_SITES)).await
+        SHARED.get_or_init(|| Self::start(SHARED_SITES, Special::default())).await
     }
 
     /// A pair for one test.
     pub(crate) async fn own() -> Self {
-        Self::start(1).await
+        Self::special(Special::default()).await
     }
 
-    async fn start(sites: usize) -> Self {
+    /// A pair for one test, both of this kind. With TLS, notifications go by HTTPS, too.
+    pub(crate) async fn special(special: Special) -> Self {
+        Self::start(1, special).await
+    }
+
+    async fn start(sites: usize, special: Special) -> Self {
+        let tls = special.tls;
         let webhook_ports: Vec<_> = (0..sites).map(|_| free_port()).collect();
         let webhooks: Vec<_> = (0..sites)
             .flat_map(|site| [false, true].map(|queue| (site, queue)))
-            .map(|(site, queue)| webhook(site, queue, webhook_ports[site]))
+            .map(|(site, queue)| webhook(site, queue, webhook_ports[site], tls))
             .collect();
-        let (source, target) = tokio::join!(Minio::source(&webhooks), Minio::target());
-        Self { source, target, webhook_ports, taken: AtomicUsize::new(0) }
+        let (source, target) =
+            tokio::join!(Minio::start(&webhooks, &special), Minio::start(&[], &special));
+        Self { source, target, webhook_ports, tls, taken: AtomicUsize::new(0) }
     }
 
     /// Buckets of this name on both servers, and an evermirror between them that is not yet started;
@@ -70,7 +78,7 @@ impl Servers {
         if setup.versioned {
             source.enable_versioning(bucket).await;
         }
-        source.notify(bucket, &[webhook(number, setup.queue, port).arn()]).await;
+        source.notify(bucket, &[webhook(number, setup.queue, port, self.tls).arn()]).await;
         let target_bucket = format!("{bucket}-copy");
         let evermirror = Evermirror::configure(Config {
             source_endpoint: setup.source_endpoint.unwrap_or_else(|| self.source.endpoint()),
@@ -91,9 +99,9 @@ impl Servers {
     }
 }
 
-fn webhook(site: usize, queue: bool, port: u16) -> Webhook {
+fn webhook(site: usize, queue: bool, port: u16, tls: bool) -> Webhook {
     let id = format!("{}{site}", if queue { "Q" } else { "F" });
-    Webhook { id, port, queue }
+    Webhook { id, port, queue, tls }
 }
 
 /// One replicated bucket.

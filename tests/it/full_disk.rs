@@ -1,0 +1,136 @@
+//! No room for the journal: nothing is acknowledged that is not kept, and it mends itself.
+
+use hyper::StatusCode;
+
+use crate::support::events;
+use crate::support::eventually::{LATER, SOON, eventually};
+use crate::support::fault_proxy::{Fault, FaultProxy};
+use crate::support::http;
+use crate::support::site::{Servers, Setup, Site};
+use crate::support::tiny_disk::TinyDisk;
+
+/// Small segments, and a sender that is told at once.
+fn settings() -> Vec<(&'static str, String)> {
+    vec![
+        ("JOURNAL__SEGMENT_SIZE", "1MiB".to_owned()),
+        ("INTAKE__WEBHOOK__MAX_WAIT", "200ms".to_owned()),
+    ]
+}
+
+/// Long, so that the journal is soon full.
+fn key(number: usize) -> String {
+    format!("{}/{number}", "a directory".repeat(18))
+}
+
+/// A target that refuses everything, so that nothing is finished and the journal only grows.
+async fn refusing_target(servers: &Servers) -> FaultProxy {
+    let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
+    proxy.misbehave(|_, _| Some(Fault::Answer(503, "ServiceUnavailable")));
+    proxy
+}
+
+/// Tells of objects that are there, again and again, until it is refused. All that was acknowledged is
+/// so found at the target.
+async fn post_until_refused(site: &Site) {
+    let record =
+        |number: usize| events::record("ObjectCreated:Put", &site.bucket, &key(number % 50));
+    let body = events::body(&(0..500).map(record).collect::<Vec<_>>());
+    for _ in 0..1000 {
+        let answer = site.evermirror.post(body.clone()).await;
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+            return;
+        }
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    }
+    panic!("the journal takes more than it has room for");
+}
+
+/// One event, acknowledged or not.
+async fn post_one(site: &Site) -> StatusCode {
+    let body = events::event("ObjectCreated:Put", &site.bucket, &key(0));
+    site.evermirror.post(body).await.status
+}
+
+async fn acknowledges_again(site: &Site) {
+    eventually("acknowledgements return", SOON, async || match post_one(site).await {
+        StatusCode::OK => Ok(()),
+        other => Err(format!("it answers {other}")),
+    })
+    .await;
+}
+
+/// The process is well, though nothing is acknowledged, and the bucket's gap is on record.
+async fn refuses_and_says_so(site: &Site, reason: &str) {
+    assert_eq!(post_one(site).await, StatusCode::SERVICE_UNAVAILABLE);
+    let healthy = http::get(&site.evermirror.web("/healthz")).await.unwrap();
+    assert_eq!(healthy.status, StatusCode::OK, "{}", healthy.text());
+    let status = site.evermirror.status().await.unwrap();
+    assert_eq!(status["journal"]["full"], true, "{status}");
+    the_gap_is_recorded(site).await;
+    let log = site.evermirror.log();
+    let told = log.lines().any(|line| line.contains("ERROR") && line.contains(reason));
+    assert!(told, "no error says {reason:?}: {log}");
+}
+
+async fn the_gap_is_recorded(site: &Site) {
+    let status = site.evermirror.status().await.unwrap();
+    let gaps = status["gaps"].as_array().unwrap();
+    assert_eq!(gaps.len(), 1, "{status}");
+    assert_eq!(gaps[0]["bucket"], *site.bucket, "{status}");
+    assert_eq!(gaps[0]["reason"], "journal_full", "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_acknowledges_nothing_records_the_gap_and_mends_itself() {
+    let servers = Servers::shared().await;
+    let proxy = refusing_target(servers).await;
+    let disk = TinyDisk::mount(32);
+    let mut settings = settings();
+    settings.push(("DATA_DIR", disk.path().join("data").display().to_string()));
+    let setup = Setup { target_endpoint: Some(proxy.endpoint()), settings, ..Setup::default() };
+    let mut site = servers.site("full-disk", setup).await;
+    for number in 0..50 {
+        site.put(&key(number), format!("value {number}")).await;
+    }
+    disk.fill();
+    post_until_refused(&site).await;
+    refuses_and_says_so(&site, "the disk is full").await;
+
+    // A start finds no room either, and still knows what it missed.
+    site.evermirror.kill();
+    site.evermirror.start().await;
+    the_gap_is_recorded(&site).await;
+    refuses_and_says_so(&site, "the disk is full").await;
+
+    disk.relieve();
+    acknowledges_again(&site).await;
+    site.put("after the full disk", "value").await;
+    proxy.behave();
+    site.converges(LATER).await;
+    assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 51);
+    the_gap_is_recorded(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_at_its_largest_size_acknowledges_nothing_until_the_backlog_shrinks() {
+    let servers = Servers::shared().await;
+    let proxy = refusing_target(servers).await;
+    let mut settings = settings();
+    settings.push(("JOURNAL__MAX_SIZE", "4MiB".to_owned()));
+    let setup = Setup { target_endpoint: Some(proxy.endpoint()), settings, ..Setup::default() };
+    let mut site = servers.site("full-journal", setup).await;
+    for number in 0..50 {
+        site.put(&key(number), format!("value {number}")).await;
+    }
+    post_until_refused(&site).await;
+    refuses_and_says_so(&site, "journal.max_size").await;
+    site.evermirror.kill();
+    site.evermirror.start().await;
+    refuses_and_says_so(&site, "journal.max_size").await;
+    proxy.behave();
+    acknowledges_again(&site).await;
+    site.put("after the backlog", "value").await;
+    site.converges(LATER).await;
+    assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 51);
+    the_gap_is_recorded(&site).await;
+}

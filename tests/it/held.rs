@@ -1,0 +1,185 @@
+//! The brake on deletes, end to end: what looks like a disaster waits for a person.
+
+use hyper::{Method, StatusCode};
+
+use crate::support::events;
+use crate::support::eventually::{SOON, eventually};
+use crate::support::http;
+use crate::support::site::{Servers, Setup, Site};
+
+const TOKEN: &str = "a-person's-token";
+
+/// A site that holds deletes beyond `max_deletes`, and a person who may decide about them.
+fn setup(max_deletes: u64) -> Setup {
+    let settings = vec![
+        ("DELETES__MAX_DELETES", max_deletes.to_string()),
+        ("WEB__AUTH_TOKEN", TOKEN.to_owned()),
+    ];
+    Setup { settings, ..Setup::default() }
+}
+
+async fn fill(site: &Site, count: usize) -> Vec<String> {
+    let keys: Vec<_> = (0..count).map(|number| format!("key {number}")).collect();
+    for key in &keys {
+        site.put(key, key.as_str()).await;
+    }
+    site.converges(SOON).await;
+    keys
+}
+
+async fn decide(site: &Site, decision: &str, token: Option<&str>) -> http::Answer {
+    let url = site.evermirror.web(&format!("/api/v1/deletes/{}/{decision}", site.bucket));
+    let bearer = token.map(|token| format!("Bearer {token}"));
+    let headers: Vec<_> = bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
+    http::request(Method::POST, &url, &headers, "").await.unwrap()
+}
+
+async fn shows(site: &Site, name: &str, wanted: usize) {
+    eventually("the keys are counted", SOON, async || {
+        let counted = site.evermirror.count(name).await?;
+        (counted == wanted as u64).then_some(()).ok_or(format!("{counted} of {wanted} {name}"))
+    })
+    .await;
+}
+
+/// Keys of the target, sorted.
+async fn kept(site: &Site) -> Vec<String> {
+    site.target.list(&site.target_bucket).await.unwrap().into_keys().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletes_beyond_the_limit_wait_for_approval_and_are_confirmed_once_more() {
+    let mut site = Servers::shared().await.site("held-approve", setup(10)).await;
+    let keys = fill(&site, 40).await;
+    site.source.delete_all(&site.bucket, &keys[..30]).await;
+    shows(&site, "held", 20).await;
+    assert_eq!(kept(&site).await.len(), 30);
+    let status = site.evermirror.status().await.unwrap();
+    assert_eq!(status["held"][0]["bucket"], "held-approve", "{status}");
+    assert!(status["held"][0]["reason"].as_str().unwrap().contains("deletes.max_deletes"));
+
+    // What happens to the source meanwhile is never heard of: evermirror is down.
+    site.evermirror.kill();
+    let back = kept(&site).await.into_iter().find(|key| keys[..30].contains(key)).unwrap();
+    site.put(&back, "made again").await;
+    site.evermirror.start().await;
+    // The end of the journal is read again, and what it tells of is held once more.
+    shows(&site, "pending", 0).await;
+    assert!(site.evermirror.count("held").await.unwrap() >= 20);
+    assert_eq!(kept(&site).await.len(), 30, "a restart is no approval");
+
+    let answer = decide(&site, "approve", Some(TOKEN)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    site.converges(SOON).await;
+    let left = kept(&site).await;
+    assert_eq!(left.len(), 11);
+    assert!(left.contains(&back), "an object that is at the source was deleted at the target");
+    // The brake is off again.
+    site.delete(&back).await;
+    site.converges(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn discarded_deletes_are_forgotten_and_their_objects_stay() {
+    let mut site = Servers::shared().await.site("held-discard", setup(0)).await;
+    let keys = fill(&site, 5).await;
+    site.source.delete_all(&site.bucket, &keys).await;
+    shows(&site, "held", 5).await;
+    let answer = decide(&site, "discard", Some(TOKEN)).await;
+    assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, r#"{"discarded":5}"#));
+    for _ in 0..2 {
+        shows(&site, "pending", 0).await;
+        assert_eq!(site.evermirror.idle().await, Ok(()));
+        assert_eq!(site.evermirror.status().await.unwrap()["held"], serde_json::json!([]));
+        assert_eq!(kept(&site).await.len(), 5);
+        assert!(site.evermirror.terminate().await.success());
+        site.evermirror.start().await;
+    }
+    let answer = decide(&site, "approve", Some(TOKEN)).await;
+    assert_eq!(answer.text(), r#"{"approved":0}"#);
+    assert_eq!(kept(&site).await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_decides_without_the_token() {
+    let site = Servers::shared().await.site("held-token", setup(0)).await;
+    let keys = fill(&site, 3).await;
+    site.source.delete_all(&site.bucket, &keys).await;
+    shows(&site, "held", 3).await;
+    for decision in ["approve", "discard"] {
+        for token in [None, Some("wrong"), Some(""), Some("a-person's-token-and-more")] {
+            let answer = decide(&site, decision, token).await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{token:?}: {}", answer.text());
+        }
+    }
+    shows(&site, "held", 3).await;
+    assert_eq!(kept(&site).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_token_is_configured_nobody_decides_at_all() {
+    let mut setup = setup(0);
+    setup.settings.retain(|(name, _)| *name != "WEB__AUTH_TOKEN");
+    let site = Servers::shared().await.site("held-no-token", setup).await;
+    let keys = fill(&site, 3).await;
+    site.source.delete_all(&site.bucket, &keys).await;
+    shows(&site, "held", 3).await;
+    for decision in ["approve", "discard"] {
+        for token in [None, Some(""), Some(TOKEN)] {
+            let answer = decide(&site, decision, token).await;
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{token:?}: {}", answer.text());
+            let said = answer.text();
+            assert!(said.contains("acting is turned off: set web.auth_token"), "{said}");
+        }
+    }
+    shows(&site, "held", 3).await;
+    assert_eq!(kept(&site).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_bucket_that_is_emptied_keeps_its_copy() {
+    let site = Servers::shared().await.site("held-wiped", setup(10_000)).await;
+    let keys = fill(&site, 250).await;
+    site.source.delete_all(&site.bucket, &keys).await;
+    // A hundred deletes are every day's work; then the source is looked at.
+    shows(&site, "held", 150).await;
+    assert_eq!(kept(&site).await.len(), 150);
+    let status = site.evermirror.status().await.unwrap();
+    assert!(status["held"][0]["reason"].as_str().unwrap().contains("looks wiped"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_bucket_that_is_removed_deletes_nothing() {
+    let servers = Servers::shared().await;
+    let setup = Setup { queue: true, ..Setup::default() };
+    let mut site = servers.site("removed", setup).await;
+    let keys = fill(&site, 20).await;
+    // Emptied and removed while evermirror is down; it hears of the deletes afterwards.
+    site.evermirror.kill();
+    site.source.delete_all(&site.bucket, &keys).await;
+    site.source.client.delete_bucket().bucket(&site.bucket).send().await.unwrap();
+    site.evermirror.start().await;
+    shows(&site, "parked", 20).await;
+    assert_eq!(kept(&site).await.len(), 20);
+    let status = site.evermirror.status().await.unwrap();
+    let reason = status["parked"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("removed"), "the reason does not name the bucket: {reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_bucket_that_is_removed_by_force_deletes_nothing() {
+    let site = Site::shared("forced").await;
+    let keys = fill(&site, 20).await;
+    let removal = site.source.client.delete_bucket().bucket(&site.bucket).customize();
+    let removal = removal.mutate_request(|request| {
+        request.headers_mut().insert("x-minio-force-delete", "true");
+    });
+    removal.send().await.unwrap();
+    // MinIO tells of no object; someone else does.
+    for key in &keys {
+        let body = events::event("ObjectRemoved:Delete", &site.bucket, key);
+        assert_eq!(site.evermirror.post(body).await.status, StatusCode::OK);
+    }
+    shows(&site, "parked", 20).await;
+    assert_eq!(kept(&site).await.len(), 20);
+}
