@@ -40,6 +40,8 @@ pub(super) enum Lane {
 pub struct Pending {
     /// The oldest journal record that this work stands for; it must not be trimmed before.
     pub first_lsn: Lsn,
+    /// The newest one.
+    pub last_lsn: Lsn,
     /// What may have changed.
     pub aspects: Aspects,
     /// Live if any of the merged marks was.
@@ -57,6 +59,7 @@ impl Pending {
     pub(super) fn new(dirty: &DirtyKey, lsn: Lsn) -> Self {
         Self {
             first_lsn: lsn,
+            last_lsn: lsn,
             aspects: dirty.aspects,
             origin: dirty.origin,
             since_ms: dirty.since_ms,
@@ -77,6 +80,7 @@ impl Pending {
     /// Both marks as one: level-triggered work loses nothing by merging.
     fn merge(&mut self, other: &Self) {
         self.first_lsn = self.first_lsn.min(other.first_lsn);
+        self.last_lsn = self.last_lsn.max(other.last_lsn);
         self.aspects = self.aspects.with(other.aspects);
         self.origin = self.origin.min(other.origin);
         self.since_ms = self.since_ms.min(other.since_ms);
