@@ -12,6 +12,7 @@ mod recover;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -34,6 +35,10 @@ use overview::Overview;
 
 /// Readers of status and metrics.
 const WEB_LIMITS: Limits = Limits::connections(256);
+
+/// How long, at a stop, clients may take for the requests that they have begun, and the stages for
+/// what they are doing. What is cut off then was not acknowledged, or is in the journal.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// A running evermirror.
 #[derive(Debug)]
@@ -126,14 +131,19 @@ impl Pipeline {
             None => true,
         };
         self.stops.feed.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        let ended = end(&self.tasks).await;
         self.overview.close().await;
         self.stops.web.cancel();
-        self.web_tasks.close();
-        self.web_tasks.wait().await;
-        drained
+        // A reader that takes no answer loses nothing.
+        let _ = end(&self.web_tasks).await;
+        drained && ended
     }
+}
+
+/// Waits a bounded time for tasks that were told to end; returns whether they did.
+async fn end(tasks: &TaskTracker) -> bool {
+    tasks.close();
+    tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_ok()
 }
 
 async fn connect(settings: &Settings) -> anyhow::Result<Stores> {

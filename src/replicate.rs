@@ -19,7 +19,6 @@ mod retry;
 mod uploads;
 mod worker;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -60,7 +59,8 @@ pub struct Stores {
 }
 
 impl Replicator {
-    /// Aborts uploads that an earlier process left, and begins to work on what `queue` holds.
+    /// Begins to work on what `queue` holds, and to abort uploads that an earlier process left. Waits
+    /// for no store.
     pub async fn start(
         settings: &Settings,
         stores: Stores,
@@ -69,9 +69,10 @@ impl Replicator {
         metrics: Metrics,
     ) -> std::io::Result<Self> {
         let Stores { source, target } = stores;
-        let uploads =
-            Uploads::recover(&Path::new(&settings.data_dir).join("uploads"), &target).await?;
-        let tasks = TaskTracker::new();
+        let (uploads, left) = Uploads::open(&settings.data_dir.join("uploads")).await?;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let aborting = uploads::abort_left_overs(left, target.clone());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(aborting));
         let (deleter, deleting) = Deleter::new(source.clone(), target.clone());
         tasks.spawn(deleting);
         let replicate = &settings.replicate;
@@ -99,8 +100,8 @@ impl Replicator {
             small: Limit::new(replicate.concurrency),
             large: Limit::new(replicate.large_concurrency),
             workers: TaskTracker::new(),
+            lines: dispatcher::Lines::default(),
         });
-        let stop = CancellationToken::new();
         for size in [Size::Small, Size::Large] {
             tasks.spawn(Arc::clone(&dispatcher).run_lane(size, stop.clone()));
         }

@@ -11,9 +11,11 @@ use std::sync::{Mutex, PoisonError};
 use crate::config::settings::Durability;
 use crate::dirty::DirtyKey;
 use crate::journal::{AppendError, Cursor, Journal, JournalError, JournalOptions, Recovery};
+use crate::object::ObjectKey;
 
 const SEGMENT_SIZE: u64 = 4 << 20;
-const PAGE: usize = 1_024;
+/// So few that keys of any length fit into the smallest segment a journal can be given.
+const PAGE: usize = 256;
 
 /// Why keys could not be moved off or onto a shelf.
 #[derive(Debug, thiserror::Error)]
@@ -50,12 +52,12 @@ impl Shelf {
         Ok((shelf, recovery))
     }
 
-    /// Sets keys aside; durable when this returns.
+    /// Sets keys aside; durable when this returns. After an error some of them may be on the shelf.
     pub async fn put(&self, keys: &[DirtyKey]) -> Result<(), AppendError> {
-        self.journal.append(keys.iter().map(DirtyKey::encode).collect()).await?;
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        for dirty in keys {
-            *counts.entry(dirty.key.bucket.to_string()).or_default() += 1;
+        // Many long keys are more than the journal takes at once.
+        for page in keys.chunks(PAGE) {
+            self.journal.append(page.iter().map(DirtyKey::encode).collect()).await?;
+            self.add(page);
         }
         Ok(())
     }
@@ -81,24 +83,25 @@ impl Shelf {
         let mut taken = 0;
         while cursor.position() < end {
             let left = usize::try_from(end - cursor.position()).unwrap_or(PAGE);
-            let (mut back, mut keep) = (Vec::new(), Vec::new());
+            let (mut read, mut back, mut keep) = (Vec::new(), Vec::new(), Vec::new());
             for record in cursor.next(left.min(PAGE)).await? {
                 let Ok(dirty) = DirtyKey::decode(&record.payload) else { continue };
-                self.uncount(&dirty);
+                read.push(dirty.key.clone());
                 match sort(dirty) {
                     Taken::Back(dirty) => back.push(dirty.encode()),
-                    Taken::Dropped => taken += 1,
+                    Taken::Dropped => {}
                     Taken::Kept(dirty) => keep.push(dirty),
                 }
             }
-            taken += back.len() as u64;
-            if !back.is_empty() {
-                main.append(back).await?;
-            }
-            if !keep.is_empty() {
-                self.put(&keep).await?;
-            }
+            main.append(back).await?;
+            self.put(&keep).await?;
+            // Only now have they left: after an error above they are on the shelf, and must be counted,
+            // or nobody would ever look for them.
             self.journal.trim(cursor.position());
+            taken += (read.len() - keep.len()) as u64;
+            for key in read {
+                self.uncount(&key);
+            }
         }
         Ok(taken)
     }
@@ -114,20 +117,26 @@ impl Shelf {
         while cursor.position() < end {
             for record in cursor.next(PAGE).await? {
                 if let Ok(dirty) = DirtyKey::decode(&record.payload) {
-                    let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-                    *counts.entry(dirty.key.bucket.to_string()).or_default() += 1;
+                    self.add(&[dirty]);
                 }
             }
         }
         Ok(())
     }
 
-    fn uncount(&self, dirty: &DirtyKey) {
+    fn add(&self, keys: &[DirtyKey]) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&*dirty.key.bucket) {
+        for dirty in keys {
+            *counts.entry(dirty.key.bucket.to_string()).or_default() += 1;
+        }
+    }
+
+    fn uncount(&self, key: &ObjectKey) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&*key.bucket) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                counts.remove(&*dirty.key.bucket);
+                counts.remove(&*key.bucket);
             }
         }
     }
@@ -158,7 +167,6 @@ pub(crate) async fn open_journal(
 mod tests {
     use super::*;
     use crate::dirty::{Aspects, Origin};
-    use crate::object::ObjectKey;
 
     fn dirty(bucket: &str, key: &str) -> DirtyKey {
         DirtyKey {
@@ -218,5 +226,30 @@ mod tests {
         assert_eq!(shelf.drain(&main, u64::MAX, |_| Taken::Dropped).await.unwrap(), 1);
         assert_eq!(shelf.counts(), BTreeMap::new());
         assert_eq!(shelf.drain(&main, u64::MAX, |_| Taken::Dropped).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn keys_that_could_not_be_taken_back_are_still_counted_and_come_back_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shelf, _) = Shelf::open(dir.path().join("held"), 64 << 20).await.unwrap();
+        shelf.put(&[dirty("a", "1"), dirty("b", "2")]).await.unwrap();
+        let (closed, _cursor) = main_journal(dir.path().join("closed")).await;
+        closed.close().await;
+        assert!(shelf.drain(&closed, u64::MAX, Taken::Back).await.is_err());
+        assert_eq!(shelf.counts(), [("a".to_owned(), 1), ("b".to_owned(), 1)].into());
+        let (main, _cursor) = main_journal(dir.path().join("main")).await;
+        assert_eq!(shelf.drain(&main, u64::MAX, Taken::Back).await.unwrap(), 2);
+        assert_eq!(shelf.counts(), BTreeMap::new());
+    }
+
+    #[tokio::test]
+    async fn any_number_of_the_longest_keys_can_be_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shelf, _) = Shelf::open(dir.path().join("deferred"), 64 << 20).await.unwrap();
+        let longest = dirty(&"b".repeat(63), &"k".repeat(1_024));
+        let keys = vec![longest; 5_000];
+        shelf.put(&keys).await.unwrap();
+        let (main, _cursor) = main_journal(dir.path().join("main")).await;
+        assert_eq!(shelf.drain(&main, u64::MAX, Taken::Back).await.unwrap(), 5_000);
     }
 }

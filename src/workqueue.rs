@@ -10,6 +10,8 @@
 pub mod feeder;
 mod key_map;
 mod key_state;
+#[cfg(test)]
+mod model;
 mod ready;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -159,7 +161,9 @@ impl WorkQueue {
     /// log and should be appended again.
     pub fn holding_below(&self, lsn: Lsn, limit: usize) -> Vec<DirtyKey> {
         self.keys.fold(Vec::new(), |mut found, key, state| {
-            if let KeyState::Waiting { work, .. } = state
+            let idle = !matches!(state, KeyState::InFlight { .. });
+            if let Some(work) = state.work()
+                && idle
                 && work.first_lsn < lsn
                 && found.len() < limit
             {
@@ -232,7 +236,7 @@ impl WorkQueue {
     /// Forgets a key that was set aside, if it is still parked.
     pub fn forget_parked(&self, key: &ObjectKey) {
         self.keys.update(key, |state| match state {
-            Some(state @ KeyState::Waiting { .. }) => {
+            Some(state @ KeyState::Waiting { wait: Wait::Failed { .. }, .. }) => {
                 self.schedule().replace(state.first_lsn(), None);
                 (Keep::Absent, ())
             }
@@ -326,5 +330,26 @@ fn dirty_again(key: &ObjectKey, work: &Pending) -> DirtyKey {
         aspects: work.aspects,
         origin: crate::dirty::Origin::Repair,
         since_ms: work.since_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dirty::{Aspects, Origin};
+
+    #[tokio::test]
+    async fn a_key_that_no_worker_takes_does_not_hold_the_log() {
+        let queue = WorkQueue::new(10, Duration::ZERO);
+        let key = ObjectKey::new("b", "k");
+        let (aspects, origin) = (Aspects::CONTENT, Origin::Live);
+        queue.mark(&DirtyKey { key: key.clone(), aspects, origin, since_ms: 5 }, 1);
+        assert_eq!(queue.holding_below(100, 10).len(), 1);
+        queue.rebase(&key, 200);
+        assert_eq!(queue.lowest_unfinished(), Some(200));
+        let work = queue.next_small().await;
+        assert_eq!(queue.holding_below(300, 10), [], "in flight it will be done soon");
+        queue.complete(&work, Outcome::Settled);
+        assert_eq!(queue.lowest_unfinished(), None);
     }
 }

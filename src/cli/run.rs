@@ -25,7 +25,12 @@ pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
     logging::init(&settings.log)?;
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let pipeline = Pipeline::start(settings).await?;
+    let pipeline = tokio::select! {
+        started = Pipeline::start(settings) => started?,
+        // Nothing was taken yet, so nothing has to be finished.
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         webhook = pipeline.webhook_address().map(tracing::field::display),

@@ -33,6 +33,9 @@ pub(super) struct Shared {
     /// Records that recovery found to be lost; the cursor steps over them.
     holes: Vec<RangeInclusive<Lsn>>,
     progress: watch::Sender<Progress>,
+    /// Set once, to the reason for which the journal failed for good. Apart from the progress, so that
+    /// its watchers are not woken by every batch.
+    failure: watch::Sender<Option<JournalError>>,
     stopped: watch::Sender<bool>,
     /// In order; the committer writes to the last one.
     segments: Mutex<VecDeque<Segment>>,
@@ -54,6 +57,7 @@ impl Shared {
             options,
             holes: report.damage.iter().map(|damage| damage.missing.clone()).collect(),
             progress: watch::Sender::new(Progress { durable, ended: None }),
+            failure: watch::Sender::new(None),
             stopped: watch::Sender::new(false),
             segments: Mutex::new(recovered.segments.iter().cloned().collect()),
             ring: Mutex::default(),
@@ -92,7 +96,8 @@ impl Shared {
         self.progress.subscribe()
     }
 
-    /// Publishes a batch that is durable up to `end` bytes of the last segment.
+    /// Publishes a batch that is durable up to `end` bytes of the last segment. Nobody is woken yet:
+    /// see [`Shared::announce`].
     pub(super) fn publish(&self, records: Vec<Record>, last: Lsn, end: u64) {
         if let Some(segment) = self.segments().back_mut() {
             segment.end = end;
@@ -103,7 +108,16 @@ impl Shared {
                 ring.push(record);
             }
         }
-        self.progress.send_modify(|progress| progress.durable = last);
+        self.progress.send_if_modified(|progress| {
+            progress.durable = last;
+            false
+        });
+    }
+
+    /// Wakes the cursor. It comes after the callers' answers, because the senders of notifications
+    /// wait for those, and whoever is woken first runs first.
+    pub(super) fn announce(&self) {
+        self.progress.send_modify(|_| {});
     }
 
     /// Counts a commit.
@@ -197,27 +211,28 @@ impl Shared {
 
     /// Nothing more will become durable; the first reason stands.
     pub(super) fn end(&self, reason: JournalError) {
-        self.progress.send_if_modified(|progress| {
+        let failed = !matches!(reason, JournalError::Closed);
+        let first = self.progress.send_if_modified(|progress| {
             let first = progress.ended.is_none();
             if first {
-                if !matches!(reason, JournalError::Closed) {
-                    error!(error = %reason, "The journal failed; nothing more is acknowledged.");
-                }
-                progress.ended = Some(reason);
+                progress.ended = Some(reason.clone());
             }
             first
         });
+        if first && failed {
+            error!(error = %reason, "The journal failed; nothing more is acknowledged.");
+            self.failure.send_replace(Some(reason));
+        }
     }
 
     /// Whether the journal failed for good.
     pub(super) fn poisoned(&self) -> bool {
-        is_failure(&self.progress.borrow())
+        self.failure.borrow().is_some()
     }
 
     /// See [`super::Journal::failure`].
     pub(super) fn failure(&self) -> Option<JournalError> {
-        let progress = self.progress.borrow();
-        is_failure(&progress).then(|| progress.ended.clone()).flatten()
+        self.failure.borrow().clone()
     }
 
     /// Why an append gets no answer any more.
@@ -230,10 +245,9 @@ impl Shared {
 
     /// See [`super::Journal::failed`].
     pub(super) async fn failed(&self) -> JournalError {
-        let mut watch = self.watch();
-        let ended =
-            watch.wait_for(is_failure).await.ok().and_then(|progress| progress.ended.clone());
-        match ended {
+        let mut watch = self.failure.subscribe();
+        let failure = watch.wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
+        match failure {
             Some(error) => error,
             // The sender lives in `self`, so this is not reached; there is nothing to report.
             None => std::future::pending().await,
@@ -255,10 +269,6 @@ impl Shared {
     pub(super) fn dir(&self) -> &PathBuf {
         &self.options.dir
     }
-}
-
-fn is_failure(progress: &Progress) -> bool {
-    progress.ended.as_ref().is_some_and(|ended| !matches!(ended, JournalError::Closed))
 }
 
 /// A panicking thread leaves these values whole: every change to them is complete in itself.

@@ -193,7 +193,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Tells the cursor and the callers about a durable batch.
+    /// Tells the callers and the cursor about a durable batch.
     fn publish(&mut self, batch: Vec<Append>) {
         let mut records = Vec::new();
         let mut answers = Vec::with_capacity(batch.len());
@@ -210,6 +210,7 @@ impl Committer {
             // A caller that is gone needs no answer.
             drop(answer.send(Ok(lsn)));
         }
+        self.shared.announce();
     }
 
     /// Goes on in the next segment.

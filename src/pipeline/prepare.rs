@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
@@ -13,23 +14,29 @@ use crate::store::{ErrorKind, Store, StoreError};
 
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LAST_WAIT: Duration = Duration::from_secs(15);
+/// How long the first bucket that is ready waits for the others.
+const GRACE: Duration = Duration::from_secs(5);
 
-/// Waits until every bucket is there on both sides, or nothing more can be done about it here.
-/// Returns early when cancelled.
+/// Waits until every bucket is there on both sides, or nothing more can be done about it here. Once one
+/// is ready the others have [`GRACE`] left: a bucket that does not answer must not stop the rest, and is
+/// asked on in the background. Returns early when cancelled.
 pub(super) async fn prepare(settings: &Settings, stores: &Stores, stop: &CancellationToken) {
+    let mut buckets = JoinSet::new();
     for bucket in &settings.buckets {
-        let target = bucket.target_name();
-        let create = settings.target.create_buckets;
-        let ready = async {
-            until_answered("target", target, || ensure_target(&stores.target, target, create))
-                .await;
-            until_answered("source", &bucket.source, || stores.source.head_bucket(&bucket.source))
-                .await;
+        let (source, target) = (stores.source.clone(), stores.target.clone());
+        let (bucket, create) = (bucket.clone(), settings.target.create_buckets);
+        let ready = async move {
+            let name = bucket.target_name();
+            until_answered("target", name, || ensure_target(&target, name, create)).await;
+            until_answered("source", &bucket.source, || source.head_bucket(&bucket.source)).await;
         };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = ready => {}
-        }
+        buckets.spawn(stop.clone().run_until_cancelled_owned(ready));
+    }
+    // On a stop all of them end at once.
+    buckets.join_next().await;
+    let rest = async { while buckets.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, rest).await.is_err() {
+        buckets.detach_all();
     }
 }
 
@@ -82,5 +89,48 @@ fn advice(store: &str, kind: ErrorKind) -> String {
         | ErrorKind::Changed
         | ErrorKind::Invalid
         | ErrorKind::Corrupt => format!("check endpoint, region and path_style in [{store}]"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+    use http::{StatusCode, Uri};
+
+    async fn store(answer: impl Fn(&Uri) -> StatusCode + Clone + Send + Sync + 'static) -> Store {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = axum::Router::new().fallback(async move |uri: Uri| answer(&uri));
+        tokio::spawn(async { axum::serve(listener, router).await });
+        let text =
+            format!("endpoint = 'http://{address}'\naccess_key = 'a'\nsecret_key = 'bbbbbbbb'");
+        Store::connect(&toml::from_str(&text).unwrap(), Duration::from_secs(5)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_bucket_that_does_not_answer_does_not_stop_the_others() {
+        let settings = toml::from_str(
+            "data_dir = '/nowhere'\n[source]\nendpoint = 'http://h:1'\n\
+             [target]\nendpoint = 'http://h:2'\n[[buckets]]\nsource = 'bad'\n[[buckets]]\nsource = 'good'",
+        )
+        .unwrap();
+        let good = async || store(|_| StatusCode::OK).await;
+        let sick = store(|uri| match uri.path().trim_matches('/') {
+            "bad" => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::OK,
+        });
+        let stores = Stores { source: good().await, target: sick.await };
+        prepare(&settings, &stores, &CancellationToken::new()).await;
+
+        // When no bucket answers, the stores are down, and only a stop ends the wait.
+        let down = store(|_| StatusCode::INTERNAL_SERVER_ERROR).await;
+        let stores = Stores { source: good().await, target: down };
+        let stop = CancellationToken::new();
+        let preparing = prepare(&settings, &stores, &stop);
+        tokio::pin!(preparing);
+        assert!(preparing.as_mut().now_or_never().is_none());
+        stop.cancel();
+        preparing.await;
     }
 }

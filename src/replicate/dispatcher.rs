@@ -4,7 +4,7 @@
 //! taken; workers in flight are waited for, within a limit, and what is cut off then is still in the
 //! journal.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,28 @@ pub(super) struct Dispatcher {
     pub(super) small: Limit,
     pub(super) large: Limit,
     pub(super) workers: TaskTracker,
+    /// Bounds the log lines about failed keys.
+    pub(super) lines: Lines,
+}
+
+/// So many failed keys are told of in one second; the status page and the metrics have them all.
+const LINES_A_SECOND: u32 = 20;
+
+/// A limit on log lines.
+#[derive(Debug, Default)]
+pub(super) struct Lines(Mutex<(i64, u32)>);
+
+impl Lines {
+    /// Whether one more line may be written at this time.
+    fn admit(&self, now_ms: i64) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (second, lines) = &mut *state;
+        if *second != now_ms / 1_000 {
+            (*second, *lines) = (now_ms / 1_000, 0);
+        }
+        *lines = lines.saturating_add(1);
+        *lines <= LINES_A_SECOND
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -133,14 +155,23 @@ impl Dispatcher {
     }
 
     fn failed(&self, work: &Work, size: Size, error: &StoreError) -> Outcome {
-        let at_source = *error.endpoint == *self.worker.source.endpoint();
-        let (stage, health) =
-            if at_source { (Stage::Source, &self.source) } else { (Stage::Target, &self.target) };
+        let (stage, health) = if *error.endpoint == *self.worker.source.endpoint() {
+            (Stage::Source, Some(&self.source))
+        } else if *error.endpoint == *self.worker.target.endpoint() {
+            (Stage::Target, Some(&self.target))
+        } else {
+            // Our own disk, when a delete is to be held: no store is to blame.
+            (Stage::Journal, None)
+        };
         self.metrics.error(stage, error.kind.name());
-        health.failed(error);
+        if let Some(health) = health {
+            health.failed(error);
+        }
         let wait = match error.kind {
             ErrorKind::Transient | ErrorKind::Throttled => {
-                self.limit(size).pushed_back();
+                if health.is_some() {
+                    self.limit(size).pushed_back();
+                }
                 self.worker.retry.delay(work.pending.attempts)
             }
             // The object moved under us: its new state is read at once.
@@ -163,14 +194,13 @@ impl Dispatcher {
         Outcome::Retry { after: wait, class: error.kind.name(), reason: error.to_string().into() }
     }
 
-    /// The first failure of a key and every power of two after it are worth a line: an outage of an
-    /// hour must not fill the disk with logs.
-    #[expect(clippy::unused_self, reason = "keeps the call sites alike")]
+    /// The first failure of a key and every power of two after it are worth a line, but not of every key
+    /// of a bucket that nobody may write: that must not fill the disk with logs.
     fn log_failure(&self, work: &Work, error: &StoreError, wait: Duration) {
         let attempt = work.pending.attempts.saturating_add(1);
         let class = error.kind.name();
         let try_again_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        if attempt.is_power_of_two() {
+        if attempt.is_power_of_two() && self.lines.admit(clock::now_ms()) {
             tracing::warn!(key = %work.key, attempt, class, %error, try_again_in_ms, "A key could not be replicated; it is parked and will be tried again.");
         } else {
             tracing::debug!(key = %work.key, attempt, class, %error, try_again_in_ms, "A key could not be replicated; it is parked and will be tried again.");
@@ -212,5 +242,18 @@ impl Drop for Handback<'_> {
                 },
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_full_of_failing_keys_does_not_flood_the_log() {
+        let lines = Lines::default();
+        let told = (0..1_000).filter(|_| lines.admit(5_500)).count();
+        assert_eq!(told, LINES_A_SECOND as usize);
+        assert!(lines.admit(6_000));
     }
 }

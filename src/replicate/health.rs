@@ -138,7 +138,9 @@ impl StoreHealth {
             self.health().last_error = Some(error.to_string());
             return false;
         }
-        self.health().answered(clock::now_ms());
+        // Held until everybody is told, so that a failure in between is not overwritten by this.
+        let mut health = self.health();
+        health.answered(clock::now_ms());
         tracing::info!(store = self.name, "The store answers again.");
         self.up.send_replace(true);
         true

@@ -10,7 +10,7 @@ use md5::{Digest, Md5};
 
 use std::sync::atomic::Ordering;
 
-use super::plan::{Layout, multipart_etag};
+use super::plan::{self, Layout, multipart_etag};
 use super::uploads::Begun;
 use super::worker::{CopyJob, Worker};
 use crate::object::ETag;
@@ -162,6 +162,10 @@ impl Worker {
                 ..GetOptions::default()
             };
             let body = self.source.get(&job.key.bucket, &job.key.key, options).await?;
+            if let Some((kind, message)) = plan::misfit(&body.head, job.etag, end - start + 1) {
+                let error = self.target_error(job, "GetObject", message);
+                return Err(StoreError { kind, endpoint: self.source.endpoint().into(), ..error });
+            }
             let bytes = body.bytes().await?;
             whole.update(&bytes);
             let md5: [u8; 16] = Md5::digest(&bytes).into();

@@ -6,7 +6,7 @@ use md5::{Digest, Md5};
 use crate::config::settings::TargetSettings;
 use crate::dirty::Aspects;
 use crate::object::ETag;
-use crate::store::{ObjectHead, Tags};
+use crate::store::{ErrorKind, ObjectHead, Tags};
 
 /// Metadata field that names the source's `ETag` where the target's cannot equal it (KMS, other part
 /// sizes), so that the pair can be learnt again from the target alone.
@@ -89,6 +89,33 @@ pub(super) fn layout(etag: Option<&ETag>, length: u64, limits: Limits) -> Layout
         (None, None) if length > BUFFERED => ranges,
         (None, _) => Layout::Single,
     }
+}
+
+/// Whether the target's tag will be the source's: only a whole object under its MD5, or the source's
+/// own parts, give the same tag again.
+pub(super) fn tag_carries_over(layout: Layout, etag: Option<&ETag>) -> bool {
+    match layout {
+        Layout::Single => etag.and_then(ETag::md5).is_some(),
+        Layout::Parts(_) => true,
+        Layout::Ranges(_) => false,
+    }
+}
+
+/// Why an answer to a range of `length` bytes cannot become a part, if it cannot: a source may ignore
+/// the range, and then answers more than memory should hold, or the condition, and then answers another
+/// version.
+pub(super) fn misfit(
+    answer: &ObjectHead,
+    wanted: Option<&ETag>,
+    length: u64,
+) -> Option<(ErrorKind, String)> {
+    if answer.etag.as_ref().is_some_and(|etag| Some(etag) != wanted) {
+        return Some((ErrorKind::Changed, "the object changed while it was read".to_owned()));
+    }
+    (answer.length != length).then(|| {
+        let message = format!("the source answered {} bytes to a range of {length}", answer.length);
+        (ErrorKind::Invalid, message)
+    })
 }
 
 /// The tag that a completed multipart upload of these parts has: the MD5 of the parts' MD5s.
@@ -225,6 +252,30 @@ mod tests {
         let kms = Limits { no_parts: true, ..LIMITS };
         assert_eq!(layout(Some(&parts), 10, kms), Layout::Single);
         assert_eq!(layout(Some(&parts), 1 << 20, kms), Layout::Ranges(16 << 20));
+    }
+
+    #[test]
+    fn only_an_md5_or_the_sources_own_parts_give_the_same_tag_again() {
+        let md5 = ETag::new(MD5);
+        let parts = ETag::new(&format!("{MD5}-4"));
+        let opaque = ETag::new("not-a-digest");
+        assert!(tag_carries_over(Layout::Single, Some(&md5)));
+        assert!(tag_carries_over(Layout::Parts(4), Some(&parts)));
+        // A small object of a source without single parts, or with tags of its own making.
+        assert!(!tag_carries_over(Layout::Single, Some(&parts)));
+        assert!(!tag_carries_over(Layout::Single, Some(&opaque)));
+        assert!(!tag_carries_over(Layout::Single, None));
+        assert!(!tag_carries_over(Layout::Ranges(1), Some(&md5)));
+    }
+
+    #[test]
+    fn a_range_is_used_only_if_it_is_that_range_of_that_version() {
+        let kind = |etag: &str, length| {
+            misfit(&head(&[], etag, length), Some(&ETag::new(MD5)), 16).map(|(kind, _)| kind)
+        };
+        assert_eq!(kind(MD5, 16), None);
+        assert_eq!(kind(MD5, 1 << 40), Some(ErrorKind::Invalid), "the whole object");
+        assert_eq!(kind("another", 16), Some(ErrorKind::Changed));
     }
 
     #[test]

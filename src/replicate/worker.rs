@@ -162,6 +162,11 @@ impl Worker {
                 self.agree_on_tags(key, mapping, &source, &target).await
             }
             Err(error) if error.kind != ErrorKind::NotFound => Err(error),
+            Ok(_) | Err(_)
+                if source.length >= self.settings.large_size.0 && !work.pending.large =>
+            {
+                Ok(Done::Large)
+            }
             Ok(_) | Err(_) => match self.layout(&source) {
                 Layout::Single => self.read_and_copy(work, mapping).await,
                 layout @ (Layout::Parts(_) | Layout::Ranges(_)) => {
@@ -210,8 +215,10 @@ impl Worker {
             return Ok(Tags::new());
         }
         match self.source.get_tags(&key.bucket, &key.key).await {
-            // 501 or 405: this store has no tags, so there are none to lose.
-            Err(error) if error.kind == ErrorKind::Invalid && plan::tag_count(head).is_none() => {
+            // This store has no tags, so there are none to lose. Any other refusal concerns one object.
+            Err(error)
+                if matches!(error.status, Some(405 | 501)) && plan::tag_count(head).is_none() =>
+            {
                 self.source_untagged.store(true, Ordering::Relaxed);
                 tracing::info!(%error, "The source has no object tagging; tags are not asked for again.");
                 Ok(Tags::new())
@@ -229,8 +236,12 @@ impl Worker {
     ) -> Result<Done, StoreError> {
         let tags = self.source_tags(key, head).await?;
         let proof = etag_is_proof(head);
-        let ranges = matches!(way, Way::InParts(Layout::Ranges(_), _));
-        let paired = self.target_kms.load(Ordering::Relaxed) || !proof || ranges;
+        let layout = match way {
+            Way::Single(_) => Layout::Single,
+            Way::InParts(layout, _) => layout,
+        };
+        let carries_over = proof && plan::tag_carries_over(layout, head.etag.as_ref());
+        let paired = self.target_kms.load(Ordering::Relaxed) || !carries_over;
         let pair = head.etag.as_ref().filter(|_| paired);
         let job = CopyJob {
             key,

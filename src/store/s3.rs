@@ -185,10 +185,17 @@ impl Store {
         self.0.put_data(call.content_md5(content_md5), body).await
     }
 
-    /// `GetObjectTagging`.
+    /// `GetObjectTagging`. Some stores answer an error to an object that has no tags.
     pub async fn get_tags(&self, bucket: &str, key: &str) -> Result<Tags, StoreError> {
         let call = Call::new("GetObjectTagging", Method::GET, bucket, key);
-        let answer = self.0.send(call.query(Query::flag("tagging"))).await?;
+        let answer = match self.0.send(call.query(Query::flag("tagging"))).await {
+            Err(error)
+                if matches!(error.code.as_deref(), Some("NoSuchTagSet" | "NoSuchTagSetError")) =>
+            {
+                return Ok(Tags::new());
+            }
+            answer => answer?,
+        };
         let origin = answer.origin.clone();
         let document = answer.document(MAX_DOCUMENT).await?;
         xml::tags(&document).map_err(|error| unreadable(&origin, &error))

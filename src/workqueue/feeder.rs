@@ -17,9 +17,12 @@ use crate::journal::{AppendError, Cursor, Journal, JournalError, Lsn, Record};
 use crate::shelf::{Shelf, ShelfError, Taken};
 
 const READ: usize = 1_024;
+/// Appended again at once; keys of any length fit into the smallest segment.
+const AGAIN: usize = 256;
 const TRIM_EVERY: Duration = Duration::from_millis(200);
 const TIDY_EVERY: Duration = Duration::from_secs(1);
-/// A waiting key whose record lies this far behind the cursor is appended again.
+/// A waiting key whose record lies this far behind the cursor, and as far as twice what the queue
+/// holds, is appended again. Less would have a full queue append itself again for ever.
 const HOLDS_THE_LOG: Lsn = 50_000;
 
 /// Why feeding ended before it was asked to.
@@ -101,8 +104,8 @@ impl Feeder {
     }
 
     async fn append_again(&self) -> Result<(), AppendError> {
-        let behind = self.cursor.position().saturating_sub(HOLDS_THE_LOG);
-        let holding = self.queue.holding_below(behind, READ);
+        let far = HOLDS_THE_LOG.max(2 * self.queue.max_keys() as Lsn);
+        let holding = self.queue.holding_below(self.cursor.position().saturating_sub(far), AGAIN);
         if holding.is_empty() {
             return Ok(());
         }

@@ -163,9 +163,15 @@ pub(super) enum Effect {
 }
 
 impl KeyState {
-    /// The oldest record this key still needs, if any.
+    /// The oldest record this key still needs, if any. A mark that came in flight may be older than the
+    /// work, when the work's record was appended again.
     pub(super) fn first_lsn(&self) -> Option<Lsn> {
-        self.work().map(|work| work.first_lsn)
+        let first = self.work()?.first_lsn;
+        if let Self::InFlight { again: Some(again), .. } = self {
+            Some(first.min(again.first_lsn))
+        } else {
+            Some(first)
+        }
     }
 
     /// The oldest work of the key, if any is left.
@@ -185,8 +191,10 @@ impl KeyState {
     pub(super) fn mark(&mut self, new: Pending) -> Effect {
         match self {
             Self::Ready(work) => {
+                let lane = work.lane();
                 work.merge(&new);
-                Effect::None
+                // The entry in the lane for repairs stays behind and is dropped when its turn comes.
+                if work.lane() == lane { Effect::None } else { Effect::Enqueue(work.lane()) }
             }
             Self::InFlight { again, .. } => {
                 match again {
@@ -392,6 +400,23 @@ mod tests {
         let now = Instant::now();
         let effect = state.complete(Outcome::Large, now, now);
         assert_eq!(effect, Effect::Enqueue(Lane::Large));
+    }
+
+    #[test]
+    fn a_live_event_takes_a_waiting_repair_to_the_live_lane() {
+        let mut state = KeyState::Ready(pending(1, Origin::Repair));
+        assert_eq!(state.mark(pending(2, Origin::Repair)), Effect::None);
+        assert_eq!(state.mark(pending(3, Origin::Live)), Effect::Enqueue(Lane::Live));
+        assert_eq!(state.mark(pending(4, Origin::Repair)), Effect::None);
+    }
+
+    #[test]
+    fn a_mark_in_flight_older_than_the_appended_again_record_is_still_needed() {
+        let mut state = KeyState::Ready(pending(1, Origin::Live));
+        state.rebase(100);
+        state.start();
+        state.mark(pending(60, Origin::Live));
+        assert_eq!(state.first_lsn(), Some(60));
     }
 
     #[test]

@@ -19,7 +19,8 @@ const CONNECTIONS: usize = 64;
 /// As many as rclone transfers at once.
 const BARE_WORKERS: usize = 32;
 const PATIENCE: Duration = Duration::from_mins(5);
-const LOOK: Duration = Duration::from_millis(20);
+/// Rarely, because a status walks over all keys in memory: the look must not become the load.
+const LOOK: Duration = Duration::from_millis(100);
 
 const RATE: &str = "objects/s";
 const CPU: &str = "CPU per 10,000 objects, s";

@@ -1,14 +1,12 @@
 //! Intake: how many notifications become durable in a second, and what one of them takes beside a
 //! plain write and sync on the same disk. The target is down, so nothing else is done meanwhile.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+mod plain;
+
 use std::path::Path;
 use std::time::Instant;
 
-use evermirror::dirty::{Aspects, DirtyKey, Origin};
-use evermirror::object::ObjectKey;
-
+use self::plain::PlainFile;
 use crate::bench::Bench;
 use crate::data::{self, Notifier};
 use crate::http::Connection;
@@ -20,8 +18,6 @@ const CONNECTIONS: usize = 64;
 /// Events of one connection in a round, in slices that alternate with as many plain syncs.
 const SLICES: usize = 20;
 const SLICE: usize = 100;
-/// What the journal adds to a record: length, checksum, number, epoch, kind.
-const FRAME: usize = 25;
 const BUCKET: &str = "intake";
 
 const RATE: &str = "durable events/s, 64 connections";
@@ -45,9 +41,10 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         bench.report.note("intake", "evermirror", RATE, rate);
         bench.report.note("intake", "evermirror", "CPU per event, ms", cpu_s * 1e3 / float(count));
 
-        let (events, syncs) = one_by_one(site.webhook_port, bench.dir()).await?;
-        bench.report.note("intake", "evermirror", ONE, events);
-        bench.report.note("intake", "plain sync", ONE, syncs);
+        let one = one_by_one(site.webhook_port, bench.dir()).await?;
+        bench.report.note("intake", "evermirror", ONE, one.evermirror);
+        bench.report.note("intake", "plain sync", ONE, one.sync);
+        bench.report.note("intake", "bare webhook", ONE, one.webhook);
         drop(evermirror);
         bench.target.start_again().await?;
     }
@@ -55,68 +52,56 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let claim = "durable events/s from 64 connections";
     bench.report.judge(claim, Bound::AtLeast(5000.0), &rates);
     bench.report.judge_ratio(
-        "time of one event on one connection, over a plain write and sync",
+        "time of one event on one connection, over a bare webhook with one sync per event",
         Bound::AtMost(1.5),
         "intake",
         ("evermirror", ONE),
-        ("plain sync", ONE),
+        ("bare webhook", ONE),
     );
+    bench.report.relate("intake", ONE, ["evermirror", "plain sync"]);
     Ok(())
 }
 
-/// The medians of one event and of one plain write and sync, in milliseconds.
-async fn one_by_one(port: u16, dir: &Path) -> anyhow::Result<(f64, f64)> {
+/// Medians in milliseconds.
+#[derive(Debug)]
+struct OneByOne {
+    evermirror: f64,
+    /// A write and a sync.
+    sync: f64,
+    /// A POST that is answered after a write and a sync.
+    webhook: f64,
+}
+
+async fn one_by_one(port: u16, dir: &Path) -> anyhow::Result<OneByOne> {
     let (notifier, token) = (Notifier::new(BUCKET, 1), data::authorization()?);
-    let mut connection = Connection::open(port).await?;
-    let mut plain = PlainFile::create(&dir.join("plain"))?;
-    let (mut events, mut syncs) = (Vec::new(), Vec::new());
+    let mut evermirror = Connection::open(port).await?;
+    let mut file = PlainFile::create(&dir.join("plain"), BUCKET, SLICES * SLICE)?;
+    let behind_http = PlainFile::create(&dir.join("plain-http"), BUCKET, SLICES * SLICE)?;
+    let mut webhook = Connection::open(plain::serve(behind_http).await?).await?;
+    let [mut events, mut syncs, mut posts] = [const { Vec::new() }; 3];
     for slice in 0..SLICES {
         for number in slice * SLICE..(slice + 1) * SLICE {
             let body = notifier.body(number);
             let begun = Instant::now();
-            connection.post("/events", &token, body).await?;
+            evermirror.post("/events", &token, body).await?;
             events.push(ms(begun.elapsed()));
         }
-        (plain, syncs) = tokio::task::spawn_blocking(move || {
+        (file, syncs) = tokio::task::spawn_blocking(move || {
             for _ in 0..SLICE {
                 let begun = Instant::now();
-                plain.append()?;
+                file.append()?;
                 syncs.push(ms(begun.elapsed()));
             }
-            anyhow::Ok((plain, syncs))
+            anyhow::Ok((file, syncs))
         })
         .await??;
+        for number in slice * SLICE..(slice + 1) * SLICE {
+            let body = notifier.body(number);
+            let begun = Instant::now();
+            webhook.post("/events", &token, body).await?;
+            posts.push(ms(begun.elapsed()));
+        }
     }
-    Ok((Summary::of(&events).median, Summary::of(&syncs).median))
-}
-
-/// Records of the journal's size, one after the other into a file of zeros: the least that durable
-/// can mean.
-#[derive(Debug)]
-struct PlainFile {
-    file: File,
-    record: Vec<u8>,
-    end: u64,
-}
-
-impl PlainFile {
-    fn create(path: &Path) -> anyhow::Result<Self> {
-        let dirty = DirtyKey {
-            key: ObjectKey::new(BUCKET, data::key(0)),
-            aspects: Aspects::CONTENT,
-            origin: Origin::Live,
-            since_ms: 0,
-        };
-        let record = vec![0xa5; dirty.encode().len() + FRAME];
-        let file = File::create(path)?;
-        file.write_all_at(&vec![0; SLICES * SLICE * record.len()], 0)?;
-        file.sync_all()?;
-        Ok(Self { file, record, end: 0 })
-    }
-
-    fn append(&mut self) -> anyhow::Result<()> {
-        self.file.write_all_at(&self.record, self.end)?;
-        self.end += self.record.len() as u64;
-        Ok(self.file.sync_data()?)
-    }
+    let [evermirror, sync, webhook] = [&events, &syncs, &posts].map(|v| Summary::of(v).median);
+    Ok(OneByOne { evermirror, sync, webhook })
 }
