@@ -6,6 +6,7 @@
 //! `dispatcher` decides when.
 
 mod delete;
+mod discards;
 mod dispatcher;
 mod guard;
 mod health;
@@ -30,10 +31,11 @@ use crate::store::Store;
 use crate::workqueue::WorkQueue;
 
 use delete::Deleter;
+pub use discards::Discards;
 use dispatcher::{Dispatcher, Probed, Size};
 use health::StoreHealth;
 pub use health::StoreState;
-pub use hold::{Decision, HeldDeletes, Hold};
+pub use hold::{Decision, DecisionError, HeldDeletes, Hold};
 use limit::Limit;
 use pace::Pace;
 use retry::RetryPolicy;

@@ -60,7 +60,7 @@ impl Overview {
             journal: state.journal,
             gaps: state.gaps,
             queue: Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval)),
-            hold: Hold::new(&settings.deletes, state.held),
+            hold: Hold::new(&settings.deletes, state.held, state.discards),
             deferred: state.deferred,
             replicator: OnceLock::new(),
             intakes,

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::discards::Discards;
 use super::guard::{Guard, Verdict};
 use crate::clock;
 use crate::config::settings::DeleteSettings;
 use crate::dirty::{Aspects, DirtyKey};
-use crate::journal::Journal;
+use crate::journal::{Journal, Lsn};
 use crate::shelf::{Shelf, ShelfError, Taken};
 
 /// The held deletes of one bucket, for people.
@@ -26,8 +27,19 @@ pub struct HeldDeletes {
 pub enum Decision {
     /// Carry them out, after the source has confirmed each once more.
     Approve,
-    /// Forget them; the objects stay at the target.
+    /// Forget them, and those not yet looked at; the objects stay at the target.
     Discard,
+}
+
+/// Why a decision was not carried out, or not in full.
+#[derive(Debug, thiserror::Error)]
+pub enum DecisionError {
+    /// The held deletes could not be moved.
+    #[error(transparent)]
+    Shelf(#[from] ShelfError),
+    /// The decision could not be written down.
+    #[error("the decision cannot be recorded: {0}")]
+    Record(#[from] std::io::Error),
 }
 
 /// The brake and the shelf; cheap to clone.
@@ -35,16 +47,24 @@ pub enum Decision {
 pub struct Hold {
     guard: Arc<Mutex<Guard>>,
     shelf: Arc<Shelf>,
+    discards: Arc<Discards>,
 }
 
 impl Hold {
     /// A bucket that has held deletes from before keeps its brake on.
-    pub fn new(settings: &DeleteSettings, shelf: Shelf) -> Self {
+    pub fn new(settings: &DeleteSettings, shelf: Shelf, discards: Discards) -> Self {
         let mut guard = Guard::new(settings);
         for bucket in shelf.counts().into_keys() {
             guard.pull(&bucket.into(), "deletes were held before the restart".into());
         }
-        Self { guard: Arc::new(Mutex::new(guard)), shelf: Arc::new(shelf) }
+        let (guard, shelf, discards) =
+            (Arc::new(Mutex::new(guard)), Arc::new(shelf), Arc::new(discards));
+        Self { guard, shelf, discards }
+    }
+
+    /// Whether a person discarded the delete of which the record `lsn` was the last to tell.
+    pub(super) fn discarded(&self, bucket: &str, lsn: Lsn) -> bool {
+        self.discards.covers(bucket, lsn)
     }
 
     /// Decides on one confirmed delete.
@@ -93,7 +113,14 @@ impl Hold {
         main: &Journal,
         bucket: &str,
         decision: Decision,
-    ) -> Result<u64, ShelfError> {
+    ) -> Result<u64, DecisionError> {
+        if decision == Decision::Discard {
+            let until = main.stats().next_lsn;
+            let (discards, bucket) = (Arc::clone(&self.discards), bucket.to_owned());
+            tokio::task::spawn_blocking(move || discards.record(&bucket, until))
+                .await
+                .map_err(std::io::Error::other)??;
+        }
         let taken = self
             .shelf
             .drain(main, u64::MAX, |dirty| match decision {

@@ -322,6 +322,10 @@ impl Worker {
     /// The source has confirmed by a 404 to HEAD that the key is gone.
     async fn delete(&self, work: &Work, mapping: &Mapping) -> Result<Done, StoreError> {
         let (key, approved) = (&work.key, work.pending.aspects.has(Aspects::APPROVED));
+        if !approved && self.hold.discarded(&key.bucket, work.pending.last_lsn) {
+            tracing::debug!(%key, "A delete that a person discarded is not carried out.");
+            return Ok(Done::Unchanged);
+        }
         if !approved && let Some(reason) = self.brake(key).await? {
             tracing::debug!(%key, %reason, "A delete is held for a person to approve.");
             let aspects = work.pending.aspects.with(Aspects::REMOVED);

@@ -9,6 +9,9 @@
 //!                                           └─ complete(Large) ─▶ Ready, large lane
 //! ```
 //!
+//! A key that is settled before its minimum interval has passed is Cooling until then: nothing is left
+//! to do, and a mark makes it Waiting rather than Ready.
+//!
 //! A key is in at most one of these states, so one key is never worked on by two workers; a mark
 //! that arrives in flight is kept and worked on again.
 
@@ -37,6 +40,8 @@ pub(super) enum Lane {
 pub struct Pending {
     /// The oldest journal record that this work stands for; it must not be trimmed before.
     pub first_lsn: Lsn,
+    /// The newest one.
+    pub last_lsn: Lsn,
     /// What may have changed.
     pub aspects: Aspects,
     /// Live if any of the merged marks was.
@@ -54,6 +59,7 @@ impl Pending {
     pub(super) fn new(dirty: &DirtyKey, lsn: Lsn) -> Self {
         Self {
             first_lsn: lsn,
+            last_lsn: lsn,
             aspects: dirty.aspects,
             origin: dirty.origin,
             since_ms: dirty.since_ms,
@@ -74,6 +80,7 @@ impl Pending {
     /// Both marks as one: level-triggered work loses nothing by merging.
     fn merge(&mut self, other: &Self) {
         self.first_lsn = self.first_lsn.min(other.first_lsn);
+        self.last_lsn = self.last_lsn.max(other.last_lsn);
         self.aspects = self.aspects.with(other.aspects);
         self.origin = self.origin.min(other.origin);
         self.since_ms = self.since_ms.min(other.since_ms);
@@ -117,6 +124,11 @@ pub(super) enum KeyState {
         /// Until when.
         until: Instant,
     },
+    /// Settled a moment ago; only remembered, so that it is not copied again too soon.
+    Cooling {
+        /// Until when.
+        until: Instant,
+    },
 }
 
 /// How a try ended.
@@ -151,21 +163,24 @@ pub(super) enum Effect {
 }
 
 impl KeyState {
-    /// The oldest record this key still needs. A mark that came in flight may be older than the work,
-    /// when the work's record was appended again.
-    pub(super) fn first_lsn(&self) -> Lsn {
-        let first = self.work().first_lsn;
+    /// The oldest record this key still needs, if any. A mark that came in flight may be older than the
+    /// work, when the work's record was appended again.
+    pub(super) fn first_lsn(&self) -> Option<Lsn> {
+        let first = self.work()?.first_lsn;
         if let Self::InFlight { again: Some(again), .. } = self {
-            first.min(again.first_lsn)
+            Some(first.min(again.first_lsn))
         } else {
-            first
+            Some(first)
         }
     }
 
-    /// The oldest work of the key.
-    pub(super) fn work(&self) -> &Pending {
+    /// The oldest work of the key, if any is left.
+    pub(super) fn work(&self) -> Option<&Pending> {
         match self {
-            Self::Ready(work) | Self::InFlight { work, .. } | Self::Waiting { work, .. } => work,
+            Self::Ready(work) | Self::InFlight { work, .. } | Self::Waiting { work, .. } => {
+                Some(work)
+            }
+            Self::Cooling { .. } => None,
         }
     }
 
@@ -193,20 +208,30 @@ impl KeyState {
                 work.merge(&new);
                 if wakes { self.due(until) } else { Effect::None }
             }
+            Self::Cooling { until } => {
+                // It is in the delay queue already.
+                *self = Self::Waiting { work: new, wait: Wait::Hot, until: *until };
+                Effect::None
+            }
         }
     }
 
-    /// It is `now`: a waiting key whose time has come is ready. One whose time has not come was woken
-    /// and parked again since, and waits on.
+    /// It is `now`: a waiting key whose time has come is ready, and one that only cooled is forgotten.
+    /// One whose time has not come was woken and parked again since, and waits on.
     pub(super) fn due(&mut self, now: Instant) -> Effect {
-        let Self::Waiting { work, until, .. } = self else { return Effect::None };
-        if *until > now {
-            return Effect::None;
+        match self {
+            Self::Waiting { work, until, .. } if *until <= now => {
+                let work = work.clone();
+                let lane = work.lane();
+                *self = Self::Ready(work);
+                Effect::Enqueue(lane)
+            }
+            Self::Cooling { until } if *until <= now => Effect::Remove,
+            Self::Ready(_)
+            | Self::InFlight { .. }
+            | Self::Waiting { .. }
+            | Self::Cooling { .. } => Effect::None,
         }
-        let work = work.clone();
-        let lane = work.lane();
-        *self = Self::Ready(work);
-        Effect::Enqueue(lane)
     }
 
     /// A worker takes the key; `None` when it is not ready (a stale queue entry).
@@ -223,7 +248,11 @@ impl KeyState {
         let mut work = work.clone();
         let again = again.take();
         match (outcome, again) {
-            (Outcome::Settled, None) => Effect::Remove,
+            (Outcome::Settled, None) if cool <= now => Effect::Remove,
+            (Outcome::Settled, None) => {
+                *self = Self::Cooling { until: cool };
+                Effect::Delay(cool)
+            }
             (Outcome::Settled, Some(again)) if cool <= now => {
                 let lane = again.lane();
                 *self = Self::Ready(again);
@@ -259,6 +288,7 @@ impl KeyState {
             Self::Ready(work) | Self::InFlight { work, .. } | Self::Waiting { work, .. } => {
                 work.first_lsn = work.first_lsn.max(lsn);
             }
+            Self::Cooling { .. } => {}
         }
     }
 }
@@ -288,11 +318,31 @@ mod tests {
         let mut state = KeyState::Ready(pending(1, Origin::Live));
         state.start();
         assert_eq!(state.mark(pending(7, Origin::Live)), Effect::None);
-        assert_eq!(state.first_lsn(), 1);
+        assert_eq!(state.first_lsn(), Some(1));
         let now = Instant::now();
         let effect = state.complete(Outcome::Settled, now, now);
         assert_eq!(effect, Effect::Enqueue(Lane::Live));
-        assert_eq!(state.first_lsn(), 7);
+        assert_eq!(state.first_lsn(), Some(7));
+    }
+
+    #[test]
+    fn a_key_that_was_settled_a_moment_ago_is_not_ready_before_its_interval_has_passed() {
+        let now = Instant::now();
+        let cool = now + Duration::from_millis(40);
+        let settled = || {
+            let mut state = KeyState::Ready(pending(1, Origin::Live));
+            state.start();
+            assert_eq!(state.complete(Outcome::Settled, now, cool), Effect::Delay(cool));
+            assert_eq!(state.first_lsn(), None, "nothing is left to do");
+            state
+        };
+        let mut state = settled();
+        assert_eq!(state.mark(pending(2, Origin::Live)), Effect::None);
+        assert_eq!(state.first_lsn(), Some(2));
+        assert_eq!(state.due(now), Effect::None);
+        assert_eq!(state.due(cool), Effect::Enqueue(Lane::Live));
+        // Without a further mark it is forgotten.
+        assert_eq!(settled().due(cool), Effect::Remove);
     }
 
     #[test]
@@ -316,7 +366,7 @@ mod tests {
         let now = Instant::now();
         let effect = state.complete(retry(), now, now);
         assert_eq!(effect, Effect::Delay(now + Duration::from_secs(1)));
-        assert_eq!((state.first_lsn(), state.work().attempts), (3, 1));
+        assert_eq!(state.work().map(|work| (work.first_lsn, work.attempts)), Some((3, 1)));
     }
 
     #[test]
@@ -366,13 +416,13 @@ mod tests {
         state.rebase(100);
         state.start();
         state.mark(pending(60, Origin::Live));
-        assert_eq!(state.first_lsn(), 60);
+        assert_eq!(state.first_lsn(), Some(60));
     }
 
     #[test]
     fn an_appended_again_record_frees_the_old_one() {
         let mut state = KeyState::Ready(pending(1, Origin::Live));
         state.rebase(100);
-        assert_eq!(state.first_lsn(), 100);
+        assert_eq!(state.first_lsn(), Some(100));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
+use tokio::time::Instant;
 
 use super::{Outcome, Work, WorkQueue};
 use crate::dirty::{Aspects, DirtyKey, Origin};
@@ -74,6 +75,8 @@ struct Model {
     position: Lsn,
     needs: BTreeMap<ObjectKey, Needs>,
     hands: Vec<Work>,
+    /// When a key that was then settled was handed out.
+    settled: BTreeMap<ObjectKey, Instant>,
     appended_again: Option<Vec<(ObjectKey, Lsn)>>,
 }
 
@@ -85,6 +88,7 @@ impl Model {
             position: 1,
             needs: BTreeMap::new(),
             hands: Vec::new(),
+            settled: BTreeMap::new(),
             appended_again: None,
         }
     }
@@ -119,6 +123,9 @@ impl Model {
             assert!(work.pending.aspects.has(asked), "an aspect of record {lsn} was lost");
         }
         assert_eq!(Some(&work.pending.first_lsn), needs.marked.first(), "work out of nothing");
+        if let Some(before) = self.settled.remove(&work.key) {
+            assert!(work.started - before >= MIN_INTERVAL, "{} is copied again too soon", work.key);
+        }
         needs.working = std::mem::take(&mut needs.marked);
         self.hands.push(work);
         true
@@ -140,7 +147,9 @@ impl Model {
                 reason: "down".into(),
             },
         };
-        if outcome != Outcome::Settled {
+        if outcome == Outcome::Settled {
+            self.settled.insert(work.key.clone(), work.started);
+        } else {
             needs.marked.extend(worked);
         }
         self.queue.complete(&work, outcome);
@@ -220,12 +229,12 @@ impl Model {
                 self.complete(0, 0, 0);
             }
             self.check();
-            if self.queue.is_empty() && !self.log.contains_key(&self.position) {
+            if self.queue.counts().pending == 0 && !self.log.contains_key(&self.position) {
                 break;
             }
             tokio::time::advance(Duration::from_millis(25)).await;
         }
-        assert!(self.queue.is_empty(), "{:?}", self.queue);
+        assert_eq!(self.queue.counts().pending, 0, "{:?}", self.queue);
         assert_eq!(self.queue.lowest_unfinished(), None);
         let lost: Vec<_> =
             self.needs.iter().filter(|(_, needs)| !needs.marked.is_empty()).collect();

@@ -53,11 +53,13 @@ async fn only_keys_that_are_included_and_not_excluded_are_copied() {
         ("BUCKETS__0__EXCLUDE", "data/tmp/,logs/debug".to_owned()),
     ];
     let setup = Setup { settings, ..Setup::default() };
-    let site = Servers::shared().await.site("prefixes", setup).await;
+    let mut site = Servers::shared().await.prepare("prefixes", setup).await;
     let wanted = ["data/1", "data/tmpfile", "logs/", "logs/error.log"];
     let unwanted = ["1", "datum", "Data/1", "data/tmp/1", "logs/debug.log", "other/data/1"];
     // What is at the target and is not ours to copy is not ours to delete either.
+    site.target.create_bucket(&site.target_bucket).await;
     site.target.put(&site.target_bucket, "data/tmp/theirs", "value").await;
+    site.evermirror.start().await;
     site.put("data/tmp/theirs", "another value").await;
     site.delete("data/tmp/theirs").await;
     for key in unwanted.into_iter().chain(wanted) {

@@ -13,7 +13,7 @@ use crate::support::tiny_disk::TinyDisk;
 fn settings() -> Vec<(&'static str, String)> {
     vec![
         ("JOURNAL__SEGMENT_SIZE", "1MiB".to_owned()),
-        ("INTAKE__WEBHOOK__MAX_WAIT", "200ms".to_owned()),
+        ("INTAKE__WEBHOOK__MAX_WAIT", "1s".to_owned()),
     ]
 }
 
@@ -37,22 +37,25 @@ async fn post_until_refused(site: &Site) {
     let body = events::body(&(0..500).map(record).collect::<Vec<_>>());
     for _ in 0..1000 {
         let answer = site.evermirror.post(body.clone()).await;
-        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+        let refused = answer.status == StatusCode::SERVICE_UNAVAILABLE;
+        assert!(refused || answer.status == StatusCode::OK, "{}", answer.text());
+        // A disk that is merely slow refuses, too.
+        if refused && site.evermirror.status().await.unwrap()["journal"]["full"] == true {
             return;
         }
-        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     }
     panic!("the journal takes more than it has room for");
 }
 
 /// One event, acknowledged or not.
-async fn post_one(site: &Site) -> StatusCode {
-    let body = events::event("ObjectCreated:Put", &site.bucket, &key(0));
+async fn post_one(site: &Site, key: &str) -> StatusCode {
+    let body = events::event("ObjectCreated:Put", &site.bucket, key);
     site.evermirror.post(body).await.status
 }
 
-async fn acknowledges_again(site: &Site) {
-    eventually("acknowledgements return", SOON, async || match post_one(site).await {
+/// Tells of an object until it is acknowledged.
+async fn acknowledges_again(site: &Site, key: &str) {
+    eventually("acknowledgements return", SOON, async || match post_one(site, key).await {
         StatusCode::OK => Ok(()),
         other => Err(format!("it answers {other}")),
     })
@@ -61,7 +64,7 @@ async fn acknowledges_again(site: &Site) {
 
 /// The process is well, though nothing is acknowledged, and the bucket's gap is on record.
 async fn refuses_and_says_so(site: &Site, reason: &str) {
-    assert_eq!(post_one(site).await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(post_one(site, &key(0)).await, StatusCode::SERVICE_UNAVAILABLE);
     let healthy = http::get(&site.evermirror.web("/healthz")).await.unwrap();
     assert_eq!(healthy.status, StatusCode::OK, "{}", healthy.text());
     let status = site.evermirror.status().await.unwrap();
@@ -103,8 +106,8 @@ async fn a_full_disk_acknowledges_nothing_records_the_gap_and_mends_itself() {
     refuses_and_says_so(&site, "the disk is full").await;
 
     disk.relieve();
-    acknowledges_again(&site).await;
     site.put("after the full disk", "value").await;
+    acknowledges_again(&site, "after the full disk").await;
     proxy.behave();
     site.converges(LATER).await;
     assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 51);
@@ -128,8 +131,8 @@ async fn a_journal_at_its_largest_size_acknowledges_nothing_until_the_backlog_sh
     site.evermirror.start().await;
     refuses_and_says_so(&site, "journal.max_size").await;
     proxy.behave();
-    acknowledges_again(&site).await;
     site.put("after the backlog", "value").await;
+    acknowledges_again(&site, "after the backlog").await;
     site.converges(LATER).await;
     assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 51);
     the_gap_is_recorded(&site).await;

@@ -4,6 +4,7 @@ use hyper::{Method, StatusCode};
 
 use crate::support::events;
 use crate::support::eventually::{SOON, eventually};
+use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::http;
 use crate::support::site::{Servers, Setup, Site};
 
@@ -98,6 +99,38 @@ async fn discarded_deletes_are_forgotten_and_their_objects_stay() {
     let answer = decide(&site, "approve", Some(TOKEN)).await;
     assert_eq!(answer.text(), r#"{"approved":0}"#);
     assert_eq!(kept(&site).await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_that_reads_the_journal_again_undoes_no_decision() {
+    let servers = Servers::shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
+    proxy.misbehave(|_, uri| {
+        uri.path().ends_with("/forbidden").then_some(Fault::Answer(403, "AccessDenied"))
+    });
+    let setup = Setup { target_endpoint: Some(proxy.endpoint()), ..setup(10) };
+    let mut site = servers.site("held-again", setup).await;
+    let keys = fill(&site, 40).await;
+    // A key that fails for ever keeps the journal from forgetting what came after it.
+    site.put("forbidden", "value").await;
+    shows(&site, "parked", 1).await;
+    site.source.delete_all(&site.bucket, &keys[..30]).await;
+    shows(&site, "held", 20).await;
+    let answer = decide(&site, "discard", Some(TOKEN)).await;
+    assert_eq!(answer.text(), r#"{"discarded":20}"#);
+    assert!(site.evermirror.terminate().await.success());
+    site.evermirror.start().await;
+    shows(&site, "pending", 1).await;
+    shows(&site, "parked", 1).await;
+    shows(&site, "held", 0).await;
+    assert_eq!(kept(&site).await.len(), 30);
+    // What is deleted from now on is another matter.
+    site.delete(&keys[30]).await;
+    eventually("a later delete is carried out", SOON, async || {
+        let left = site.target.list(&site.target_bucket).await?.len();
+        (left == 29).then_some(()).ok_or(format!("{left} are left"))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

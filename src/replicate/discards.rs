@@ -1,0 +1,101 @@
+//! What a person has discarded, remembered for as long as the journal may tell of it again.
+//!
+//! **Promise.** After [`Discards::record`] answered `Ok`, no delete that the journal told of before the
+//! decision is carried out in that bucket, although its records may be read again after a restart.
+//! **On error** the decision is not recorded and must not be confirmed. **On crash** in the middle of
+//! a write, what was recorded before it stands.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::journal::Lsn;
+use crate::journal::disk::RealDisk;
+use crate::journal::slots::Slots;
+
+/// Room for the JSON of thousands of buckets.
+const SLOT: usize = 256 << 10;
+
+/// The record of decisions.
+#[derive(Debug)]
+pub struct Discards(Mutex<Book>);
+
+#[derive(Debug)]
+struct Book {
+    slots: Slots,
+    /// By bucket, the first record that came after the decision.
+    until: BTreeMap<String, Lsn>,
+}
+
+impl Discards {
+    /// Opens or creates the file. `unfinished` are the journal's records from the oldest that may be
+    /// read again to the next one to be written; what lies outside belongs to the past, or to a
+    /// journal that is gone.
+    pub fn open(path: &Path, unfinished: &RangeInclusive<Lsn>) -> io::Result<Self> {
+        let (slots, held) = Slots::open(Arc::new(RealDisk), path, SLOT)?;
+        let read = held.value.as_deref().and_then(|json| serde_json::from_slice(json).ok());
+        if !held.created && (!held.newest || read.is_none()) {
+            tracing::error!(path = %path.display(), "The record of discarded deletes was damaged; deletes that a person discarded lately may be carried out.");
+        }
+        let mut until: BTreeMap<String, Lsn> = read.unwrap_or_default();
+        until.retain(|_, lsn| unfinished.contains(lsn));
+        let mut book = Book { slots, until };
+        // Twice: then both slots are known to be good.
+        for _ in 0..2 {
+            book.store()?;
+        }
+        Ok(Self(Mutex::new(book)))
+    }
+
+    /// Discards all deletes in `bucket` that records below `until` tell of.
+    pub(super) fn record(&self, bucket: &str, until: Lsn) -> io::Result<()> {
+        let mut book = self.book();
+        book.until.insert(bucket.to_owned(), until);
+        book.store()
+    }
+
+    /// Whether a delete was discarded, of which the record `lsn` was the last to tell.
+    pub(super) fn covers(&self, bucket: &str, lsn: Lsn) -> bool {
+        self.book().until.get(bucket).is_some_and(|until| lsn < *until)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn store(&mut self) -> io::Result<()> {
+        let json = serde_json::to_vec(&self.until)?;
+        if !self.slots.fits(json.len()) {
+            return Err(io::Error::other("there is no room for so many buckets"));
+        }
+        self.slots.store(&json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decision_covers_what_came_before_it_and_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("discards");
+        Discards::open(&path, &(1..=1)).unwrap().record("b", 7).unwrap();
+        let discards = Discards::open(&path, &(3..=9)).unwrap();
+        assert!(discards.covers("b", 6) && !discards.covers("b", 7));
+        assert!(!discards.covers("c", 6));
+    }
+
+    #[test]
+    fn a_decision_about_a_journal_that_is_gone_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("discards");
+        Discards::open(&path, &(1..=1)).unwrap().record("b", 7).unwrap();
+        assert!(!Discards::open(&path, &(1..=1)).unwrap().covers("b", 1));
+        assert!(!Discards::open(&path, &(1..=9)).unwrap().covers("b", 1), "it came back");
+    }
+}
