@@ -220,7 +220,7 @@ mod tests {
         let (mut failed, mut settled) = (HashSet::new(), HashSet::new());
         let unfinished = || {
             let unread = position.load(Ordering::Acquire) < journal.stats().next_lsn;
-            unread || !queue.is_empty() || !deferred.counts().is_empty()
+            unread || queue.counts().pending > 0 || !deferred.counts().is_empty()
         };
         for _ in 0..100_000 {
             if settled.len() + hopeless.len() == KEYS && (!hopeless.is_empty() || !unfinished()) {
