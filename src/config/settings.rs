@@ -41,6 +41,9 @@ pub struct Settings {
     /// When deletes are held.
     #[serde(default)]
     pub deletes: DeleteSettings,
+    /// The walk over both sides that finds what no event announced.
+    #[serde(default)]
+    pub reconcile: ReconcileSettings,
     /// Status, health and metrics.
     #[serde(default)]
     pub web: WebSettings,
@@ -64,6 +67,29 @@ pub struct BucketSettings {
     /// No key that starts with one of these, even if included.
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// What becomes of an object at the target when the source has deleted it.
+    #[serde(default)]
+    pub deletes: DeletePolicy,
+    /// With [`DeletePolicy::Delay`], how long the object stays.
+    #[serde(default = "a_day", with = "duration")]
+    pub delete_delay: Duration,
+}
+
+/// What becomes of an object at the target when the source has deleted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeletePolicy {
+    /// It is deleted at once.
+    #[default]
+    Mirror,
+    /// It stays for ever.
+    Archive,
+    /// It is deleted after `delete_delay`, unless it came back.
+    Delay,
+}
+
+const fn a_day() -> Duration {
+    Duration::from_hours(24)
 }
 
 impl BucketSettings {
@@ -240,11 +266,34 @@ pub struct DeleteSettings {
     /// The window.
     #[serde(with = "duration")]
     pub window: Duration,
+    /// A reconcile that would delete more than this share of a bucket's objects, in percent, holds
+    /// those deletes instead.
+    pub max_delete_percent: u64,
 }
 
 impl Default for DeleteSettings {
     fn default() -> Self {
-        Self { max_deletes: 10_000, window: Duration::from_mins(10) }
+        Self { max_deletes: 10_000, window: Duration::from_mins(10), max_delete_percent: 30 }
+    }
+}
+
+/// The reconciler.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReconcileSettings {
+    /// From the end of one pass to the beginning of the next, give or take a tenth; zero for passes
+    /// only at the start, after gaps and on demand.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// The most ranges of one bucket that are listed at once, on each side.
+    pub parallel: usize,
+    /// The most listing requests per second to each store; unlimited if absent.
+    pub requests_per_second: Option<u64>,
+}
+
+impl Default for ReconcileSettings {
+    fn default() -> Self {
+        Self { interval: Duration::from_hours(1), parallel: 8, requests_per_second: None }
     }
 }
 

@@ -106,7 +106,11 @@ mod tests {
     use std::time::Duration;
 
     fn guard(max_deletes: u64) -> (Guard, Arc<str>) {
-        let settings = DeleteSettings { max_deletes, window: Duration::from_secs(10) };
+        let settings = DeleteSettings {
+            max_deletes,
+            window: Duration::from_secs(10),
+            ..DeleteSettings::default()
+        };
         (Guard::new(&settings), "b".into())
     }
 
