@@ -161,6 +161,19 @@ async fn connect(settings: &Settings) -> anyhow::Result<Stores> {
     })
 }
 
+/// Breaks the pipeline when the stage that owns it panics: without it nothing would be replicated, and
+/// nobody told.
+struct BreakOnPanic(watch::Sender<Option<String>>);
+
+impl Drop for BreakOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = "a stage panicked; please report the panic in the log";
+            self.0.send_replace(Some(reason.to_owned()));
+        }
+    }
+}
+
 /// Runs the feeder until stopped; its failure breaks the pipeline.
 async fn feed(
     cursor: Cursor,
@@ -176,6 +189,7 @@ async fn feed(
         position: Arc::clone(&overview.position),
         retry_deferred: overview.settings.replicate.retry_max,
     };
+    let _guard = BreakOnPanic(break_down.clone());
     let undecodable = |_| overview.doubt_all_buckets(GapReason::JournalDamaged);
     if let Err(error) = feeder.run(stop, undecodable).await {
         break_down.send_replace(Some(error.to_string()));

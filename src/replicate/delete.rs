@@ -72,9 +72,13 @@ impl Deleter {
 async fn run(source: Store, target: Store, mut deletes: mpsc::Receiver<Delete>) {
     let mut batch = Vec::new();
     while deletes.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        for (bucket, group) in by_bucket(std::mem::take(&mut batch)) {
-            delete_group(&source, &target, &bucket, group).await;
-        }
+        // Side by side, so that a bucket that does not answer costs the others one wait, not many.
+        let groups = by_bucket(std::mem::take(&mut batch)).into_iter();
+        let deletes = groups.map(|(bucket, group)| {
+            let (source, target) = (&source, &target);
+            async move { delete_group(source, target, &bucket, group).await }
+        });
+        futures_util::future::join_all(deletes).await;
     }
 }
 

@@ -76,15 +76,15 @@ impl Dispatcher {
         }
     }
 
-    /// Probes a store while it is down, until cancelled.
+    /// Probes a store while it is down, until cancelled. Every probe asks for another bucket, since one
+    /// that is broken by itself must not keep the others waiting.
     pub(super) async fn run_probe(self: Arc<Self>, which: Probed, stop: CancellationToken) {
         let (health, store) = match which {
             Probed::Source => (&self.source, &self.worker.source),
             Probed::Target => (&self.target, &self.worker.target),
         };
-        let Some((source_bucket, mapping)) = self.worker.buckets.iter().next() else { return };
-        let bucket = if which == Probed::Source { source_bucket } else { &mapping.target };
-        loop {
+        for (source_bucket, mapping) in self.worker.buckets.iter().cycle() {
+            let bucket = if which == Probed::Source { source_bucket } else { &mapping.target };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = health.wait_probe() => {}

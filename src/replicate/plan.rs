@@ -156,6 +156,12 @@ pub(super) fn outgoing_headers(
     out
 }
 
+/// Whether the tags fit into a header beside the rest: S3 limits all headers of a PUT to 8 KB (AWS API
+/// reference), and ten tags of letters that need percent-encoding can have 30.
+pub(super) fn tags_fit_header(tags: &Tags) -> bool {
+    tagging_header(tags).len() <= 4 << 10
+}
+
 /// `key=value&key=value`, percent-encoded (the form of `x-amz-tagging`).
 fn tagging_header(tags: &Tags) -> String {
     form_urlencoded::Serializer::new(String::new()).extend_pairs(tags).finish()
@@ -317,6 +323,13 @@ mod tests {
             3,
         );
         assert!(same_object(&source, &paired));
+    }
+
+    #[test]
+    fn tags_that_are_too_long_for_a_header_travel_behind_the_object() {
+        let tags = |value: &str| (0..10).map(|n| (n.to_string(), value.repeat(256))).collect();
+        assert!(tags_fit_header(&tags("a")));
+        assert!(!tags_fit_header(&tags("ä")));
     }
 
     proptest! {

@@ -243,19 +243,24 @@ impl Worker {
         let carries_over = proof && plan::tag_carries_over(layout, head.etag.as_ref());
         let paired = self.target_kms.load(Ordering::Relaxed) || !carries_over;
         let pair = head.etag.as_ref().filter(|_| paired);
+        let (inline, behind) =
+            if plan::tags_fit_header(&tags) { (tags, None) } else { (Tags::new(), Some(tags)) };
         let job = CopyJob {
             key,
             target_bucket: &mapping.target,
             length: head.length,
             etag: head.etag.as_ref(),
             etag_is_proof: proof,
-            headers: plan::outgoing_headers(&head.headers, &tags, &self.target_settings, pair),
+            headers: plan::outgoing_headers(&head.headers, &inline, &self.target_settings, pair),
         };
         let outcome = match way {
             Way::Single(body) => self.copy_single(&job, body).await?,
             Way::InParts(layout, first) => self.copy_in_parts(&job, layout, first).await?,
         };
         self.verify(&job, paired, &outcome)?;
+        if let Some(tags) = behind {
+            self.target.put_tags(&mapping.target, &key.key, &tags).await?;
+        }
         Ok(Done::Copied(job.length))
     }
 

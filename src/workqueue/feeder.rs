@@ -51,7 +51,8 @@ pub struct Feeder {
 }
 
 impl Feeder {
-    /// Feeds until cancelled. A record that cannot be decoded is reported to `undecodable` and passed.
+    /// Feeds until cancelled. Records that cannot be decoded are passed; the last one of
+    /// those that were read together is reported to `undecodable`.
     pub async fn run(
         mut self,
         stop: CancellationToken,
@@ -74,14 +75,20 @@ impl Feeder {
     }
 
     fn mark(&self, records: Vec<Record>, undecodable: &mut impl FnMut(Lsn)) {
+        let (mut failed, mut last) = (0_usize, None);
         for record in records {
             match DirtyKey::decode(&record.payload) {
                 Ok(dirty) => self.queue.mark(&dirty, record.lsn),
                 Err(error) => {
-                    tracing::error!(lsn = record.lsn, %error, "A journal record cannot be understood; all buckets must be reconciled.");
-                    undecodable(record.lsn);
+                    failed += 1;
+                    last = Some((record.lsn, error));
                 }
             }
+        }
+        // Once for all that were read together: another version's journal may hold millions.
+        if let Some((lsn, error)) = last {
+            tracing::error!(records = failed, lsn, %error, "Journal records cannot be understood; all buckets must be reconciled.");
+            undecodable(lsn);
         }
         self.position.store(self.cursor.position(), Ordering::Release);
     }
@@ -136,10 +143,10 @@ impl Feeder {
         Ok(())
     }
 
+    /// Takes the oldest set-aside keys back, however many are parked: those may fail for ever, and others
+    /// are set aside in exchange, so every key has its turn.
     async fn retry_deferred(&self) {
-        if self.deferred.counts().is_empty()
-            || self.queue.counts().parked > self.queue.max_keys() / 4
-        {
+        if self.deferred.counts().is_empty() {
             return;
         }
         let room = self.queue.max_keys() as u64 / 4;
@@ -159,4 +166,96 @@ impl Feeder {
 async fn read(queue: &WorkQueue, cursor: &mut Cursor) -> Result<Vec<Record>, JournalError> {
     let room = queue.room().await;
     cursor.next(room.min(READ)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::config::settings::Durability;
+    use crate::dirty::{Aspects, Origin};
+    use crate::journal::JournalOptions;
+    use crate::object::ObjectKey;
+    use crate::shelf::open_journal;
+    use crate::workqueue::Outcome;
+
+    const KEYS: usize = 40;
+    const ROOM: usize = 8;
+
+    async fn journal(dir: std::path::PathBuf) -> (Journal, Cursor) {
+        let (segment_size, max_size) = (1 << 20, 8 << 20);
+        let options = JournalOptions { dir, segment_size, max_size, durability: Durability::Write };
+        let (journal, cursor, _) = open_journal(options).await.unwrap();
+        (journal, cursor)
+    }
+
+    /// Feeds a queue of eight keys from a journal of forty, and works until only
+    /// the keys that fail for ever are left. Every other key fails once.
+    async fn work_off(fail_for_ever: usize) {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, cursor) = journal(dir.path().join("journal")).await;
+        let (deferred, _) = Shelf::open(dir.path().join("deferred"), 64 << 20).await.unwrap();
+        let (deferred, queue) =
+            (Arc::new(deferred), Arc::new(WorkQueue::new(ROOM, Duration::ZERO)));
+        let key = |n: usize| ObjectKey::new("b", format!("k{n}"));
+        let record = |n: usize| {
+            let (aspects, origin) = (Aspects::CONTENT, Origin::Live);
+            DirtyKey { key: key(n), aspects, origin, since_ms: 5 }.encode()
+        };
+        journal.append((0..KEYS).map(record).collect()).await.unwrap();
+        let position = Arc::new(AtomicU64::new(1));
+        let feeder = Feeder {
+            journal: journal.clone(),
+            cursor,
+            queue: Arc::clone(&queue),
+            deferred: Arc::clone(&deferred),
+            position: Arc::clone(&position),
+            retry_deferred: Duration::from_mins(1),
+        };
+        let stop = CancellationToken::new();
+        let feeding = tokio::spawn(feeder.run(stop.clone(), |lsn| panic!("record {lsn}")));
+
+        let hopeless: HashSet<_> = (0..fail_for_ever).map(key).collect();
+        let (mut failed, mut settled) = (HashSet::new(), HashSet::new());
+        let unfinished = || {
+            let unread = position.load(Ordering::Acquire) < journal.stats().next_lsn;
+            unread || !queue.is_empty() || !deferred.counts().is_empty()
+        };
+        for _ in 0..100_000 {
+            if settled.len() + hopeless.len() == KEYS && (!hopeless.is_empty() || !unfinished()) {
+                break;
+            }
+            // A key may come back from the shelf that was settled meanwhile, so the end is when nothing
+            // is left, and the waiting must not be for a further key.
+            let next = tokio::time::timeout(Duration::from_secs(1), queue.next_small());
+            let Ok(work) = next.await else { continue };
+            assert!(queue.counts().pending <= ROOM, "{:?}", queue.counts());
+            let outcome = if failed.insert(work.key.clone()) || hopeless.contains(&work.key) {
+                let after = Duration::from_secs(30);
+                Outcome::Retry { after, class: "transient", reason: "down".into() }
+            } else {
+                settled.insert(work.key.clone());
+                Outcome::Settled
+            };
+            queue.complete(&work, outcome);
+        }
+        stop.cancel();
+        feeding.await.unwrap().unwrap();
+        assert_eq!(settled.len() + hopeless.len(), KEYS, "{settled:?}");
+        if hopeless.is_empty() {
+            let stats = journal.stats();
+            assert_eq!(stats.trimmed_lsn, stats.next_lsn, "nothing holds the log");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backlog_larger_than_the_queue_that_fails_and_recovers_settles_to_the_last_key() {
+        work_off(0).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_that_were_set_aside_are_tried_again_although_others_fail_for_ever() {
+        work_off(ROOM - 1).await;
+    }
 }

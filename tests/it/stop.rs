@@ -46,3 +46,19 @@ async fn a_graceful_stop_does_not_wait_for_ever() {
     site.evermirror.start().await;
     site.converges(SOON).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_ends_its_request_does_not_hold_up_a_stop() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let mut site = Servers::shared().await.site("slow-client", Setup::default()).await;
+    let webhook: hyper::Uri = site.evermirror.webhook("/").parse().unwrap();
+    let mut client =
+        tokio::net::TcpStream::connect(webhook.authority().unwrap().as_str()).await.unwrap();
+    client.write_all(b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+    assert!(client.read(&mut [0; 1_024]).await.unwrap() > 0);
+    // The connection is known, and its next request never ends.
+    client.write_all(b"POST /events HTTP/1.1\r\nhost: h\r\nx-").await.unwrap();
+    let status = site.evermirror.terminate().await;
+    assert!(status.success(), "{status}");
+}
