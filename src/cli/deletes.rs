@@ -94,7 +94,7 @@ async fn decide(args: &BucketArgs, verb: &str, done: &str) -> anyhow::Result<()>
     for bucket in buckets {
         match api.post(&format!("/api/v1/deletes/{}/{verb}", segment(&bucket)), None).await {
             Ok(answer) => {
-                drop(counts.insert(bucket, answer.get(done).cloned().unwrap_or_default()))
+                drop(counts.insert(bucket, answer.get(done).cloned().unwrap_or_default()));
             }
             Err(error) => {
                 result =
@@ -110,7 +110,7 @@ async fn decide(args: &BucketArgs, verb: &str, done: &str) -> anyhow::Result<()>
         writeln!(out, "no delete is held")?;
     } else {
         for (bucket, count) in counts {
-            writeln!(out, "{done} {count:>10}  {bucket}")?;
+            writeln!(out, "{done} {count} deletes of {bucket}")?;
         }
     }
     result

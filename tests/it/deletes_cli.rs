@@ -88,7 +88,7 @@ async fn held_deletes_of_one_bucket_are_discarded() {
     held(&site, 3).await;
     let discard = ["deletes", "discard", "--bucket", "cli-discard"];
     let discarded = site.evermirror.command(&discard).await;
-    assert_eq!(text(&discarded), "discarded          3  cli-discard\n");
+    assert_eq!(text(&discarded), "discarded 3 deletes of cli-discard\n");
     held(&site, 0).await;
     assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 3);
 }
@@ -106,7 +106,7 @@ async fn a_wrong_token_decides_nothing_and_a_right_one_can_come_from_a_file() {
     held(&site, 3).await;
     std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
     let approved = site.evermirror.command(&approve).await;
-    assert_eq!(text(&approved), "approved          3  cli-token\n");
+    assert_eq!(text(&approved), "approved 3 deletes of cli-token\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
