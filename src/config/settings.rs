@@ -41,6 +41,9 @@ pub struct Settings {
     /// When deletes are held.
     #[serde(default)]
     pub deletes: DeleteSettings,
+    /// The walk over both sides that finds what no event announced.
+    #[serde(default)]
+    pub reconcile: ReconcileSettings,
     /// Status, health and metrics.
     #[serde(default)]
     pub web: WebSettings,
@@ -64,6 +67,29 @@ pub struct BucketSettings {
     /// No key that starts with one of these, even if included.
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// What becomes of an object at the target when the source has deleted it.
+    #[serde(default)]
+    pub deletes: DeletePolicy,
+    /// With [`DeletePolicy::Delay`], how long the object stays; also those that wait already.
+    #[serde(default = "a_day", with = "duration")]
+    pub delete_delay: Duration,
+}
+
+/// What becomes of an object at the target when the source has deleted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeletePolicy {
+    /// It is deleted at once.
+    #[default]
+    Mirror,
+    /// It stays for ever.
+    Archive,
+    /// It is deleted `delete_delay` after the source confirmed that it was gone, if it still is.
+    Delay,
+}
+
+const fn a_day() -> Duration {
+    Duration::from_hours(24)
 }
 
 impl BucketSettings {
@@ -189,7 +215,8 @@ pub struct ReplicateSettings {
     pub multipart_threshold: ByteSize,
     /// Bytes per second to the target, over all copies; unlimited if absent.
     pub bandwidth: Option<ByteSize>,
-    /// A hot key is copied at most once in this time, always ending with its last state.
+    /// A hot key is copied at most once in this time, always ending with its last state. A copy that
+    /// failed does not count.
     #[serde(with = "duration")]
     pub min_interval: Duration,
     /// The first wait after a failure; it doubles with each further one.
@@ -198,7 +225,8 @@ pub struct ReplicateSettings {
     /// The longest wait between two tries of a key.
     #[serde(with = "duration")]
     pub retry_max: Duration,
-    /// The most keys in memory, pending or parked; the rest of the backlog waits on disk.
+    /// The most keys in memory: pending, parked, or settled within `min_interval`; the rest of the
+    /// backlog waits on disk.
     pub max_pending_keys: usize,
     /// Copy tags.
     pub tags: bool,
@@ -240,11 +268,34 @@ pub struct DeleteSettings {
     /// The window.
     #[serde(with = "duration")]
     pub window: Duration,
+    /// A reconcile that would delete more than this share of a bucket's objects, in percent, holds
+    /// those deletes instead.
+    pub max_delete_percent: u64,
 }
 
 impl Default for DeleteSettings {
     fn default() -> Self {
-        Self { max_deletes: 10_000, window: Duration::from_mins(10) }
+        Self { max_deletes: 10_000, window: Duration::from_mins(10), max_delete_percent: 30 }
+    }
+}
+
+/// The reconciler.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReconcileSettings {
+    /// From the end of one pass to the beginning of the next, give or take a tenth; zero for passes
+    /// only at the start, after gaps and on demand.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// The most ranges of one bucket that are listed at once, on each side.
+    pub parallel: usize,
+    /// The most listing requests per second to each store; unlimited if absent.
+    pub requests_per_second: Option<u64>,
+}
+
+impl Default for ReconcileSettings {
+    fn default() -> Self {
+        Self { interval: Duration::from_hours(1), parallel: 8, requests_per_second: None }
     }
 }
 
@@ -254,7 +305,7 @@ impl Default for DeleteSettings {
 pub struct WebSettings {
     /// Address and port.
     pub listen: SocketAddr,
-    /// The bearer token that acting (approve, discard) needs; without one, acting is refused.
+    /// The bearer token that acting (approve, discard, reconcile) needs; without one, acting is refused.
     #[serde(serialize_with = "hidden")]
     pub auth_token: Option<SecretString>,
     /// A file that holds the token.

@@ -9,8 +9,8 @@ use http::Uri;
 
 use super::problem::{Place, Problem};
 use super::settings::{
-    BucketSettings, DeleteSettings, JournalSettings, LogSettings, ReplicateSettings, Settings,
-    StoreSettings, TargetSettings, WebhookSettings,
+    BucketSettings, DeleteSettings, JournalSettings, LogSettings, ReconcileSettings,
+    ReplicateSettings, Settings, StoreSettings, TargetSettings, WebhookSettings,
 };
 use super::units::ByteSize;
 
@@ -33,6 +33,7 @@ pub(super) fn validate(settings: &Settings) -> Vec<Problem> {
     check.journal(&settings.journal);
     check.replicate(&settings.replicate);
     check.deletes(&settings.deletes);
+    check.reconcile(&settings.reconcile);
     check.log(&settings.log);
     check.problems
 }
@@ -245,6 +246,14 @@ impl Check {
     fn deletes(&mut self, deletes: &DeleteSettings) {
         let day = Duration::from_hours(24);
         self.duration("deletes.window", deletes.window, Duration::from_secs(1), day);
+        self.range("deletes.max_delete_percent", deletes.max_delete_percent, 0..=100);
+    }
+
+    fn reconcile(&mut self, reconcile: &ReconcileSettings) {
+        self.range("reconcile.parallel", reconcile.parallel, 1..=64);
+        if let Some(rate) = reconcile.requests_per_second {
+            self.range("reconcile.requests_per_second", rate, 1..=100_000);
+        }
     }
 
     fn log(&mut self, log: &LogSettings) {

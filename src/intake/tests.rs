@@ -11,7 +11,7 @@ use tower::ServiceExt as _;
 
 use super::webhook::{Webhook, router};
 use super::*;
-use crate::config::settings::Durability;
+use crate::config::settings::{DeletePolicy, Durability};
 use crate::dirty::DirtyKey;
 use crate::event::{Channel, parse};
 use crate::journal::{Cursor, JournalOptions};
@@ -49,6 +49,8 @@ impl Bench {
             target: None,
             include: Vec::new(),
             exclude: exclude.iter().map(|&prefix| prefix.to_owned()).collect(),
+            deletes: DeletePolicy::Mirror,
+            delete_delay: Duration::ZERO,
         };
         let buckets = [bucket("plain", &["skip/"]), bucket("versioned", &[])];
         let inlet = Inlet::new(&buckets, journal.clone(), Arc::clone(&gaps), metrics.clone(), wait);

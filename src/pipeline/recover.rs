@@ -9,7 +9,7 @@ use crate::config::Settings;
 use crate::gaps::{GapBook, GapReason};
 use crate::journal::{Cursor, Journal, JournalOptions, Recovery};
 use crate::metrics::Metrics;
-use crate::replicate::Discards;
+use crate::replicate::{Delays, Discards};
 use crate::shelf::{Shelf, open_journal};
 
 /// A shelf may take as much disk as this; beyond it, keys stay where they are.
@@ -22,6 +22,7 @@ pub(super) struct State {
     pub(super) gaps: Arc<GapBook>,
     pub(super) held: Shelf,
     pub(super) discards: Discards,
+    pub(super) delays: Delays,
     pub(super) deferred: Arc<Shelf>,
 }
 
@@ -48,9 +49,12 @@ pub(super) async fn open(
     let path = dir.join("discards");
     let discards = Discards::open(&path, &(recovery.first_lsn..=recovery.next_lsn))
         .with_context(|| format!("failed to open {}", path.display()))?;
+    let (delays, delayed_recoveries) =
+        Delays::open(&dir.join("delayed"), &settings.buckets, SHELF_SIZE).await?;
     let waiting = recovery.next_lsn - recovery.first_lsn;
     tracing::info!(dir = %dir.display(), waiting, "The journal is open.");
-    let recoveries = [recovery, held_recovery, deferred_recovery];
+    let mut recoveries = delayed_recoveries;
+    recoveries.extend([recovery, held_recovery, deferred_recovery]);
     recoveries.iter().for_each(report);
     if gaps.damaged() {
         tracing::error!("The gap book was damaged on disk; all buckets must be reconciled.");
@@ -61,7 +65,8 @@ pub(super) async fn open(
             gaps.mark(&bucket.source, GapReason::JournalDamaged, clock::now_ms())?;
         }
     }
-    Ok((State { journal, gaps, held, discards, deferred: Arc::new(deferred) }, cursor))
+    let deferred = Arc::new(deferred);
+    Ok((State { journal, gaps, held, discards, delays, deferred }, cursor))
 }
 
 fn report(recovery: &Recovery) {

@@ -99,7 +99,7 @@ pub enum Wait {
         /// The error, for people.
         reason: Arc<str>,
     },
-    /// The key was copied a moment ago and is hot.
+    /// The key was copied a moment ago and is hot, or what it waits for will be known in a moment.
     Hot,
 }
 
@@ -138,6 +138,8 @@ pub enum Outcome {
     Settled,
     /// The key belongs in the lane for large objects.
     Large,
+    /// Nothing was done and nothing failed; the key's turn comes again after this time.
+    Later(Duration),
     /// The try failed; try again after the delay.
     Retry {
         /// The wait.
@@ -269,6 +271,14 @@ impl KeyState {
                 }
                 *self = Self::Ready(work);
                 Effect::Enqueue(Lane::Large)
+            }
+            (Outcome::Later(after), again) => {
+                if let Some(again) = again {
+                    work.merge(&again);
+                }
+                let until = now + after;
+                *self = Self::Waiting { work, wait: Wait::Hot, until };
+                Effect::Delay(until)
             }
             (Outcome::Retry { after, class, reason }, again) => {
                 work.attempts = work.attempts.saturating_add(1);

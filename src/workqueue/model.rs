@@ -36,7 +36,7 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        6 => (0_u8..3, any::<bool>(), 1_u8..64)
+        6 => (0_u8..3, any::<bool>(), 1_u8..128)
             .prop_map(|(key, live, aspects)| Op::Append { key, live, aspects }),
         6 => Just(Op::Read),
         4 => any::<bool>().prop_map(|large| Op::Take { large }),
@@ -189,6 +189,7 @@ impl Model {
                     Aspects::REMOVED,
                     Aspects::APPROVED,
                     Aspects::CHECK,
+                    Aspects::DUE,
                 ];
                 let chosen = all.iter().enumerate().filter(|(bit, _)| aspects & (1 << bit) != 0);
                 let aspects = chosen.fold(Aspects::NONE, |sum, (_, aspect)| sum.with(*aspect));
