@@ -87,6 +87,14 @@ impl Side {
             tokio::time::sleep(RETRY.delay(tries - 1)).await;
         }
     }
+
+    /// The first key behind a text. Two are asked for, since the first may be the text itself, and
+    /// since RustFS lists keys that were deleted when one is asked for (#5375).
+    pub(super) async fn first_behind(&self, text: &str) -> Result<Option<String>, StoreError> {
+        let query = ListQuery { start_after: Some(text), max_keys: 2, ..ListQuery::default() };
+        let page = self.page(query).await?;
+        Ok(page.objects.into_iter().map(|object| object.key).find(|key| **key > *text))
+    }
 }
 
 /// Where the next page begins.
