@@ -9,6 +9,7 @@ use crate::config::Settings;
 use crate::gaps::{GapBook, GapReason};
 use crate::journal::{Cursor, Journal, JournalOptions, Recovery};
 use crate::metrics::Metrics;
+use crate::reconcile::Remembered;
 use crate::shelf::{Shelf, open_journal};
 
 /// A shelf may take as much disk as this; beyond it, keys stay where they are.
@@ -21,6 +22,7 @@ pub(super) struct State {
     pub(super) gaps: Arc<GapBook>,
     pub(super) held: Shelf,
     pub(super) deferred: Arc<Shelf>,
+    pub(super) remembered: Arc<Remembered>,
 }
 
 /// Opens what is in `data_dir`, or begins it. Damage is reported, marks every bucket for reconcile, and
@@ -43,6 +45,9 @@ pub(super) async fn open(
     let (journal, cursor, recovery) = open_journal(options).await?;
     let (held, held_recovery) = Shelf::open(dir.join("held"), SHELF_SIZE).await?;
     let (deferred, deferred_recovery) = Shelf::open(dir.join("deferred"), SHELF_SIZE).await?;
+    let remembered = Remembered::open(&dir.join("reconcile")).with_context(|| {
+        format!("failed to open {}/reconcile; its files may be deleted", dir.display())
+    })?;
     let waiting = recovery.next_lsn - recovery.first_lsn;
     tracing::info!(dir = %dir.display(), waiting, "The journal is open.");
     let recoveries = [recovery, held_recovery, deferred_recovery];
@@ -56,7 +61,16 @@ pub(super) async fn open(
             gaps.mark(&bucket.source, GapReason::JournalDamaged, clock::now_ms())?;
         }
     }
-    Ok((State { journal, gaps, held, deferred: Arc::new(deferred) }, cursor))
+    Ok((
+        State {
+            journal,
+            gaps,
+            held,
+            deferred: Arc::new(deferred),
+            remembered: Arc::new(remembered),
+        },
+        cursor,
+    ))
 }
 
 fn report(recovery: &Recovery) {

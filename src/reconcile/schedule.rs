@@ -137,8 +137,9 @@ impl Schedule {
         })
     }
 
-    /// When [`Schedule::next`] should be asked again, if nothing else happens.
-    pub(super) fn wake(&self) -> Option<Instant> {
+    /// When the next pass is due.
+    #[cfg(test)]
+    fn wake(&self) -> Option<Instant> {
         let due = |bucket: &Bucket| bucket.whole.filter(|_| !bucket.running).map(|(at, _)| at);
         self.buckets.values().filter_map(due).min()
     }

@@ -62,7 +62,12 @@ pub(super) fn judge(case: Case<'_>) -> Verdict {
 mod tests {
     use super::*;
 
-    fn verdict(source: u64, target: u64, extras: u64, change: impl FnOnce(&mut Case<'_>)) -> Verdict {
+    fn verdict(
+        source: u64,
+        target: u64,
+        extras: u64,
+        change: impl FnOnce(&mut Case<'_>),
+    ) -> Verdict {
         let report =
             PassReport { source_objects: source, target_objects: target, ..PassReport::default() };
         let mut case = Case {
