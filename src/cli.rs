@@ -6,13 +6,20 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod api;
 pub mod check_config;
+pub mod deletes;
 pub mod demo;
 pub mod logging;
 pub mod run;
 
 /// The status of a wrong command line (clap's own) and of a configuration that cannot be used.
 pub const USAGE: u8 = 2;
+
+/// What was asked for cannot be tried as it was asked; a complete sentence for people.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
 
 const ABOUT: &str = "\
 Keeps an external S3 target a live copy of an S3 source.
@@ -26,6 +33,7 @@ Examples:
   evermirror demo                                  see it work; needs nothing but this program
   evermirror check-config /etc/evermirror.toml     validate, and print the settings in force
   evermirror run --config /etc/evermirror.toml     replicate until SIGTERM
+  evermirror deletes list                          which deletes wait for a person, and why
   EVERMIRROR__SOURCE__ENDPOINT=http://minio:9000 … evermirror run
                                                    without a file: every key has a variable";
 
@@ -44,6 +52,8 @@ enum Command {
     Run(run::RunArgs),
     /// Validate the configuration and print the settings in force, secrets hidden
     CheckConfig(check_config::CheckConfigArgs),
+    /// Show, approve or discard the deletes that the running evermirror holds
+    Deletes(deletes::DeletesArgs),
     /// Show it working: two embedded stores, the real pipeline, a crash in the middle, a comparison
     Demo(demo::DemoArgs),
 }
@@ -54,6 +64,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::execute(args).await,
             Command::CheckConfig(args) => check_config::execute(&args),
+            Command::Deletes(args) => deletes::execute(args).await,
             Command::Demo(args) => demo::execute(args).await,
         }
     }

@@ -10,6 +10,7 @@ use crate::gaps::{GapBook, GapReason};
 use crate::journal::{Cursor, Journal, JournalOptions, Recovery};
 use crate::metrics::Metrics;
 use crate::reconcile::Remembered;
+use crate::replicate::Delays;
 use crate::shelf::{Shelf, open_journal};
 
 /// A shelf may take as much disk as this; beyond it, keys stay where they are.
@@ -21,6 +22,7 @@ pub(super) struct State {
     pub(super) journal: Journal,
     pub(super) gaps: Arc<GapBook>,
     pub(super) held: Shelf,
+    pub(super) delays: Delays,
     pub(super) deferred: Arc<Shelf>,
     pub(super) remembered: Arc<Remembered>,
 }
@@ -48,9 +50,12 @@ pub(super) async fn open(
     let remembered = Remembered::open(&dir.join("reconcile")).with_context(|| {
         format!("failed to open {}/reconcile; its files may be deleted", dir.display())
     })?;
+    let (delays, delayed_recoveries) =
+        Delays::open(&dir.join("delayed"), &settings.buckets, SHELF_SIZE).await?;
     let waiting = recovery.next_lsn - recovery.first_lsn;
     tracing::info!(dir = %dir.display(), waiting, "The journal is open.");
-    let recoveries = [recovery, held_recovery, deferred_recovery];
+    let mut recoveries = delayed_recoveries;
+    recoveries.extend([recovery, held_recovery, deferred_recovery]);
     recoveries.iter().for_each(report);
     if gaps.damaged() {
         tracing::error!("The gap book was damaged on disk; all buckets must be reconciled.");
@@ -61,16 +66,15 @@ pub(super) async fn open(
             gaps.mark(&bucket.source, GapReason::JournalDamaged, clock::now_ms())?;
         }
     }
-    Ok((
-        State {
-            journal,
-            gaps,
-            held,
-            deferred: Arc::new(deferred),
-            remembered: Arc::new(remembered),
-        },
-        cursor,
-    ))
+    let state = State {
+        journal,
+        gaps,
+        held,
+        delays,
+        deferred: Arc::new(deferred),
+        remembered: Arc::new(remembered),
+    };
+    Ok((state, cursor))
 }
 
 fn report(recovery: &Recovery) {

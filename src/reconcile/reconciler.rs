@@ -26,7 +26,7 @@ use crate::config::settings::BucketSettings;
 use crate::gaps::GapBook;
 use crate::journal::Journal;
 use crate::metrics::{Metrics, PassOutcome, Stage};
-use crate::replicate::{Hold, Stores};
+use crate::replicate::{Delays, Hold, Stores};
 use crate::workqueue::WorkQueue;
 
 /// How often the clock and the gap book are looked at.
@@ -47,6 +47,8 @@ pub struct Parts {
     pub gaps: Arc<GapBook>,
     /// The brake.
     pub hold: Hold,
+    /// Deletes that wait for their time.
+    pub delays: Arc<Delays>,
     /// What is known of single objects.
     pub remembered: Arc<Remembered>,
     /// What is counted.

@@ -25,6 +25,7 @@ use crate::config::settings::{BucketSettings, DeletePolicy};
 use crate::dirty::Aspects;
 use crate::gaps::GapError;
 use crate::journal::AppendError;
+use crate::object::ObjectKey;
 use crate::replicate::Stores;
 use crate::shelf::ShelfError;
 use crate::store::{ListQuery, Store, StoreError};
@@ -173,9 +174,7 @@ impl Walk<'_> {
         let aspects = match found.finding {
             Finding::Same => return Ok(()),
             Finding::Extra => {
-                let stays = self.settings.deletes == DeletePolicy::Archive
-                    || self.parts.remembered.is_kept(&self.job.bucket, &found.key);
-                if !stays {
+                if !self.stays(&found.key) {
                     self.count(found.finding);
                     extras.push(&found.key).await?;
                 }
@@ -191,6 +190,19 @@ impl Walk<'_> {
         let known = found.source.filter(|_| found.finding != Finding::Unverifiable);
         let since_ms = known.map_or_else(clock::now_ms, |object| object.modified_ms);
         Ok(repairs.push(&found.key, aspects, since_ms).await?)
+    }
+
+    /// Whether it is as it should be that only the target has this object.
+    fn stays(&self, key: &str) -> bool {
+        let bucket = &self.job.bucket;
+        self.parts.remembered.is_kept(bucket, key)
+            || match self.settings.deletes {
+                DeletePolicy::Mirror => false,
+                DeletePolicy::Archive => true,
+                DeletePolicy::Delay => {
+                    self.parts.delays.knows(&ObjectKey::new(Arc::clone(bucket), key))
+                }
+            }
     }
 
     /// Marks or holds the objects that only the target has, or leaves them.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -154,6 +154,15 @@ impl Evermirror {
         .await;
         self.child = None;
         status
+    }
+
+    /// Runs another command of the same binary with the same configuration, to its end.
+    pub(crate) async fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evermirror"));
+        command.args(arguments).arg("--config").arg(self.file());
+        command.envs(self.settings.iter().map(|(k, v)| (format!("EVERMIRROR__{k}"), v)));
+        let ended = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output());
+        ended.await.expect("it does not panic").expect("the binary starts")
     }
 
     /// Posts `body` to the webhook as MinIO would.
