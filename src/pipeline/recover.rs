@@ -9,6 +9,7 @@ use crate::config::Settings;
 use crate::gaps::{GapBook, GapReason};
 use crate::journal::{Cursor, Journal, JournalOptions, Recovery};
 use crate::metrics::Metrics;
+use crate::reconcile::Remembered;
 use crate::replicate::{Delays, Discards};
 use crate::shelf::{Shelf, open_journal};
 
@@ -24,6 +25,7 @@ pub(super) struct State {
     pub(super) discards: Discards,
     pub(super) delays: Delays,
     pub(super) deferred: Arc<Shelf>,
+    pub(super) remembered: Arc<Remembered>,
 }
 
 /// Opens what is in `data_dir`, or begins it. Damage is reported, marks every bucket for reconcile, and
@@ -49,6 +51,9 @@ pub(super) async fn open(
     let path = dir.join("discards");
     let discards = Discards::open(&path, &(recovery.first_lsn..=recovery.next_lsn))
         .with_context(|| format!("failed to open {}", path.display()))?;
+    let remembered = Remembered::open(&dir.join("reconcile")).with_context(|| {
+        format!("failed to open {}/reconcile; its files may be deleted", dir.display())
+    })?;
     let (delays, delayed_recoveries) =
         Delays::open(&dir.join("delayed"), &settings.buckets, SHELF_SIZE).await?;
     let waiting = recovery.next_lsn - recovery.first_lsn;
@@ -65,8 +70,16 @@ pub(super) async fn open(
             gaps.mark(&bucket.source, GapReason::JournalDamaged, clock::now_ms())?;
         }
     }
-    let deferred = Arc::new(deferred);
-    Ok((State { journal, gaps, held, discards, delays, deferred }, cursor))
+    let state = State {
+        journal,
+        gaps,
+        held,
+        discards,
+        delays,
+        deferred: Arc::new(deferred),
+        remembered: Arc::new(remembered),
+    };
+    Ok((state, cursor))
 }
 
 fn report(recovery: &Recovery) {

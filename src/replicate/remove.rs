@@ -13,7 +13,7 @@ use super::worker::{Done, Mapping, Worker};
 use crate::clock;
 use crate::config::settings::DeletePolicy;
 use crate::dirty::{Aspects, DirtyKey, Origin};
-use crate::store::{ErrorKind, StoreError};
+use crate::store::{ErrorKind, ListQuery, StoreError};
 use crate::workqueue::Work;
 
 impl Worker {
@@ -111,7 +111,8 @@ impl Worker {
             return Ok(verdict);
         }
         let _looking = self.hold.looking(bucket);
-        let page = self.source.list(bucket, "", None, 1).await?;
+        let page =
+            self.source.list(bucket, &ListQuery { max_keys: 1, ..ListQuery::default() }).await?;
         if page.objects.is_empty() {
             let reason = "the source's bucket lists no object any more, it looks wiped";
             self.hold.pull(bucket, reason.into());

@@ -23,6 +23,7 @@ mod main_job; // Every operation at a source arrives at the target.
 mod observability; // Health, metrics and logs.
 mod policies; // Archives, and deletes that wait for their time.
 mod promises; // The README's guarantees, one test each.
+mod reconcile; // What no event announced.
 mod stop; // A graceful stop.
 mod support; // The servers, the proxies, the comparison.
 mod support_works; // The ground the other tests stand on, checked itself.
