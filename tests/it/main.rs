@@ -24,5 +24,7 @@ mod promises; // The README's guarantees, one test each.
 mod stop; // A graceful stop.
 mod support; // The servers, the proxies, the comparison.
 mod support_works; // The ground the other tests stand on, checked itself.
+mod sync; // `evermirror sync`, as an operator uses it.
 mod tidy; // Rules about the code that no lint knows.
 mod tls; // HTTPS everywhere, and client certificates at the webhook.
+mod verify; // `evermirror verify`: every planted difference is found, and no other.

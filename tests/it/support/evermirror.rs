@@ -130,6 +130,26 @@ impl Evermirror {
         self.child = Some(child);
     }
 
+    /// A command that ends, with this configuration: `sync`, `verify`.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evermirror"));
+        command.args(arguments).arg("--config").arg(self.file());
+        command.envs(self.settings.iter().map(|(k, v)| (format!("EVERMIRROR__{k}"), v)));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command that ends, to its end, and gives its status and its JSON answer.
+    pub(crate) async fn once(&self, arguments: &[&str]) -> (i32, Value) {
+        let mut command = self.command(&[arguments, &["--json"]].concat());
+        let ended = tokio::task::spawn_blocking(move || command.output().expect("it starts"));
+        let output = ended.await.expect("it does not panic");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let status = output.status.code().expect("it ends by itself");
+        let answer = serde_json::from_slice(&output.stdout);
+        (status, answer.unwrap_or_else(|error| panic!("{error}; status {status}: {said}")))
+    }
+
     /// SIGKILL: no last words, no flush.
     pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
