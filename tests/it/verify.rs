@@ -100,7 +100,10 @@ async fn headers_and_tags_are_compared_if_asked_for() {
     assert_eq!((status, kinds(&answer)), (1, expected(["metadata", "tags"])), "{answer}");
     for found in answer["first"].as_array().unwrap() {
         let (finding, detail) = (found["finding"].as_str().unwrap(), &found["detail"]);
-        assert_eq!(*detail, if finding == "tags" { "colour" } else { "x-amz-meta-who" });
+        assert_eq!(
+            *detail,
+            if finding == "tags" { "colour" } else { "content-type, x-amz-meta-who" }
+        );
     }
 }
 
