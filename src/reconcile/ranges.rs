@@ -237,13 +237,13 @@ mod tests {
         fn samples_are_bounded_and_in_order(counts in prop::collection::vec(0_u64..3_000_000, 1..4)) {
             let samples = counts.iter().enumerate().map(|(worker, &count)| {
                 let mut samples = Samples::new();
-                for n in 0..count {
-                    if samples.passed + 1 == samples.every {
-                        samples.pass(&format!("{worker}{n:08}"));
-                    } else {
-                        samples.passed += 1;
-                    }
+                let mut left = count;
+                while left >= samples.every - samples.passed {
+                    left -= samples.every - samples.passed;
+                    samples.passed = samples.every - 1;
+                    samples.pass(&format!("{worker}{:08}", count - left));
                 }
+                samples.passed += left;
                 samples
             });
             let points = samples.reduce(Samples::join).unwrap().into_points();
