@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod api;
 pub mod check_config;
+pub mod deletes;
 pub mod demo;
 pub mod logging;
 pub mod run;
@@ -16,6 +18,11 @@ pub mod verify;
 
 /// The status of a wrong command line (clap's own) and of a configuration that cannot be used.
 pub const USAGE: u8 = 2;
+
+/// What was asked for cannot be tried as it was asked; a complete sentence for people.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
 
 const ABOUT: &str = "\
 Keeps an external S3 target a live copy of an S3 source.
@@ -29,6 +36,7 @@ Examples:
   evermirror demo                                  see it work; needs nothing but this program
   evermirror check-config /etc/evermirror.toml     validate, and print the settings in force
   evermirror run --config /etc/evermirror.toml     replicate until SIGTERM
+  evermirror deletes list                          which deletes wait for a person, and why
   EVERMIRROR__SOURCE__ENDPOINT=http://minio:9000 … evermirror run
                                                    without a file: every key has a variable";
 
@@ -51,6 +59,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Validate the configuration and print the settings in force, secrets hidden
     CheckConfig(check_config::CheckConfigArgs),
+    /// Show, approve or discard the deletes that the running evermirror holds
+    Deletes(deletes::DeletesArgs),
     /// Show it working: two embedded stores, the real pipeline, a crash in the middle, a comparison
     Demo(demo::DemoArgs),
 }
@@ -63,6 +73,7 @@ impl Cli {
             Command::Sync(args) => sync::execute(args).await,
             Command::Verify(args) => verify::execute(args).await,
             Command::CheckConfig(args) => check_config::execute(&args),
+            Command::Deletes(args) => deletes::execute(args).await,
             Command::Demo(args) => demo::execute(args).await,
         }
     }

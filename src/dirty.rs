@@ -25,6 +25,9 @@ impl Aspects {
     /// Compare both sides by HEAD before copying: probably equal already.
     pub const CHECK: Self = Self(1 << 5);
 
+    /// The delay of this key's delete is over.
+    pub const DUE: Self = Self(1 << 6);
+
     /// Both sets together.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {

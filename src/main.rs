@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use evermirror::cli::{Cli, USAGE};
+use evermirror::cli::{Cli, USAGE, UsageError};
 use evermirror::config::ConfigError;
 
 #[tokio::main]
@@ -20,6 +20,9 @@ fn report(error: &anyhow::Error) -> ExitCode {
     let mut stderr = io::stderr().lock();
     let (written, code) = match error.downcast_ref::<ConfigError>() {
         Some(problems) => (writeln!(stderr, "{problems}"), ExitCode::from(USAGE)),
+        None if error.is::<UsageError>() => {
+            (writeln!(stderr, "error: {error:#}"), ExitCode::from(USAGE))
+        }
         None => (writeln!(stderr, "error: {error:#}"), ExitCode::FAILURE),
     };
     // With stderr closed there is nobody left to tell but the exit status.

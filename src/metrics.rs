@@ -42,6 +42,8 @@ pub struct Totals {
     pub tagged: u64,
     /// Keys that agreed already.
     pub unchanged: u64,
+    /// Objects gone from the source that an archive keeps.
+    pub kept: u64,
     /// Bytes of the objects copied.
     pub bytes: u64,
     /// Errors, by place and kind.
@@ -196,6 +198,7 @@ impl Metrics {
             deleted: of(Action::Deleted),
             tagged: of(Action::Tagged),
             unchanged: of(Action::Unchanged),
+            kept: of(Action::Kept),
             bytes: self.0.bytes.get(),
             errors: classes
                 .iter()

@@ -82,6 +82,7 @@ impl Pipeline {
 
         tasks.spawn(feed(cursor, Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
         tasks.spawn(work(stores, Arc::clone(&overview), stops.feed.clone(), break_down));
+        tasks.spawn(delay(Arc::clone(&overview), stops.feed.clone()));
         let inlet = Arc::new(overview.inlet());
         if let (Some(listener), Some(webhook)) = (webhook, &overview.settings.intake.webhook) {
             let stop = stops.intake.clone();
@@ -197,6 +198,11 @@ async fn feed(
     }
 }
 
+/// Brings delayed deletes back when they are due, until stopped.
+async fn delay(overview: Arc<Overview>, stop: CancellationToken) {
+    stop.run_until_cancelled(overview.delays.run(&overview.journal)).await;
+}
+
 /// Prepares the buckets, then begins to replicate.
 async fn work(
     stores: Stores,
@@ -212,7 +218,7 @@ async fn work(
         &overview.settings,
         stores,
         Arc::clone(&overview.queue),
-        overview.hold.clone(),
+        (overview.hold.clone(), Arc::clone(&overview.delays)),
         overview.metrics.clone(),
     );
     match started.await {

@@ -2,9 +2,10 @@
 //!
 //! "Replicated" means: the source was read after the key was marked dirty, and the target has
 //! acknowledged what was read, with the same `ETag` (or a proven pair). Events only say which keys to
-//! look at; `plan` decides on what the stores answer; `worker`, `multipart` and `delete` carry it out;
+//! look at; `plan` decides on what the stores answer; `worker`, `multipart`, `remove` and `delete` carry it out;
 //! `dispatcher` decides when.
 
+mod delay;
 mod delete;
 mod dispatcher;
 mod guard;
@@ -14,6 +15,7 @@ mod limit;
 mod multipart;
 mod pace;
 mod plan;
+mod remove;
 pub(crate) mod retry;
 mod uploads;
 mod worker;
@@ -29,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::workqueue::WorkQueue;
 
+pub use delay::{DelayedDeletes, Delays};
 use delete::Deleter;
 use dispatcher::{Dispatcher, Probed, Size};
 use health::StoreHealth;
@@ -64,7 +67,7 @@ impl Replicator {
         settings: &Settings,
         stores: Stores,
         queue: Arc<WorkQueue>,
-        hold: Hold,
+        (hold, delays): (Hold, Arc<Delays>),
         metrics: Metrics,
     ) -> std::io::Result<Self> {
         let Stores { source, target } = stores;
@@ -84,6 +87,7 @@ impl Replicator {
             retry: RetryPolicy { initial: replicate.retry_initial, max: replicate.retry_max },
             deleter,
             hold,
+            delays,
             uploads,
             pace: Pace::new(replicate.bandwidth.map(|rate| rate.0)),
             target_kms: AtomicBool::new(expects_kms(settings)),

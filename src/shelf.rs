@@ -1,4 +1,4 @@
-//! Keys set aside on disk: held deletes, and parked keys beyond what memory should hold.
+//! Keys set aside on disk: held and delayed deletes, and parked keys beyond what memory should hold.
 //!
 //! A shelf is a second, small journal, so that what is set aside survives a crash and costs no
 //! memory. **Promise.** A key is on the shelf, or back in the main journal, at every instant; after a
@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::config::settings::Durability;
 use crate::dirty::DirtyKey;
@@ -33,12 +33,28 @@ pub enum ShelfError {
 pub struct Shelf {
     journal: Journal,
     cursor: tokio::sync::Mutex<Cursor>,
-    counts: Mutex<BTreeMap<String, u64>>,
+    tally: Mutex<Tally>,
+}
+
+/// What is on a shelf, in numbers.
+#[derive(Debug, Default)]
+struct Tally {
+    counts: BTreeMap<String, u64>,
+    oldest_ms: Option<i64>,
 }
 
 impl Shelf {
     /// Opens or creates the shelf in `dir`, and counts what is on it.
     pub async fn open(dir: PathBuf, max_size: u64) -> Result<(Self, Recovery), JournalError> {
+        Self::open_seeing(dir, max_size, |_| {}).await
+    }
+
+    /// The same, and shows each key that is on it to `seen`.
+    pub async fn open_seeing(
+        dir: PathBuf,
+        max_size: u64,
+        seen: impl FnMut(&DirtyKey),
+    ) -> Result<(Self, Recovery), JournalError> {
         let options = JournalOptions {
             dir,
             segment_size: SEGMENT_SIZE,
@@ -47,8 +63,8 @@ impl Shelf {
         };
         let (journal, cursor, recovery) = open_journal(options).await?;
         let shelf =
-            Self { journal, cursor: tokio::sync::Mutex::new(cursor), counts: Mutex::default() };
-        shelf.count().await?;
+            Self { journal, cursor: tokio::sync::Mutex::new(cursor), tally: Mutex::default() };
+        shelf.count(seen).await?;
         Ok((shelf, recovery))
     }
 
@@ -64,7 +80,13 @@ impl Shelf {
 
     /// How many keys of each bucket are set aside (a key set aside twice counts twice).
     pub fn counts(&self) -> BTreeMap<String, u64> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.tally().counts.clone()
+    }
+
+    /// No change that is set aside is older than this (milliseconds since the Unix epoch), and one was as
+    /// old since the shelf was empty last; `None` if it is empty.
+    pub fn oldest_ms(&self) -> Option<i64> {
+        self.tally().oldest_ms
     }
 
     /// Goes through the oldest `limit` keys that are on the shelf now, a page at a time, and does with
@@ -106,17 +128,51 @@ impl Shelf {
         Ok(taken)
     }
 
+    /// Goes through the shelf from its oldest key, a page at a time, as long as `take` says
+    /// [`Front::Back`]; those keys are appended to `main` before they leave.
+    pub async fn take_front(
+        &self,
+        main: &Journal,
+        mut take: impl FnMut(&DirtyKey) -> Front,
+    ) -> Result<(), ShelfError> {
+        let mut cursor = self.cursor.lock().await;
+        cursor.rewind();
+        let end = self.journal.stats().next_lsn;
+        let mut more = true;
+        while more && cursor.position() < end {
+            let (mut read, mut back, mut taken) = (Vec::new(), Vec::new(), cursor.position());
+            for record in cursor.next(PAGE).await? {
+                if let Ok(dirty) = DirtyKey::decode(&record.payload) {
+                    let Front::Back(again) = take(&dirty) else {
+                        more = false;
+                        break;
+                    };
+                    read.push(dirty.key);
+                    back.push(again.encode());
+                }
+                taken = record.lsn.saturating_add(1);
+            }
+            main.append(back).await?;
+            self.journal.trim(taken);
+            for key in read {
+                self.uncount(&key);
+            }
+        }
+        Ok(())
+    }
+
     /// Persists and closes.
     pub async fn close(&self) {
         self.journal.close().await;
     }
 
-    async fn count(&self) -> Result<(), JournalError> {
+    async fn count(&self, mut seen: impl FnMut(&DirtyKey)) -> Result<(), JournalError> {
         let mut cursor = self.cursor.lock().await;
         let end = self.journal.stats().next_lsn;
         while cursor.position() < end {
             for record in cursor.next(PAGE).await? {
                 if let Ok(dirty) = DirtyKey::decode(&record.payload) {
+                    seen(&dirty);
                     self.add(&[dirty]);
                 }
             }
@@ -125,20 +181,29 @@ impl Shelf {
     }
 
     fn add(&self, keys: &[DirtyKey]) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tally = self.tally();
         for dirty in keys {
-            *counts.entry(dirty.key.bucket.to_string()).or_default() += 1;
+            *tally.counts.entry(dirty.key.bucket.to_string()).or_default() += 1;
+            let oldest = tally.oldest_ms.map_or(dirty.since_ms, |ms| ms.min(dirty.since_ms));
+            tally.oldest_ms = Some(oldest);
         }
     }
 
     fn uncount(&self, key: &ObjectKey) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&*key.bucket) {
+        let mut tally = self.tally();
+        if let Some(count) = tally.counts.get_mut(&*key.bucket) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                counts.remove(&*key.bucket);
+                tally.counts.remove(&*key.bucket);
             }
         }
+        if tally.counts.is_empty() {
+            tally.oldest_ms = None;
+        }
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -151,6 +216,15 @@ pub enum Taken {
     Dropped,
     /// It stays on the shelf.
     Kept(DirtyKey),
+}
+
+/// What becomes of the key at the front of a shelf.
+#[derive(Debug)]
+pub enum Front {
+    /// It goes back to the main journal, as this.
+    Back(DirtyKey),
+    /// It stays, and so does all behind it.
+    Stays,
 }
 
 /// Opens a journal off the async threads: recovery reads the whole backlog.
@@ -215,6 +289,23 @@ mod tests {
             .map(|r| DirtyKey::decode(&r.payload).unwrap().key.key.to_string())
             .collect();
         assert_eq!(keys, ["1", "3"]);
+    }
+
+    #[tokio::test]
+    async fn the_oldest_change_set_aside_is_known_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shelf, _) = Shelf::open(dir.path().join("deferred"), 64 << 20).await.unwrap();
+        assert_eq!(shelf.oldest_ms(), None);
+        let old = DirtyKey { since_ms: -7, ..dirty("a", "2") };
+        shelf.put(&[dirty("a", "1"), old]).await.unwrap();
+        assert_eq!(shelf.oldest_ms(), Some(-7));
+        shelf.close().await;
+        drop(shelf);
+        let (shelf, _) = Shelf::open(dir.path().join("deferred"), 64 << 20).await.unwrap();
+        assert_eq!(shelf.oldest_ms(), Some(-7));
+        let (main, _cursor) = main_journal(dir.path().join("main")).await;
+        shelf.drain(&main, u64::MAX, Taken::Back).await.unwrap();
+        assert_eq!(shelf.oldest_ms(), None);
     }
 
     #[tokio::test]

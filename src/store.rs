@@ -33,6 +33,7 @@ use ::http::HeaderMap;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 
+pub(crate) use self::http::tls_config;
 pub use self::list::ListQuery;
 pub use self::s3::{ConnectError, Store};
 pub use self::stream::{ByteStream, ObjectStream};

@@ -26,8 +26,8 @@ use crate::intake::dead_letters::DeadLetters;
 use crate::metrics::{self, Metrics};
 use crate::serve::BearerToken;
 pub use status::{
-    AtRisk, Concurrency, HeldDeletes, IntakeStatus, JournalStatus, KeyCounts, ParkedKey, Status,
-    StoreStatus,
+    AtRisk, Concurrency, DelayedDeletes, HeldDeletes, IntakeStatus, JournalStatus, KeyCounts,
+    ParkedKey, Status, StoreStatus,
 };
 
 /// The answer to an act: how many deletes it concerned, or why it could not be done.
@@ -75,6 +75,7 @@ pub fn router(web: Web) -> Router {
         .route("/metrics", get(scrape))
         .route("/api/v1/status", get(status))
         .route("/api/v1/dead-letters", get(dead_letters))
+        .route("/api/v1/deletes", get(deletes))
         .route("/api/v1/deletes/{bucket}/approve", post(approve))
         .route("/api/v1/deletes/{bucket}/discard", post(discard))
         .layer(middleware::from_fn(harden))
@@ -122,6 +123,12 @@ async fn status(State(web): State<Web>) -> Response {
 
 async fn dead_letters(State(web): State<Web>) -> Response {
     Json(json!({ "dead_letters": web.dead_letters.list() })).into_response()
+}
+
+/// What waits to be deleted: for a person, and for its time.
+async fn deletes(State(web): State<Web>) -> Response {
+    let Status { held, delayed, .. } = web.operations.status();
+    Json(json!({ "held": held, "delayed": delayed })).into_response()
 }
 
 async fn approve(

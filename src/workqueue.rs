@@ -80,8 +80,8 @@ pub struct WorkQueue {
 }
 
 impl WorkQueue {
-    /// A queue that asks to be fed no more than `max_keys` keys, and hands out a key at most once
-    /// per `min_interval` when it is marked again in flight.
+    /// A queue that asks to be fed no more than `max_keys` keys, those that cool included, and hands out
+    /// a key that was settled no sooner than `min_interval` after it was handed out before.
     pub fn new(max_keys: usize, min_interval: Duration) -> Self {
         Self {
             keys: KeyMap::default(),
@@ -102,11 +102,11 @@ impl WorkQueue {
                 Some(mut state) => {
                     let old = state.first_lsn();
                     let effect = state.mark(new);
-                    (state, effect, Some(old))
+                    (state, effect, old)
                 }
                 None => (KeyState::Ready(new.clone()), Effect::Enqueue(new.lane()), None),
             };
-            self.apply(&dirty.key, old, Some(state.first_lsn()), effect);
+            self.apply(&dirty.key, old, state.first_lsn(), effect);
             (Keep::State(state), ())
         });
     }
@@ -140,10 +140,10 @@ impl WorkQueue {
             let old = state.first_lsn();
             let effect = state.complete(outcome, now, cool);
             if effect == Effect::Remove {
-                self.apply(&work.key, Some(old), None, effect);
+                self.apply(&work.key, old, None, effect);
                 return (Keep::Absent, ());
             }
-            self.apply(&work.key, Some(old), Some(state.first_lsn()), effect);
+            self.apply(&work.key, old, state.first_lsn(), effect);
             (Keep::State(state), ())
         });
         self.settled.notify_one();
@@ -159,8 +159,11 @@ impl WorkQueue {
     pub fn holding_below(&self, lsn: Lsn, limit: usize) -> Vec<DirtyKey> {
         self.keys.fold(Vec::new(), |mut found, key, state| {
             let idle = !matches!(state, KeyState::InFlight { .. });
-            if idle && state.first_lsn() < lsn && found.len() < limit {
-                found.push(dirty_again(key, state.work()));
+            let work = state.work().filter(|work| idle && work.first_lsn < lsn);
+            if let Some(work) = work
+                && found.len() < limit
+            {
+                found.push(dirty_again(key, work));
             }
             found
         })
@@ -172,7 +175,7 @@ impl WorkQueue {
             let Some(mut state) = state else { return (Keep::Absent, ()) };
             let old = state.first_lsn();
             state.rebase(lsn);
-            self.schedule().replace(Some(old), Some(state.first_lsn()));
+            self.schedule().replace(old, state.first_lsn());
             (Keep::State(state), ())
         });
     }
@@ -180,13 +183,16 @@ impl WorkQueue {
     /// How many keys are where.
     pub fn counts(&self) -> Counts {
         self.keys.fold(Counts::default(), |mut counts, _, state| {
+            let Some(work) = state.work() else { return counts };
             counts.pending += 1;
             match state {
                 KeyState::InFlight { .. } => counts.in_flight += 1,
                 KeyState::Waiting { wait: Wait::Failed { .. }, .. } => counts.parked += 1,
-                KeyState::Waiting { wait: Wait::Hot, .. } | KeyState::Ready(_) => {}
+                KeyState::Waiting { wait: Wait::Hot, .. }
+                | KeyState::Ready(_)
+                | KeyState::Cooling { .. } => {}
             }
-            let since = state.work().since_ms;
+            let since = work.since_ms;
             counts.oldest_ms = Some(counts.oldest_ms.map_or(since, |oldest| oldest.min(since)));
             counts
         })
@@ -214,9 +220,10 @@ impl WorkQueue {
     /// Up to `limit` parked keys as records, to be set aside elsewhere.
     pub fn parked_work(&self, limit: usize) -> Vec<DirtyKey> {
         self.keys.fold(Vec::new(), |mut found, key, state| {
-            let parked = matches!(state, KeyState::Waiting { wait: Wait::Failed { .. }, .. });
-            if parked && found.len() < limit {
-                found.push(dirty_again(key, state.work()));
+            if let KeyState::Waiting { work, wait: Wait::Failed { .. }, .. } = state
+                && found.len() < limit
+            {
+                found.push(dirty_again(key, work));
             }
             found
         })
@@ -226,7 +233,7 @@ impl WorkQueue {
     pub fn forget_parked(&self, key: &ObjectKey) {
         self.keys.update(key, |state| match state {
             Some(state @ KeyState::Waiting { wait: Wait::Failed { .. }, .. }) => {
-                self.schedule().replace(Some(state.first_lsn()), None);
+                self.schedule().replace(state.first_lsn(), None);
                 (Keep::Absent, ())
             }
             Some(state) => (Keep::State(state), ()),
@@ -242,7 +249,7 @@ impl WorkQueue {
 
     /// Whether no key is pending.
     pub fn is_empty(&self) -> bool {
-        self.keys.len() == 0
+        self.keys.fold(true, |empty, _, state| empty && state.work().is_none())
     }
 
     async fn next(&self, pop: fn(&mut Schedule) -> Option<ObjectKey>, ready: &Notify) -> Work {
@@ -274,17 +281,23 @@ impl WorkQueue {
         })
     }
 
-    /// Moves delayed keys whose time has come to their ready queues.
+    /// Moves delayed keys whose time has come to their ready queues, and forgets those that have cooled.
     fn wake_due(&self) {
         let now = Instant::now();
         while let Some(key) = { self.schedule().pop_due(now) } {
-            self.keys.update(&key, |state| {
-                let Some(mut state) = state else { return (Keep::Absent, ()) };
+            let cooled = self.keys.update(&key, |state| {
+                let Some(mut state) = state else { return (Keep::Absent, false) };
                 let lsn = state.first_lsn();
                 let effect = state.due(now);
-                self.apply(&key, Some(lsn), Some(lsn), effect);
-                (Keep::State(state), ())
+                if effect == Effect::Remove {
+                    return (Keep::Absent, true);
+                }
+                self.apply(&key, lsn, lsn, effect);
+                (Keep::State(state), false)
             });
+            if cooled {
+                self.settled.notify_one();
+            }
         }
     }
 
@@ -303,6 +316,11 @@ impl WorkQueue {
                 // The dispatchers must learn of an earlier deadline than the one they sleep on.
                 self.small_ready.notify_one();
                 self.large_ready.notify_one();
+            }
+            Effect::Cool(until) => {
+                schedule.delay(until, key.clone());
+                // Somebody must be there at that time, to make room.
+                self.small_ready.notify_one();
             }
         }
     }

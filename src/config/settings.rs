@@ -70,7 +70,7 @@ pub struct BucketSettings {
     /// What becomes of an object at the target when the source has deleted it.
     #[serde(default)]
     pub deletes: DeletePolicy,
-    /// With [`DeletePolicy::Delay`], how long the object stays.
+    /// With [`DeletePolicy::Delay`], how long the object stays; also those that wait already.
     #[serde(default = "a_day", with = "duration")]
     pub delete_delay: Duration,
 }
@@ -84,7 +84,7 @@ pub enum DeletePolicy {
     Mirror,
     /// It stays for ever.
     Archive,
-    /// It is deleted after `delete_delay`, unless it came back.
+    /// It is deleted `delete_delay` after the source confirmed that it was gone, if it still is.
     Delay,
 }
 
@@ -215,7 +215,8 @@ pub struct ReplicateSettings {
     pub multipart_threshold: ByteSize,
     /// Bytes per second to the target, over all copies; unlimited if absent.
     pub bandwidth: Option<ByteSize>,
-    /// A hot key is copied at most once in this time, always ending with its last state.
+    /// A hot key is copied at most once in this time, always ending with its last state. A copy that
+    /// failed does not count.
     #[serde(with = "duration")]
     pub min_interval: Duration,
     /// The first wait after a failure; it doubles with each further one.
@@ -224,7 +225,8 @@ pub struct ReplicateSettings {
     /// The longest wait between two tries of a key.
     #[serde(with = "duration")]
     pub retry_max: Duration,
-    /// The most keys in memory, pending or parked; the rest of the backlog waits on disk.
+    /// The most keys in memory: pending, parked, or settled within `min_interval`; the rest of the
+    /// backlog waits on disk.
     pub max_pending_keys: usize,
     /// Copy tags.
     pub tags: bool,
@@ -303,7 +305,7 @@ impl Default for ReconcileSettings {
 pub struct WebSettings {
     /// Address and port.
     pub listen: SocketAddr,
-    /// The bearer token that acting (approve, discard) needs; without one, acting is refused.
+    /// The bearer token that acting (approve, discard, reconcile) needs; without one, acting is refused.
     #[serde(serialize_with = "hidden")]
     pub auth_token: Option<SecretString>,
     /// A file that holds the token.

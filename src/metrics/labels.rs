@@ -70,10 +70,13 @@ pub enum Action {
     Tagged,
     /// Nothing: the target agreed already.
     Unchanged,
+    /// Nothing: the object is gone from the source and its bucket is an archive.
+    Kept,
 }
 
 impl Action {
-    pub(super) const ALL: [Self; 4] = [Self::Copied, Self::Deleted, Self::Tagged, Self::Unchanged];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Copied, Self::Deleted, Self::Tagged, Self::Unchanged, Self::Kept];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -81,6 +84,7 @@ impl Action {
             Self::Deleted => "deleted",
             Self::Tagged => "tagged",
             Self::Unchanged => "unchanged",
+            Self::Kept => "kept",
         }
     }
 }

@@ -45,7 +45,7 @@ pub const METRICS: &[MetricInfo] = &[
     info(
         "evermirror_replicated_total",
         "counter {action}",
-        "Keys brought into agreement: copied, deleted, tagged, unchanged.",
+        "Keys dealt with: copied, deleted, tagged, unchanged, kept (a delete that an archive ignores).",
     ),
     info(
         "evermirror_replicated_bytes_total",
@@ -71,6 +71,11 @@ pub const METRICS: &[MetricInfo] = &[
     info("evermirror_in_flight_keys", "gauge", "Keys that are being replicated now."),
     info("evermirror_parked_keys", "gauge", "Keys that failed and wait for their next try."),
     info("evermirror_held_deletes", "gauge", "Deletes that wait for a person's approval."),
+    info(
+        "evermirror_delayed_deletes",
+        "gauge",
+        "Deletes that wait until their bucket's delete_delay is over.",
+    ),
     info("evermirror_concurrency_limit", "gauge", "Keys that may be in flight at once, now."),
     info("evermirror_gaps_open", "gauge", "Buckets that have yet to be reconciled after a gap."),
     info(
@@ -104,6 +109,8 @@ pub struct Snapshot {
     pub parked_keys: u64,
     /// Deletes waiting for approval.
     pub held_deletes: u64,
+    /// Deletes waiting for their time.
+    pub delayed_deletes: u64,
     /// How many keys may be in flight.
     pub concurrency_limit: u64,
     /// Buckets with an open gap.
@@ -129,7 +136,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Each value under its metric's name, in seconds and bytes.
     #[expect(clippy::cast_precision_loss, reason = "Prometheus values are doubles")]
-    pub(super) fn values(&self) -> [(&'static str, f64); 15] {
+    pub(super) fn values(&self) -> [(&'static str, f64); 16] {
         [
             (
                 "evermirror_oldest_pending_age_seconds",
@@ -139,6 +146,7 @@ impl Snapshot {
             ("evermirror_in_flight_keys", self.in_flight_keys as f64),
             ("evermirror_parked_keys", self.parked_keys as f64),
             ("evermirror_held_deletes", self.held_deletes as f64),
+            ("evermirror_delayed_deletes", self.delayed_deletes as f64),
             ("evermirror_concurrency_limit", self.concurrency_limit as f64),
             ("evermirror_gaps_open", self.gaps_open as f64),
             ("evermirror_dead_letters", self.dead_letters as f64),

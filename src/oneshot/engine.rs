@@ -5,6 +5,9 @@
 //! is tried again [`TRIES`] times, and one that only a person can mend is given up at once; both stay in
 //! the journal. A store that is away for [`PATIENCE`] ends the work with an error.
 
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,7 +24,7 @@ use crate::dirty::DirtyKey;
 use crate::journal::{AppendError, Journal};
 use crate::metrics::Metrics;
 use crate::pipeline::{prepare, recover};
-use crate::replicate::{Decision, HeldDeletes, Hold, Replicator, StoreState, Stores};
+use crate::replicate::{HeldDeletes, Hold, Replicator, StoreState, Stores};
 use crate::shelf::Shelf;
 use crate::workqueue::feeder::{FeedError, Feeder};
 use crate::workqueue::{ParkedKey, WorkQueue};
@@ -36,6 +39,8 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const LOOK: Duration = Duration::from_millis(100);
 /// How long to wait for room in the journal, which is being worked off.
 const ROOM: Duration = Duration::from_millis(200);
+/// Where keys wait that may have to be deleted, inside the data directory.
+pub(super) const EXTRA: &str = "extra";
 /// Nothing but backlog is in this journal, and the comparison finds it again.
 const SEGMENT: u64 = 8 << 20;
 
@@ -52,6 +57,7 @@ pub(super) struct Engine {
     replicator: Replicator,
     stop: CancellationToken,
     feeding: JoinHandle<Result<(), FeedError>>,
+    _lock: File,
 }
 
 impl Engine {
@@ -64,15 +70,15 @@ impl Engine {
         settings.journal.durability = Durability::Write;
         settings.journal.segment_size = ByteSize(settings.journal.segment_size.0.min(SEGMENT));
         let metrics = Metrics::new();
+        let lock = begin_afresh(&settings.data_dir)?;
         let (state, cursor) = recover::open(&settings, &metrics).await?;
-        let recover::State { journal, held, deferred, .. } = state;
+        let recover::State { journal, held, delays, deferred, .. } = state;
         let stop = CancellationToken::new();
         let preparing = prepare::prepare(&settings, &stores, &stop);
         tokio::time::timeout(PATIENCE, preparing)
             .await
             .with_context(|| format!("no store answered within {} s", PATIENCE.as_secs()))?;
         let hold = Hold::new(&settings.deletes, held);
-        forget_held(&hold, &journal).await?;
         let replicate = &settings.replicate;
         let queue = Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval));
         let position = Arc::new(AtomicU64::new(journal.stats().trimmed_lsn));
@@ -86,8 +92,9 @@ impl Engine {
         };
         // What cannot be decoded here the comparison finds again.
         let feeding = tokio::spawn(feeder.run(stop.clone(), |_| {}));
+        let brakes = (hold.clone(), Arc::new(delays));
         let replicator =
-            Replicator::start(&settings, stores, Arc::clone(&queue), hold.clone(), metrics.clone())
+            Replicator::start(&settings, stores, Arc::clone(&queue), brakes, metrics.clone())
                 .await
                 .with_context(|| {
                     format!("failed to use {}/uploads", settings.data_dir.display())
@@ -103,6 +110,7 @@ impl Engine {
             replicator,
             stop,
             feeding,
+            _lock: lock,
         })
     }
 
@@ -190,12 +198,25 @@ impl Engine {
     }
 }
 
-/// Held deletes of an earlier run: the comparison finds again what is still to be deleted.
-async fn forget_held(hold: &Hold, journal: &Journal) -> anyhow::Result<()> {
-    for held in hold.list() {
-        hold.decide(journal, &held.bucket, Decision::Discard).await?;
+/// Takes `dir` for this process, and forgets the deletes that an earlier one had set aside or held:
+/// the comparison finds again what is still to be deleted.
+fn begin_afresh(dir: &Path) -> anyhow::Result<File> {
+    let taken = || format!("failed to use {}; make it writable, or set data_dir", dir.display());
+    std::fs::create_dir_all(dir).with_context(taken)?;
+    let lock = File::create(dir.join("lock")).with_context(taken)?;
+    if lock.try_lock().is_err() {
+        bail!("another sync works in {}; wait for it, or set another data_dir", dir.display());
     }
-    Ok(())
+    for name in [EXTRA, "held"] {
+        match std::fs::remove_dir_all(dir.join(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error)
+                    .with_context(|| format!("failed to empty {}/{name}", dir.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(lock)
 }
 
 /// Whether a parked key is not worth a further wait.

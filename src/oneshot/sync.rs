@@ -9,7 +9,6 @@
 
 mod deletes;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::engine::Engine;
+use super::engine::{EXTRA, Engine};
 use super::progress::{Progress, Sample};
 use super::report::{FailedKey, HeldBucket, SyncReport, say};
 use super::{Scope, compare};
@@ -121,7 +120,9 @@ impl Run {
         let _progress = self.progress();
         self.engine.finish().await?;
         let mut report = SyncReport::default();
-        let extra = spool(&self.scope.settings.data_dir).await?;
+        // For keys that may have to be deleted.
+        let spool = self.scope.settings.data_dir.join(EXTRA);
+        let (extra, _) = Shelf::open(spool, SHELF_SIZE).await?;
         for bucket in &self.scope.settings.buckets {
             self.bucket(bucket, &extra, &mut report).await?;
         }
@@ -200,7 +201,8 @@ impl Run {
         report: &mut SyncReport,
     ) -> anyhow::Result<()> {
         let approved = self.options.approve_deletes;
-        let reason = deletes::hold(pass, self.scope.settings.deletes.max_delete_percent);
+        let percent = self.scope.settings.deletes.max_delete_percent;
+        let reason = deletes::hold(pass, &self.scope.prefix, percent);
         if let Some(reason) = reason.filter(|_| !approved) {
             let count = extra.drain(&self.engine.journal, u64::MAX, |_| Taken::Dropped).await?;
             report.held.push(HeldBucket { bucket: bucket.source.clone(), count, reason });
@@ -232,16 +234,6 @@ impl Run {
             }
         })
     }
-}
-
-/// A shelf for the keys that may have to be deleted; what an earlier run left on it is found again.
-async fn spool(dir: &Path) -> anyhow::Result<Shelf> {
-    let dir = dir.join("extra");
-    if dir.exists() {
-        std::fs::remove_dir_all(&dir)
-            .with_context(|| format!("failed to empty {}", dir.display()))?;
-    }
-    Ok(Shelf::open(dir, SHELF_SIZE).await?.0)
 }
 
 /// What a worker is asked to look at; `None` if nothing has to be done.
@@ -290,7 +282,7 @@ async fn dry_run(scope: &Scope, stores: &Stores) -> anyhow::Result<SyncReport> {
         report.compared(&pass);
         (report.copied, report.bytes) = (report.copied + copied, report.bytes + bytes);
         report.checked += pass.newer + pass.unverifiable;
-        match deletes::hold(&pass, scope.settings.deletes.max_delete_percent) {
+        match deletes::hold(&pass, &scope.prefix, scope.settings.deletes.max_delete_percent) {
             _ if archive => report.kept += pass.extra,
             Some(reason) => {
                 let held = HeldBucket { bucket: bucket.source.clone(), count: pass.extra, reason };

@@ -12,11 +12,11 @@ use crate::gaps::{GapBook, GapReason};
 use crate::intake::Inlet;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
-use crate::replicate::{Decision, Hold, Replicator, StoreState};
+use crate::replicate::{Decision, Delays, Hold, Replicator, StoreState};
 use crate::shelf::Shelf;
 use crate::web::{
-    Acted, AtRisk, Concurrency, HeldDeletes, IntakeStatus, JournalStatus, KeyCounts, Operations,
-    ParkedKey, Status, StoreStatus,
+    Acted, AtRisk, Concurrency, DelayedDeletes, HeldDeletes, IntakeStatus, JournalStatus,
+    KeyCounts, Operations, ParkedKey, Status, StoreStatus,
 };
 use crate::workqueue::WorkQueue;
 
@@ -34,6 +34,7 @@ pub(super) struct Overview {
     pub(super) gaps: Arc<GapBook>,
     pub(super) queue: Arc<WorkQueue>,
     pub(super) hold: Hold,
+    pub(super) delays: Arc<Delays>,
     pub(super) deferred: Arc<Shelf>,
     /// The first durable record that the feeder has not read yet.
     pub(super) position: Arc<AtomicU64>,
@@ -61,6 +62,7 @@ impl Overview {
             gaps: state.gaps,
             queue: Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval)),
             hold: Hold::new(&settings.deletes, state.held),
+            delays: Arc::new(state.delays),
             deferred: state.deferred,
             replicator: OnceLock::new(),
             intakes,
@@ -100,6 +102,7 @@ impl Overview {
     /// Persists and closes all state on disk.
     pub(super) async fn close(&self) {
         self.hold.close().await;
+        self.delays.close().await;
         self.deferred.close().await;
         self.journal.close().await;
     }
@@ -134,6 +137,8 @@ impl Operations for Overview {
         let counts = self.queue.counts();
         let gaps = self.gaps.list();
         let held: Vec<HeldDeletes> = self.hold.list().into_iter().map(held).collect();
+        let delayed: Vec<DelayedDeletes> = self.delays.list().into_iter().map(delayed).collect();
+        let oldest_ms = [counts.oldest_ms, self.deferred.oldest_ms()].into_iter().flatten().min();
         let set_aside: u64 = self.deferred.counts().values().sum();
         let unread = journal.next_lsn.saturating_sub(position);
         let pending = counts.pending as u64 + set_aside + unread;
@@ -146,7 +151,7 @@ impl Operations for Overview {
             ready: self.ready().is_ok(),
             stopping: self.stopping.load(Ordering::Relaxed),
             at_risk: AtRisk {
-                oldest_pending_age_ms: counts.oldest_ms.map(age),
+                oldest_pending_age_ms: oldest_ms.map(age),
                 keys: pending,
                 buckets_in_doubt: gaps.len() as u64,
             },
@@ -155,6 +160,7 @@ impl Operations for Overview {
                 in_flight: counts.in_flight as u64,
                 parked: counts.parked as u64 + set_aside,
                 held: held.iter().map(|bucket| bucket.count).sum(),
+                delayed: delayed.iter().map(|bucket| bucket.count).sum(),
             },
             lag: self.metrics.lag_summary(),
             replicated: self.metrics.totals(),
@@ -170,6 +176,7 @@ impl Operations for Overview {
             gaps,
             parked: self.queue.parked(SHOWN_PARKED).iter().map(parked).collect(),
             held,
+            delayed,
             source: self.store_status(&self.settings.source.endpoint, source),
             target: self.store_status(&self.settings.target.endpoint, target),
             concurrency: Concurrency { limit, in_use: counts.in_flight as u64 },
@@ -197,6 +204,12 @@ impl Operations for Overview {
 
 fn held(held: crate::replicate::HeldDeletes) -> HeldDeletes {
     HeldDeletes { bucket: held.bucket, count: held.count, reason: held.reason.to_string() }
+}
+
+fn delayed(delayed: crate::replicate::DelayedDeletes) -> DelayedDeletes {
+    let left = |due: i64| u64::try_from(due.saturating_sub(clock::now_ms())).unwrap_or_default();
+    let next_due_in_ms = delayed.next_due_ms.map(left);
+    DelayedDeletes { bucket: delayed.bucket, count: delayed.count, next_due_in_ms }
 }
 
 fn parked(parked: &crate::workqueue::ParkedKey) -> ParkedKey {

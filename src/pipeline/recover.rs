@@ -9,6 +9,7 @@ use crate::config::Settings;
 use crate::gaps::{GapBook, GapReason};
 use crate::journal::{Cursor, Journal, JournalOptions, Recovery};
 use crate::metrics::Metrics;
+use crate::replicate::Delays;
 use crate::shelf::{Shelf, open_journal};
 
 /// A shelf may take as much disk as this; beyond it, keys stay where they are.
@@ -20,6 +21,7 @@ pub(crate) struct State {
     pub(crate) journal: Journal,
     pub(crate) gaps: Arc<GapBook>,
     pub(crate) held: Shelf,
+    pub(crate) delays: Delays,
     pub(crate) deferred: Arc<Shelf>,
 }
 
@@ -43,9 +45,12 @@ pub(crate) async fn open(
     let (journal, cursor, recovery) = open_journal(options).await?;
     let (held, held_recovery) = Shelf::open(dir.join("held"), SHELF_SIZE).await?;
     let (deferred, deferred_recovery) = Shelf::open(dir.join("deferred"), SHELF_SIZE).await?;
+    let (delays, delayed_recoveries) =
+        Delays::open(&dir.join("delayed"), &settings.buckets, SHELF_SIZE).await?;
     let waiting = recovery.next_lsn - recovery.first_lsn;
     tracing::info!(dir = %dir.display(), waiting, "The journal is open.");
-    let recoveries = [recovery, held_recovery, deferred_recovery];
+    let mut recoveries = delayed_recoveries;
+    recoveries.extend([recovery, held_recovery, deferred_recovery]);
     recoveries.iter().for_each(report);
     if gaps.damaged() {
         tracing::error!("The gap book was damaged on disk; all buckets must be reconciled.");
@@ -56,7 +61,7 @@ pub(crate) async fn open(
             gaps.mark(&bucket.source, GapReason::JournalDamaged, clock::now_ms())?;
         }
     }
-    Ok((State { journal, gaps, held, deferred: Arc::new(deferred) }, cursor))
+    Ok((State { journal, gaps, held, delays, deferred: Arc::new(deferred) }, cursor))
 }
 
 fn report(recovery: &Recovery) {

@@ -20,6 +20,8 @@ use crate::workqueue::{Outcome, Work, WorkQueue};
 
 /// A failure of these kinds will not pass by itself, so it waits longest from the start.
 const PERMANENT_FIRST_WAIT: Duration = Duration::from_secs(15);
+/// A delete that may not pass while someone looks at the source's listing comes back after this.
+const LOOK_WAIT: Duration = Duration::from_millis(100);
 
 /// The lanes, their limits and the workers; shared by their tasks.
 #[derive(Debug)]
@@ -138,6 +140,9 @@ impl Dispatcher {
         if done == Done::Large {
             return Outcome::Large;
         }
+        if done == Done::Waits {
+            return Outcome::Later(LOOK_WAIT);
+        }
         self.limit(size).succeeded();
         let lag_ms = clock::now_ms() - work.pending.since_ms;
         match done {
@@ -145,7 +150,8 @@ impl Dispatcher {
             Done::Deleted => self.metrics.replicated(Action::Deleted),
             Done::Tagged => self.metrics.replicated(Action::Tagged),
             Done::Unchanged => self.metrics.replicated(Action::Unchanged),
-            Done::Held | Done::Large => {}
+            Done::Kept => self.metrics.replicated(Action::Kept),
+            Done::Held | Done::Delayed | Done::Waits | Done::Large => {}
         }
         if matches!(done, Done::Copied(_) | Done::Deleted | Done::Tagged) {
             self.metrics.lag(lag_ms);

@@ -19,9 +19,11 @@ const SLOTS: i64 = 10;
 pub(super) enum Verdict {
     /// Carry it out.
     Allow,
-    /// Ask the source for a listing first: if it is empty, pull the brake. Nobody passes until
-    /// someone has looked.
+    /// Ask the source for a listing first: if it is empty, pull the brake. Nobody else passes until
+    /// this look has ended.
     Look,
+    /// Someone is looking; come back in a moment.
+    Wait,
     /// Hold it.
     Hold(Arc<str>),
 }
@@ -31,6 +33,7 @@ struct Brake {
     /// Deletes per tenth of the window, by number of the tenth since the epoch.
     slots: HashMap<i64, u64>,
     looked_ms: Option<i64>,
+    looking: bool,
     on: Option<Arc<str>>,
 }
 
@@ -73,7 +76,8 @@ impl Guard {
         }
         let looked_lately = brake.looked_ms.is_some_and(|at| now_ms - at < LOOK_EVERY_MS);
         if recent >= LOOK_AFTER && !looked_lately {
-            return Verdict::Look;
+            let taken = std::mem::replace(&mut brake.looking, true);
+            return if taken { Verdict::Wait } else { Verdict::Look };
         }
         *brake.slots.entry(slot).or_default() += 1;
         Verdict::Allow
@@ -82,6 +86,13 @@ impl Guard {
     /// The source was asked and still lists objects.
     pub(super) fn looked(&mut self, bucket: &Arc<str>, now_ms: i64) {
         self.brakes.entry(Arc::clone(bucket)).or_default().looked_ms = Some(now_ms);
+    }
+
+    /// The look has ended, whatever came of it: if it failed, the next delete looks.
+    pub(super) fn look_ended(&mut self, bucket: &str) {
+        if let Some(brake) = self.brakes.get_mut(bucket) {
+            brake.looking = false;
+        }
     }
 
     /// Holds all further deletes in the bucket.
@@ -136,17 +147,23 @@ mod tests {
     }
 
     #[test]
-    fn in_a_burst_nobody_passes_until_someone_has_looked_at_the_source_within_a_second() {
+    fn in_a_burst_nobody_passes_until_one_has_looked_at_the_source_within_a_second() {
         let (mut guard, bucket) = guard(1_000);
         for _ in 0..LOOK_AFTER {
             assert_eq!(guard.admit(&bucket, 5), Verdict::Allow);
         }
-        for _ in 0..3 {
+        // The first look fails, and the next delete looks again.
+        for _ in 0..2 {
             assert_eq!(guard.admit(&bucket, 5), Verdict::Look);
+            assert_eq!(guard.admit(&bucket, 5), Verdict::Wait);
+            guard.look_ended(&bucket);
         }
+        assert_eq!(guard.admit(&bucket, 5), Verdict::Look);
         guard.looked(&bucket, 6);
+        guard.look_ended(&bucket);
         assert_eq!(guard.admit(&bucket, 6), Verdict::Allow);
         assert_eq!(guard.admit(&bucket, 1_500), Verdict::Look);
+        assert_eq!(guard.admit(&bucket, 1_500), Verdict::Wait);
     }
 
     #[test]

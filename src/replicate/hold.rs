@@ -60,6 +60,17 @@ impl Hold {
         verdict
     }
 
+    /// Why the bucket's brake is on, if it is.
+    pub(super) fn reason(&self, bucket: &str) -> Option<Arc<str>> {
+        self.guard().reason(bucket)
+    }
+
+    /// The look that [`Verdict::Look`] asked for lasts as long as this value, also if it fails or is
+    /// cancelled.
+    pub(super) const fn looking<'a>(&'a self, bucket: &'a str) -> Looking<'a> {
+        Looking { hold: self, bucket }
+    }
+
     /// The source still lists objects in the bucket.
     pub(super) fn looked(&self, bucket: &Arc<str>) {
         self.guard().looked(bucket, clock::now_ms());
@@ -116,6 +127,19 @@ impl Hold {
 
     fn guard(&self) -> MutexGuard<'_, Guard> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A look at the source's listing that is under way.
+#[derive(Debug)]
+pub(super) struct Looking<'a> {
+    hold: &'a Hold,
+    bucket: &'a str,
+}
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        self.hold.guard().look_ended(self.bucket);
     }
 }
 

@@ -11,19 +11,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::HeaderMap;
 use md5::{Digest, Md5};
 
+use super::delay::Delays;
 use super::delete::Deleter;
-use super::guard::Verdict;
 use super::hold::Hold;
 use super::pace::Pace;
 use super::plan::{self, BUFFERED, FirstStep, Layout, Limits};
 use super::retry::RetryPolicy;
 use super::uploads::Uploads;
 use crate::config::settings::{BucketSettings, ReplicateSettings, TargetSettings};
-use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::object::{ETag, ObjectKey};
 use crate::store::{
-    ErrorKind, GetOptions, ListQuery, ObjectBody, ObjectHead, PutBody, PutOutcome, Store,
-    StoreError, Tags,
+    ErrorKind, GetOptions, ObjectBody, ObjectHead, PutBody, PutOutcome, Store, StoreError, Tags,
 };
 use crate::workqueue::Work;
 
@@ -34,6 +32,12 @@ pub(super) enum Done {
     Copied(u64),
     /// The object was deleted.
     Deleted,
+    /// The object is gone from the source and stays at the target, where the bucket is an archive.
+    Kept,
+    /// A delete was set aside until its time has come.
+    Delayed,
+    /// A delete waits until someone has looked at the source's listing; nothing was done.
+    Waits,
     /// Only its tags were written.
     Tagged,
     /// Both sides agreed already.
@@ -55,6 +59,7 @@ pub(super) struct Worker {
     pub(super) retry: RetryPolicy,
     pub(super) deleter: Deleter,
     pub(super) hold: Hold,
+    pub(super) delays: Arc<Delays>,
     pub(super) uploads: Uploads,
     pub(super) pace: Pace,
     /// Learnt: the target encrypts with KMS, so its `ETag`s never equal the source's.
@@ -109,7 +114,7 @@ impl Worker {
             FirstStep::Compare => self.compare(work, mapping).await,
             FirstStep::Head => match self.source.head(&key.bucket, &key.key).await {
                 Ok(_) => self.read_and_copy(work, mapping).await,
-                Err(error) if error.kind == ErrorKind::NotFound => self.delete(work, mapping).await,
+                Err(error) if error.kind == ErrorKind::NotFound => self.remove(work, mapping).await,
                 Err(error) => Err(error),
             },
         }
@@ -124,7 +129,7 @@ impl Worker {
                 // Two answers, the second a HEAD, before anything is deleted.
                 return match self.source.head(&key.bucket, &key.key).await {
                     Err(error) if error.kind == ErrorKind::NotFound => {
-                        self.delete(work, mapping).await
+                        self.remove(work, mapping).await
                     }
                     Err(error) => Err(error),
                     Ok(_) => Err(StoreError { kind: ErrorKind::Changed, ..error }),
@@ -154,7 +159,7 @@ impl Worker {
         let source = match source {
             Ok(head) => head,
             Err(error) if error.kind == ErrorKind::NotFound => {
-                return self.delete(work, mapping).await;
+                return self.remove(work, mapping).await;
             }
             Err(error) => return Err(error),
         };
@@ -318,55 +323,6 @@ impl Worker {
         let message = "the target encrypts with KMS, which this copy did not expect";
         let error = self.target_error(job, operation, message.into());
         StoreError { kind: ErrorKind::Changed, ..error }
-    }
-
-    /// The source has confirmed by a 404 to HEAD that the key is gone.
-    async fn delete(&self, work: &Work, mapping: &Mapping) -> Result<Done, StoreError> {
-        let (key, approved) = (&work.key, work.pending.aspects.has(Aspects::APPROVED));
-        if !approved && let Some(reason) = self.brake(key).await? {
-            tracing::debug!(%key, %reason, "A delete is held for a person to approve.");
-            let aspects = work.pending.aspects.with(Aspects::REMOVED);
-            let since_ms = work.pending.since_ms;
-            let held = DirtyKey { key: key.clone(), aspects, origin: Origin::Live, since_ms };
-            self.hold.put(held).await.map_err(|message| StoreError {
-                kind: ErrorKind::Transient,
-                operation: "hold",
-                endpoint: "data_dir".into(),
-                bucket: (&*key.bucket).into(),
-                key: (&*key.key).into(),
-                status: None,
-                code: None,
-                message,
-                maybe_applied: false,
-            })?;
-            return Ok(Done::Held);
-        }
-        self.deleter.delete(&key.bucket, &mapping.target, &key.key).await?;
-        Ok(Done::Deleted)
-    }
-
-    /// Why this delete must be held, if it must.
-    async fn brake(&self, key: &ObjectKey) -> Result<Option<Arc<str>>, StoreError> {
-        match self.hold.admit(&key.bucket) {
-            Verdict::Allow => Ok(None),
-            Verdict::Hold(reason) => Ok(Some(reason)),
-            Verdict::Look => {
-                let page = self
-                    .source
-                    .list(&key.bucket, &ListQuery { max_keys: 1, ..ListQuery::default() })
-                    .await?;
-                if page.objects.is_empty() {
-                    let reason = "the source's bucket lists no object any more, it looks wiped";
-                    self.hold.pull(&key.bucket, reason.into());
-                } else {
-                    self.hold.looked(&key.bucket);
-                }
-                Ok(match self.hold.admit(&key.bucket) {
-                    Verdict::Hold(reason) => Some(reason),
-                    Verdict::Allow | Verdict::Look => None,
-                })
-            }
-        }
     }
 
     fn layout(&self, head: &ObjectHead) -> Layout {

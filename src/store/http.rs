@@ -122,7 +122,7 @@ fn failure(error: &hyper_util::client::legacy::Error, left: u64) -> Failure {
 }
 
 /// Trusts the system's roots and the PEM certificates in `ca_file`.
-pub(super) fn tls_config(ca_file: Option<&Path>, https: bool) -> io::Result<ClientConfig> {
+pub(crate) fn tls_config(ca_file: Option<&Path>, https: bool) -> io::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     if https {
         // Certificates that cannot be parsed are common in system stores and of no interest here.

@@ -35,6 +35,8 @@ pub struct Status {
     pub parked: Vec<ParkedKey>,
     /// Deletes that wait for approval.
     pub held: Vec<HeldDeletes>,
+    /// Deletes that wait for their time.
+    pub delayed: Vec<DelayedDeletes>,
     /// The source.
     pub source: StoreStatus,
     /// The target.
@@ -52,6 +54,7 @@ impl Status {
             in_flight_keys: self.keys.in_flight,
             parked_keys: self.keys.parked,
             held_deletes: self.keys.held,
+            delayed_deletes: self.keys.delayed,
             concurrency_limit: self.concurrency.limit,
             gaps_open: u64::try_from(self.gaps.len()).unwrap_or(u64::MAX),
             dead_letters,
@@ -69,7 +72,9 @@ impl Status {
 /// If the source died now, changes up to this old, to this many keys, would not be on the target.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct AtRisk {
-    /// The age of the oldest change that is not on the target; absent if there is none.
+    /// The age of the oldest change that is not on the target; absent if there is none. Changes that
+    /// were not yet read back from disk are newer than those in memory, and do not count here. Where parked
+    /// keys are set aside on disk, it may be that of a key which was settled since then.
     pub oldest_pending_age_ms: Option<u64>,
     /// Keys whose last change is not on the target ([`KeyCounts::pending`]).
     pub keys: u64,
@@ -89,6 +94,8 @@ pub struct KeyCounts {
     pub parked: u64,
     /// Deletes waiting for approval.
     pub held: u64,
+    /// Deletes waiting for their time.
+    pub delayed: u64,
 }
 
 /// The journal's state.
@@ -154,6 +161,17 @@ pub struct HeldDeletes {
     pub count: u64,
     /// What tripped the brake.
     pub reason: String,
+}
+
+/// The delayed deletes of one bucket.
+#[derive(Debug, Clone, Serialize)]
+pub struct DelayedDeletes {
+    /// The source's bucket.
+    pub bucket: String,
+    /// How many.
+    pub count: u64,
+    /// When the next one is due; absent for a moment after a start.
+    pub next_due_in_ms: Option<u64>,
 }
 
 /// One of the two stores.

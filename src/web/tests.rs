@@ -117,7 +117,9 @@ async fn the_status_answers_what_would_be_lost() {
         body["at_risk"],
         json!({"oldest_pending_age_ms": 12, "keys": 3, "buckets_in_doubt": 1})
     );
-    for field in ["lag", "replicated", "journal", "gaps", "parked", "held", "source", "target"] {
+    for field in
+        ["lag", "replicated", "journal", "gaps", "parked", "held", "delayed", "source", "target"]
+    {
         assert!(body.get(field).is_some(), "{field}");
     }
     assert_eq!(headers["cache-control"], "no-store");
@@ -136,6 +138,25 @@ async fn dead_letters_are_shown_newest_first_and_escaped() {
         serde_json::from_str(&ask(&web, "GET", "/api/v1/dead-letters", "").await.2).unwrap();
     assert_eq!(body["dead_letters"][0]["key"], "<b>\\u{7}");
     assert_eq!(body["dead_letters"][1]["reason"], "bad_key");
+}
+
+#[tokio::test]
+async fn what_waits_to_be_deleted_is_listed() {
+    let mut fixed = Fixed::default();
+    let bucket = "photos".to_owned();
+    let reason = "a burst".to_owned();
+    fixed.status.held = vec![HeldDeletes { bucket: bucket.clone(), count: 7, reason }];
+    let delayed = DelayedDeletes { bucket, count: 2, next_due_in_ms: Some(5) };
+    fixed.status.delayed = vec![delayed];
+    let (status, _, body) = ask(&web(fixed, None), "GET", "/api/v1/deletes", "").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&body).unwrap(),
+        json!({
+            "held": [{"bucket": "photos", "count": 7, "reason": "a burst"}],
+            "delayed": [{"bucket": "photos", "count": 2, "next_due_in_ms": 5}],
+        })
+    );
 }
 
 #[tokio::test]

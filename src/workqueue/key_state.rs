@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            mark                start               complete(Settled)
-//!   (absent) ────▶ Ready ───────────────▶ InFlight ─────────────────▶ (absent)
+//!   (absent) ────▶ Ready ───────────────▶ InFlight ─────────────────▶ Cooling ─▶ (absent)
 //!                    ▲                      │  │ └── marked meanwhile ──▶ Waiting ─┐
 //!                    │        due           │  └─ complete(Retry) ──────▶ Waiting  │
 //!                    └──────────────────────┼────────────────────────────────◀─────┘
@@ -10,7 +10,8 @@
 //! ```
 //!
 //! A key is in at most one of these states, so one key is never worked on by two workers; a mark
-//! that arrives in flight is kept and worked on again.
+//! that arrives in flight is kept and worked on again, and one that arrives while the key cools waits
+//! until it has cooled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,7 +93,7 @@ pub enum Wait {
         /// The error, for people.
         reason: Arc<str>,
     },
-    /// The key was copied a moment ago and is hot.
+    /// Nothing failed: the key was worked on a moment ago and is hot, or its worker asked for a moment.
     Hot,
 }
 
@@ -117,6 +118,11 @@ pub(super) enum KeyState {
         /// Until when.
         until: Instant,
     },
+    /// In the delay queue with nothing to do, so that the next change finds out that the key is hot.
+    Cooling {
+        /// Until when.
+        until: Instant,
+    },
 }
 
 /// How a try ended.
@@ -126,6 +132,8 @@ pub enum Outcome {
     Settled,
     /// The key belongs in the lane for large objects.
     Large,
+    /// Nothing was done and nothing failed; the key's turn comes again after this time.
+    Later(Duration),
     /// The try failed; try again after the delay.
     Retry {
         /// The wait.
@@ -146,26 +154,31 @@ pub(super) enum Effect {
     Enqueue(Lane),
     /// Put the key in the delay queue.
     Delay(Instant),
+    /// Put the key in the delay queue; it needs no record any more.
+    Cool(Instant),
     /// Forget the key.
     Remove,
 }
 
 impl KeyState {
-    /// The oldest record this key still needs. A mark that came in flight may be older than the work,
-    /// when the work's record was appended again.
-    pub(super) fn first_lsn(&self) -> Lsn {
-        let first = self.work().first_lsn;
+    /// The oldest record this key still needs, if any. A mark that came in flight may be older than the
+    /// work, when the work's record was appended again.
+    pub(super) fn first_lsn(&self) -> Option<Lsn> {
+        let first = self.work()?.first_lsn;
         if let Self::InFlight { again: Some(again), .. } = self {
-            first.min(again.first_lsn)
+            Some(first.min(again.first_lsn))
         } else {
-            first
+            Some(first)
         }
     }
 
-    /// The oldest work of the key.
-    pub(super) fn work(&self) -> &Pending {
+    /// The oldest work of the key, if there is any.
+    pub(super) fn work(&self) -> Option<&Pending> {
         match self {
-            Self::Ready(work) | Self::InFlight { work, .. } | Self::Waiting { work, .. } => work,
+            Self::Ready(work) | Self::InFlight { work, .. } | Self::Waiting { work, .. } => {
+                Some(work)
+            }
+            Self::Cooling { .. } => None,
         }
     }
 
@@ -193,16 +206,24 @@ impl KeyState {
                 work.merge(&new);
                 if wakes { self.due(until) } else { Effect::None }
             }
+            Self::Cooling { until } => {
+                // It is in the delay queue already.
+                *self = Self::Waiting { work: new, wait: Wait::Hot, until: *until };
+                Effect::None
+            }
         }
     }
 
-    /// It is `now`: a waiting key whose time has come is ready. One whose time has not come was woken
-    /// and parked again since, and waits on.
+    /// It is `now`: a waiting key whose time has come is ready, and one that has cooled is forgotten. One
+    /// whose time has not come was woken and parked again since, and waits on.
     pub(super) fn due(&mut self, now: Instant) -> Effect {
-        let Self::Waiting { work, until, .. } = self else { return Effect::None };
+        let (Self::Waiting { until, .. } | Self::Cooling { until }) = self else {
+            return Effect::None;
+        };
         if *until > now {
             return Effect::None;
         }
+        let Self::Waiting { work, .. } = self else { return Effect::Remove };
         let work = work.clone();
         let lane = work.lane();
         *self = Self::Ready(work);
@@ -223,7 +244,11 @@ impl KeyState {
         let mut work = work.clone();
         let again = again.take();
         match (outcome, again) {
-            (Outcome::Settled, None) => Effect::Remove,
+            (Outcome::Settled, None) if cool <= now => Effect::Remove,
+            (Outcome::Settled, None) => {
+                *self = Self::Cooling { until: cool };
+                Effect::Cool(cool)
+            }
             (Outcome::Settled, Some(again)) if cool <= now => {
                 let lane = again.lane();
                 *self = Self::Ready(again);
@@ -240,6 +265,14 @@ impl KeyState {
                 }
                 *self = Self::Ready(work);
                 Effect::Enqueue(Lane::Large)
+            }
+            (Outcome::Later(after), again) => {
+                if let Some(again) = again {
+                    work.merge(&again);
+                }
+                let until = now + after;
+                *self = Self::Waiting { work, wait: Wait::Hot, until };
+                Effect::Delay(until)
             }
             (Outcome::Retry { after, class, reason }, again) => {
                 work.attempts = work.attempts.saturating_add(1);
@@ -259,120 +292,10 @@ impl KeyState {
             Self::Ready(work) | Self::InFlight { work, .. } | Self::Waiting { work, .. } => {
                 work.first_lsn = work.first_lsn.max(lsn);
             }
+            Self::Cooling { .. } => {}
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pending(lsn: Lsn, origin: Origin) -> Pending {
-        let key = crate::object::ObjectKey::new("b", "k");
-        Pending::new(&DirtyKey { key, aspects: Aspects::CONTENT, origin, since_ms: 5 }, lsn)
-    }
-
-    fn retry() -> Outcome {
-        Outcome::Retry { after: Duration::from_secs(1), class: "transient", reason: "down".into() }
-    }
-
-    #[test]
-    fn a_ready_key_is_started_once() {
-        let mut state = KeyState::Ready(pending(1, Origin::Live));
-        assert!(state.start().is_some());
-        assert_eq!(state.start(), None);
-    }
-
-    #[test]
-    fn a_change_that_arrives_in_flight_is_worked_on_again() {
-        let mut state = KeyState::Ready(pending(1, Origin::Live));
-        state.start();
-        assert_eq!(state.mark(pending(7, Origin::Live)), Effect::None);
-        assert_eq!(state.first_lsn(), 1);
-        let now = Instant::now();
-        let effect = state.complete(Outcome::Settled, now, now);
-        assert_eq!(effect, Effect::Enqueue(Lane::Live));
-        assert_eq!(state.first_lsn(), 7);
-    }
-
-    #[test]
-    fn a_hot_key_waits_for_its_interval_and_is_not_woken_by_more_events() {
-        let mut state = KeyState::Ready(pending(1, Origin::Live));
-        state.start();
-        state.mark(pending(2, Origin::Live));
-        let now = Instant::now();
-        let cool = now + Duration::from_millis(40);
-        assert_eq!(state.complete(Outcome::Settled, now, cool), Effect::Delay(cool));
-        assert_eq!(state.mark(pending(3, Origin::Live)), Effect::None);
-        assert_eq!(state.due(now), Effect::None);
-        assert_eq!(state.due(cool), Effect::Enqueue(Lane::Live));
-    }
-
-    #[test]
-    fn a_failed_key_keeps_its_oldest_record_and_counts_its_tries() {
-        let mut state = KeyState::Ready(pending(3, Origin::Live));
-        state.start();
-        state.mark(pending(9, Origin::Live));
-        let now = Instant::now();
-        let effect = state.complete(retry(), now, now);
-        assert_eq!(effect, Effect::Delay(now + Duration::from_secs(1)));
-        assert_eq!((state.first_lsn(), state.work().attempts), (3, 1));
-    }
-
-    #[test]
-    fn a_live_event_wakes_a_parked_key_and_a_repair_does_not() {
-        let mut state = KeyState::Ready(pending(3, Origin::Live));
-        state.start();
-        let now = Instant::now();
-        state.complete(retry(), now, now);
-        assert_eq!(state.mark(pending(4, Origin::Repair)), Effect::None);
-        assert_eq!(state.mark(pending(5, Origin::Live)), Effect::Enqueue(Lane::Live));
-    }
-
-    #[test]
-    fn a_key_that_was_woken_and_failed_again_waits_for_its_new_time() {
-        let mut state = KeyState::Ready(pending(3, Origin::Live));
-        let now = Instant::now();
-        let later = now + Duration::from_secs(1);
-        state.start();
-        state.complete(retry(), now, now);
-        state.mark(pending(4, Origin::Live));
-        state.start();
-        state.complete(retry(), now + Duration::from_millis(500), now);
-        assert_eq!(state.due(later), Effect::None, "the first wait's time");
-        assert_eq!(state.due(later + Duration::from_millis(500)), Effect::Enqueue(Lane::Live));
-    }
-
-    #[test]
-    fn a_key_found_to_be_large_moves_to_the_large_lane() {
-        let mut state = KeyState::Ready(pending(1, Origin::Live));
-        state.start();
-        let now = Instant::now();
-        let effect = state.complete(Outcome::Large, now, now);
-        assert_eq!(effect, Effect::Enqueue(Lane::Large));
-    }
-
-    #[test]
-    fn a_live_event_takes_a_waiting_repair_to_the_live_lane() {
-        let mut state = KeyState::Ready(pending(1, Origin::Repair));
-        assert_eq!(state.mark(pending(2, Origin::Repair)), Effect::None);
-        assert_eq!(state.mark(pending(3, Origin::Live)), Effect::Enqueue(Lane::Live));
-        assert_eq!(state.mark(pending(4, Origin::Repair)), Effect::None);
-    }
-
-    #[test]
-    fn a_mark_in_flight_older_than_the_appended_again_record_is_still_needed() {
-        let mut state = KeyState::Ready(pending(1, Origin::Live));
-        state.rebase(100);
-        state.start();
-        state.mark(pending(60, Origin::Live));
-        assert_eq!(state.first_lsn(), 60);
-    }
-
-    #[test]
-    fn an_appended_again_record_frees_the_old_one() {
-        let mut state = KeyState::Ready(pending(1, Origin::Live));
-        state.rebase(100);
-        assert_eq!(state.first_lsn(), 100);
-    }
-}
+mod tests;

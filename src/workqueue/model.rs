@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
+use tokio::time::Instant;
 
 use super::{Outcome, Work, WorkQueue};
 use crate::dirty::{Aspects, DirtyKey, Origin};
@@ -35,11 +36,11 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        6 => (0_u8..3, any::<bool>(), 1_u8..64)
+        6 => (0_u8..3, any::<bool>(), 1_u8..128)
             .prop_map(|(key, live, aspects)| Op::Append { key, live, aspects }),
         6 => Just(Op::Read),
         4 => any::<bool>().prop_map(|large| Op::Take { large }),
-        4 => (0_usize..8, 0_u8..4, 0_u64..60)
+        4 => (0_usize..8, 0_u8..5, 0_u64..60)
             .prop_map(|(which, how, after_ms)| Op::Complete { which, how, after_ms }),
         2 => (0_u64..150).prop_map(|ms| Op::Advance { ms }),
         2 => (0_u64..4).prop_map(|behind| Op::AppendAgain { behind }),
@@ -74,6 +75,8 @@ struct Model {
     position: Lsn,
     needs: BTreeMap<ObjectKey, Needs>,
     hands: Vec<Work>,
+    /// When a key that is settled was handed out last.
+    settled: BTreeMap<ObjectKey, Instant>,
     appended_again: Option<Vec<(ObjectKey, Lsn)>>,
 }
 
@@ -85,6 +88,7 @@ impl Model {
             position: 1,
             needs: BTreeMap::new(),
             hands: Vec::new(),
+            settled: BTreeMap::new(),
             appended_again: None,
         }
     }
@@ -113,6 +117,8 @@ impl Model {
         };
         let Some(work) = work else { return false };
         assert!(self.hands.iter().all(|held| held.key != work.key), "{} is in two hands", work.key);
+        let hot = self.settled.get(&work.key).is_some_and(|at| at.elapsed() < MIN_INTERVAL);
+        assert!(!hot, "{} is handed out again too soon", work.key);
         let needs = self.needs.get_mut(&work.key).unwrap();
         for lsn in &needs.marked {
             let asked = self.log[lsn].aspects;
@@ -134,13 +140,16 @@ impl Model {
         let outcome = match how {
             0 | 1 => Outcome::Settled,
             2 => Outcome::Large,
+            3 => Outcome::Later(Duration::from_millis(after_ms)),
             _ => Outcome::Retry {
                 after: Duration::from_millis(after_ms),
                 class: "transient",
                 reason: "down".into(),
             },
         };
-        if outcome != Outcome::Settled {
+        if outcome == Outcome::Settled {
+            self.settled.insert(work.key.clone(), work.started);
+        } else {
             needs.marked.extend(worked);
         }
         self.queue.complete(&work, outcome);
@@ -180,6 +189,7 @@ impl Model {
                     Aspects::REMOVED,
                     Aspects::APPROVED,
                     Aspects::CHECK,
+                    Aspects::DUE,
                 ];
                 let chosen = all.iter().enumerate().filter(|(bit, _)| aspects & (1 << bit) != 0);
                 let aspects = chosen.fold(Aspects::NONE, |sum, (_, aspect)| sum.with(*aspect));

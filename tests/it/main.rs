@@ -10,6 +10,7 @@ mod bandwidth; // No more bytes a second and no more copies of a hot key than th
 mod check_config; // `evermirror check-config`, as an operator uses it.
 mod config_errors; // A configuration that cannot work ends `run` with a useful message.
 mod crash; // kill -9 at random moments under load.
+mod deletes_cli; // `evermirror deletes` against the running process.
 mod environment; // A container without a file: variables, secrets in files, buckets made by hand.
 mod faults; // Stores and networks that fail.
 mod full_disk; // No room for the journal: no acknowledgement, a recorded gap, and back by itself.
@@ -20,6 +21,7 @@ mod large; // Objects larger than memory.
 mod lies; // Duplicates, reorderings and false events.
 mod main_job; // Every operation at a source arrives at the target.
 mod observability; // Health, metrics and logs.
+mod policies; // Archives, and deletes that wait for their time.
 mod promises; // The README's guarantees, one test each.
 mod reconcile_engine; // Two buckets compared by their listings.
 mod stop; // A graceful stop.

@@ -41,7 +41,7 @@ async fn sides_that_agree_are_told_so_however_closely_they_are_looked_at() {
         assert_eq!((status, &answer["differences"]), (0, &json!(0)), "{answer}");
         assert_eq!((&answer["complete"], &answer["compared"]), (&json!(true), &json!(12)));
     }
-    let output = site.evermirror.command(&["verify"]).output().unwrap();
+    let output = site.evermirror.command(&["verify"]).await;
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("12 keys compared") && said.contains("0 differences"), "{said}");
 }

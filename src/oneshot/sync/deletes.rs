@@ -2,21 +2,21 @@
 
 use crate::reconcile::pass::PassReport;
 
-/// Why the deletes that this comparison asks for must wait for a person, if they must.
-pub(super) fn hold(pass: &PassReport, max_percent: u64) -> Option<String> {
-    if pass.extra == 0 {
-        return None;
-    }
-    if pass.source_objects == 0 {
+/// So few deletes are never held for being a large share of a small bucket.
+const FEW: u64 = 20;
+
+/// Why the deletes that this comparison asks for must wait for a person, if they must. Below a `prefix`
+/// it may be right that nothing is left.
+pub(super) fn hold(pass: &PassReport, prefix: &str, max_percent: u64) -> Option<String> {
+    let (objects, extra) = (pass.target_objects, pass.extra);
+    if extra > 0 && pass.source_objects == 0 && prefix.is_empty() {
         return Some("the source lists no object at all, it looks wiped".to_owned());
     }
-    let (share, limit) =
-        (u128::from(pass.extra) * 100, u128::from(max_percent) * u128::from(pass.target_objects));
-    (share > limit).then(|| {
+    let share = u128::from(extra) * 100;
+    (extra > FEW && share > u128::from(max_percent) * u128::from(objects)).then(|| {
         format!(
-            "{} of the target's {} objects would be deleted, more than deletes.max_delete_percent = \
-             {max_percent}",
-            pass.extra, pass.target_objects
+            "{extra} of the target's {objects} objects would be deleted, more than {max_percent} % \
+             (deletes.max_delete_percent)"
         )
     })
 }
@@ -25,21 +25,25 @@ pub(super) fn hold(pass: &PassReport, max_percent: u64) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn pass(source_objects: u64, target_objects: u64, extra: u64) -> PassReport {
-        PassReport { source_objects, target_objects, extra, ..PassReport::default() }
+    fn held(source_objects: u64, target_objects: u64, extra: u64) -> Option<String> {
+        let pass = PassReport { source_objects, target_objects, extra, ..PassReport::default() };
+        hold(&pass, "", 30)
     }
 
     #[test]
-    fn a_source_that_lists_nothing_deletes_nothing_whatever_the_limit() {
-        assert!(hold(&pass(0, 1, 1), 100).unwrap().contains("wiped"));
-        assert_eq!(hold(&pass(0, 0, 0), 0), None);
+    fn a_source_that_lists_nothing_deletes_nothing_however_small_the_target_is() {
+        assert!(held(0, 1, 1).unwrap().contains("wiped"));
+        assert_eq!(held(0, 0, 0), None);
+        let below_prefix = PassReport { target_objects: 1, extra: 1, ..PassReport::default() };
+        assert_eq!(hold(&below_prefix, "logs/", 30), None);
     }
 
     #[test]
-    fn more_than_the_share_is_held_and_just_the_share_is_not() {
-        assert_eq!(hold(&pass(70, 100, 30), 30), None);
-        assert!(hold(&pass(69, 100, 31), 30).unwrap().contains("max_delete_percent"));
-        assert!(hold(&pass(99, 100, 1), 0).is_some(), "zero percent is no delete at all");
-        assert_eq!(hold(&pass(1, u64::MAX, 1), 30), None);
+    fn more_than_the_share_is_held_and_just_the_share_or_a_few_are_not() {
+        assert_eq!(held(70, 100, 30), None);
+        assert!(held(69, 100, 31).unwrap().contains("max_delete_percent"));
+        assert_eq!(held(1, 21, 20), None);
+        assert!(held(1, 22, 21).is_some());
+        assert!(held(1, u64::MAX, u64::MAX).is_some());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -130,8 +130,8 @@ impl Evermirror {
         self.child = Some(child);
     }
 
-    /// A command that ends, with this configuration: `sync`, `verify`.
-    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+    /// A command that ends, with this configuration, not yet started: `sync`, `verify`.
+    pub(crate) fn process(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evermirror"));
         command.args(arguments).arg("--config").arg(self.file());
         command.envs(self.settings.iter().map(|(k, v)| (format!("EVERMIRROR__{k}"), v)));
@@ -141,9 +141,7 @@ impl Evermirror {
 
     /// Runs a command that ends, to its end, and gives its status and its JSON answer.
     pub(crate) async fn once(&self, arguments: &[&str]) -> (i32, Value) {
-        let mut command = self.command(&[arguments, &["--json"]].concat());
-        let ended = tokio::task::spawn_blocking(move || command.output().expect("it starts"));
-        let output = ended.await.expect("it does not panic");
+        let output = self.command(&[arguments, &["--json"]].concat()).await;
         let said = String::from_utf8_lossy(&output.stderr);
         let status = output.status.code().expect("it ends by itself");
         let answer = serde_json::from_slice(&output.stdout);
@@ -174,6 +172,13 @@ impl Evermirror {
         .await;
         self.child = None;
         status
+    }
+
+    /// Runs another command of the same binary with the same configuration, to its end.
+    pub(crate) async fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = self.process(arguments);
+        let ended = tokio::task::spawn_blocking(move || command.output());
+        ended.await.expect("it does not panic").expect("the binary starts")
     }
 
     /// Posts `body` to the webhook as MinIO would.

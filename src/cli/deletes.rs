@@ -1,0 +1,129 @@
+//! `evermirror deletes`: what waits to be deleted, and a person's decision about what is held.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use super::api::{Api, ApiArgs, segment};
+
+/// Arguments of `deletes`.
+#[derive(Debug, Args)]
+pub struct DeletesArgs {
+    #[command(subcommand)]
+    command: DeletesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DeletesCommand {
+    /// Show which deletes are held, and why, and which are delayed
+    List(BucketArgs),
+    /// Let held deletes go ahead, each after the source has confirmed it once more
+    Approve(BucketArgs),
+    /// Forget held deletes: their objects stay at the target
+    Discard(BucketArgs),
+}
+
+#[derive(Debug, Args)]
+struct BucketArgs {
+    /// Only this bucket, by its name at the source
+    #[arg(long, value_name = "BUCKET")]
+    bucket: Option<String>,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// Asks the running process.
+pub async fn execute(args: DeletesArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        DeletesCommand::List(args) => list(&args).await?,
+        DeletesCommand::Approve(args) => decide(&args, "approve", "approved").await?,
+        DeletesCommand::Discard(args) => decide(&args, "discard", "discarded").await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(args: &BucketArgs) -> anyhow::Result<()> {
+    let mut answer = Api::reader(&args.api)?.get("/api/v1/deletes").await?;
+    if let Some(bucket) = &args.bucket {
+        for list in ["held", "delayed"] {
+            if let Some(Value::Array(entries)) = answer.get_mut(list) {
+                entries.retain(|entry| entry["bucket"] == **bucket);
+            }
+        }
+    }
+    let mut out = io::stdout().lock();
+    if args.api.json {
+        return Ok(writeln!(out, "{answer}")?);
+    }
+    let (held, delayed) = (entries(&answer, "held"), entries(&answer, "delayed"));
+    if held.is_empty() && delayed.is_empty() {
+        writeln!(out, "no delete is held or delayed")?;
+    }
+    for entry in held {
+        writeln!(
+            out,
+            "held     {:>10}  {}: {}",
+            count(entry),
+            text(entry, "bucket"),
+            text(entry, "reason")
+        )?;
+    }
+    for entry in delayed {
+        let next = match entry["next_due_in_ms"].as_u64() {
+            Some(ms) => format!("the next is due in {} s", ms.div_ceil(1_000)),
+            None => "the next one's time is being read".to_owned(),
+        };
+        writeln!(out, "delayed  {:>10}  {}: {next}", count(entry), text(entry, "bucket"))?;
+    }
+    Ok(())
+}
+
+/// Decides bucket by bucket; what was done before an error is shown.
+async fn decide(args: &BucketArgs, verb: &str, done: &str) -> anyhow::Result<()> {
+    let api = Api::actor(&args.api)?;
+    let buckets = if let Some(bucket) = &args.bucket {
+        vec![bucket.clone()]
+    } else {
+        let answer = api.get("/api/v1/deletes").await?;
+        entries(&answer, "held").iter().map(|entry| text(entry, "bucket").to_owned()).collect()
+    };
+    let mut counts = Map::new();
+    let mut result = Ok(());
+    for bucket in buckets {
+        match api.post(&format!("/api/v1/deletes/{}/{verb}", segment(&bucket)), None).await {
+            Ok(answer) => {
+                drop(counts.insert(bucket, answer.get(done).cloned().unwrap_or_default()));
+            }
+            Err(error) => {
+                result =
+                    Err(error.context(format!("failed to {verb} the held deletes of {bucket}")));
+                break;
+            }
+        }
+    }
+    let mut out = io::stdout().lock();
+    if args.api.json {
+        writeln!(out, "{}", json!({ done: counts }))?;
+    } else if counts.is_empty() && result.is_ok() {
+        writeln!(out, "no delete is held")?;
+    } else {
+        for (bucket, count) in counts {
+            writeln!(out, "{done} {count} deletes of {bucket}")?;
+        }
+    }
+    result
+}
+
+fn entries<'a>(answer: &'a Value, list: &str) -> &'a [Value] {
+    answer.get(list).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn count(entry: &Value) -> u64 {
+    entry["count"].as_u64().unwrap_or_default()
+}
+
+fn text<'a>(entry: &'a Value, field: &str) -> &'a str {
+    entry.get(field).and_then(Value::as_str).unwrap_or_default()
+}

@@ -1,0 +1,111 @@
+use http::HeaderValue;
+
+use super::*;
+use crate::config::settings::Durability;
+use crate::dirty::Origin;
+use crate::journal::{Cursor, JournalOptions};
+use crate::shelf::open_journal;
+
+fn bucket(deletes: &str) -> BucketSettings {
+    let text = format!("source = \"b\"\ndeletes = \"{deletes}\"\ndelete_delay = \"10s\"");
+    toml::from_str(&text).unwrap()
+}
+
+async fn open(dir: &Path, deletes: &str) -> Delays {
+    Delays::open(&dir.join("delayed"), &[bucket(deletes)], 64 << 20).await.unwrap().0
+}
+
+async fn main_journal(dir: &Path) -> (Journal, Cursor) {
+    let (segment_size, max_size) = (1 << 20, 8 << 20);
+    let dir = dir.join("main");
+    let options = JournalOptions { dir, segment_size, max_size, durability: Durability::Write };
+    let (journal, cursor, _) = open_journal(options).await.unwrap();
+    (journal, cursor)
+}
+
+async fn put(delays: &Delays, key: &str, since_ms: i64) {
+    let (aspects, origin) = (Aspects::REMOVED, Origin::Live);
+    delays
+        .put(DirtyKey { key: ObjectKey::new("b", key), aspects, origin, since_ms })
+        .await
+        .unwrap();
+}
+
+/// Lets go what is due, and says which keys those were and since when they have been.
+async fn release(delays: &Delays, main: &mut (Journal, Cursor), now_ms: i64) -> Vec<(String, i64)> {
+    delays.buckets["b"].release(&main.0, now_ms).await.unwrap();
+    let mut found = Vec::new();
+    while main.1.position() < main.0.stats().next_lsn {
+        for record in main.1.next(100).await.unwrap() {
+            let dirty = DirtyKey::decode(&record.payload).unwrap();
+            assert!(dirty.aspects.has(Aspects::REMOVED.with(Aspects::DUE)));
+            found.push((dirty.key.key.to_string(), dirty.since_ms));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_delete_leaves_when_it_is_due_and_not_before_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut main = main_journal(dir.path()).await;
+    let delays = open(dir.path(), "delay").await;
+    put(&delays, "1", 1_000).await;
+    put(&delays, "2", 2_000).await;
+    assert_eq!(release(&delays, &mut main, 10_999).await, []);
+    assert_eq!(release(&delays, &mut main, 11_000).await, [("1".to_owned(), 11_000)]);
+    delays.close().await;
+    drop(delays);
+
+    let delays = open(dir.path(), "delay").await;
+    assert_eq!(delays.list()[0].count, 1);
+    assert_eq!(release(&delays, &mut main, 11_999).await, []);
+    assert_eq!(delays.list()[0].next_due_ms, Some(12_000));
+    put(&delays, "3", 3_000).await;
+    let due = [("2".to_owned(), 12_000), ("3".to_owned(), 13_000)];
+    assert_eq!(release(&delays, &mut main, 100_000).await, due);
+    assert!(delays.list().is_empty());
+}
+
+#[tokio::test]
+async fn a_key_that_waits_is_known_until_it_leaves_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut main = main_journal(dir.path()).await;
+    let (one, two) = (ObjectKey::new("b", "1"), ObjectKey::new("b", "2"));
+    let delays = open(dir.path(), "delay").await;
+    put(&delays, "1", 1_000).await;
+    assert!(delays.knows(&one) && !delays.knows(&two));
+    delays.close().await;
+    drop(delays);
+    let delays = open(dir.path(), "delay").await;
+    assert!(delays.knows(&one) && !delays.knows(&two));
+    release(&delays, &mut main, 100_000).await;
+    assert!(!delays.knows(&one));
+}
+
+#[tokio::test]
+async fn where_the_policy_has_changed_nothing_waits_any_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut main = main_journal(dir.path()).await;
+    let delays = open(dir.path(), "delay").await;
+    put(&delays, "1", 1_000).await;
+    delays.close().await;
+    drop(delays);
+    let delays = open(dir.path(), "mirror").await;
+    assert_eq!(release(&delays, &mut main, 1_000).await, [("1".to_owned(), 1_000)]);
+}
+
+#[test]
+fn an_object_is_new_by_its_own_stores_clock_and_in_doubt() {
+    let headers = |date: &'static str, modified: &'static str| {
+        let values = [("date", date), ("last-modified", modified)];
+        values.into_iter().map(|(n, v)| (n.parse().unwrap(), HeaderValue::from_static(v))).collect()
+    };
+    let seven: HeaderMap =
+        headers("Mon, 23 Nov 2026 15:50:07 GMT", "Mon, 23 Nov 2026 15:50:00 GMT");
+    assert!(written_since(&seven, 10_000));
+    assert!(written_since(&seven, 6_001), "the seconds are not whole");
+    assert!(!written_since(&seven, 6_000));
+    assert!(!written_since(&seven, 5_000));
+    assert!(!written_since(&HeaderMap::new(), 5_000));
+}

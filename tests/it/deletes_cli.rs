@@ -1,0 +1,144 @@
+//! `evermirror deletes`, as an operator uses it against the running process.
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::support::eventually::{SOON, eventually};
+use crate::support::site::{Servers, Setup, Site};
+
+const TOKEN: &str = "a-person's-token";
+
+fn setup(token: Option<&str>) -> Setup {
+    let mut settings = vec![("DELETES__MAX_DELETES", "0".to_owned())];
+    settings.extend(token.map(|token| ("WEB__AUTH_TOKEN", token.to_owned())));
+    Setup { settings, ..Setup::default() }
+}
+
+/// A site with three held deletes.
+async fn holding(bucket: &str, token: Option<&str>) -> Site {
+    let site = Servers::shared().await.site(bucket, setup(token)).await;
+    for key in ["a", "b", "c"] {
+        site.put(key, key).await;
+    }
+    site.converges(SOON).await;
+    for key in ["a", "b", "c"] {
+        site.delete(key).await;
+    }
+    held(&site, 3).await;
+    site
+}
+
+async fn held(site: &Site, wanted: u64) {
+    eventually("the deletes are held", SOON, async || {
+        let count = site.evermirror.count("held").await?;
+        (count == wanted).then_some(()).ok_or(format!("{count} of {wanted} are held"))
+    })
+    .await;
+}
+
+/// It ended with this status and said that on stderr, as a sentence and not as a panic.
+fn failed(output: &Output, status: i32, words: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{stderr}");
+    assert!(stderr.starts_with("error: ") && !stderr.contains(TOKEN), "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "it does not say {word:?}: {stderr}");
+    }
+    assert!(output.stdout.is_empty(), "{}", text(output));
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn answer(output: &Output) -> Value {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_deletes_are_listed_and_approved() {
+    let site = holding("cli-approve", Some(TOKEN)).await;
+    let list = site.evermirror.command(&["deletes", "list"]).await;
+    assert_eq!(list.status.code(), Some(0));
+    let said = text(&list);
+    assert!(said.starts_with("held ") && said.contains("3  cli-approve: more than 0"), "{said}");
+    let list = answer(&site.evermirror.command(&["deletes", "list", "--json"]).await);
+    assert_eq!((&list["held"][0]["count"], &list["delayed"]), (&json!(3), &json!([])));
+    let other = ["deletes", "list", "--json", "--bucket", "other"];
+    assert_eq!(answer(&site.evermirror.command(&other).await)["held"], json!([]));
+
+    let approved = site.evermirror.command(&["deletes", "approve", "--json"]).await;
+    assert_eq!(answer(&approved), json!({"approved": {"cli-approve": 3}}));
+    site.converges(SOON).await;
+    assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 0);
+    let list = site.evermirror.command(&["deletes", "list"]).await;
+    assert_eq!(text(&list), "no delete is held or delayed\n");
+    let approved = site.evermirror.command(&["deletes", "approve"]).await;
+    assert_eq!((approved.status.code(), &*text(&approved)), (Some(0), "no delete is held\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_deletes_of_one_bucket_are_discarded() {
+    let site = holding("cli-discard", Some(TOKEN)).await;
+    let other = ["deletes", "discard", "--json", "--bucket", "other/../x"];
+    assert_eq!(answer(&site.evermirror.command(&other).await)["discarded"]["other/../x"], 0);
+    held(&site, 3).await;
+    let discard = ["deletes", "discard", "--bucket", "cli-discard"];
+    let discarded = site.evermirror.command(&discard).await;
+    assert_eq!(text(&discarded), "discarded 3 deletes of cli-discard\n");
+    held(&site, 0).await;
+    assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_token_decides_nothing_and_a_right_one_can_come_from_a_file() {
+    let site = holding("cli-token", Some(TOKEN)).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    let path = file.to_str().unwrap();
+    let approve = ["deletes", "approve", "--bucket", "cli-token", "--token-file", path];
+    failed(&site.evermirror.command(&approve).await, 2, &[path, "cannot be read"]);
+    std::fs::write(&file, "another\n").unwrap();
+    failed(&site.evermirror.command(&approve).await, 1, &["refused the token", "web.auth_token"]);
+    held(&site, 3).await;
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    let approved = site.evermirror.command(&approve).await;
+    assert_eq!(text(&approved), "approved 3 deletes of cli-token\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_token_is_configured_the_command_says_how_to_configure_one() {
+    let site = holding("cli-no-token", None).await;
+    for decision in ["approve", "discard"] {
+        let output = site.evermirror.command(&["deletes", decision]).await;
+        failed(&output, 2, &["web.auth_token_file", "--token-file"]);
+    }
+    assert_eq!(
+        answer(&site.evermirror.command(&["deletes", "list", "--json"]).await)["held"][0]["count"],
+        3
+    );
+    held(&site, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_does_not_run_is_told_from_one_that_refuses() {
+    let mut site = Servers::shared().await.site("cli-down", setup(Some(TOKEN))).await;
+    site.evermirror.kill();
+    for command in ["list", "approve", "discard"] {
+        let output = site.evermirror.command(&["deletes", command]).await;
+        failed(
+            &output,
+            1,
+            &["no evermirror can be reached at http://127.0.0.1:", "refused", "--url"],
+        );
+    }
+    // A web server that is no evermirror.
+    let store = Servers::shared().await.source.endpoint();
+    let output = site.evermirror.command(&["deletes", "list", "--url", &store]).await;
+    failed(&output, 1, &[&store, "no answer of this version"]);
+    let output = site.evermirror.command(&["deletes", "list", "--url", "host:1"]).await;
+    failed(&output, 2, &["--url must be like"]);
+}
