@@ -59,6 +59,8 @@ pub(super) struct SyncReport {
     pub failed: u64,
     /// The first of them, with the reason.
     pub failures: Vec<FailedKey>,
+    /// Buckets that could not be compared to their end, and why.
+    pub errors: Vec<String>,
     /// How long it took, in seconds.
     pub elapsed_s: f64,
 }
@@ -114,7 +116,7 @@ impl SyncReport {
 
     /// Whether everything that was asked for is done.
     pub(super) const fn agrees(&self) -> bool {
-        self.failed == 0 && self.held.is_empty()
+        self.failed == 0 && self.held.is_empty() && self.errors.is_empty()
     }
 
     pub(super) fn print(&self, json: bool) {
@@ -159,6 +161,9 @@ impl SyncReport {
             let key = format!("{}/{}", failed.bucket, failed.key);
             let (key, reason) = (key.escape_debug(), &failed.reason);
             line(format!("failed after {} tries: {key}: {reason}", failed.attempts));
+        }
+        for error in &self.errors {
+            line(format!("NOT COMPLETE: {error}"));
         }
         text
     }

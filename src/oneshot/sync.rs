@@ -27,7 +27,7 @@ use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::metrics::Metrics;
 use crate::object::ObjectKey;
 use crate::pipeline;
-use crate::reconcile::merge::Finding;
+use crate::reconcile::merge::{Finding, Why};
 use crate::reconcile::pass::{self, Difference, PassEvent, PassReport};
 use crate::replicate::Stores;
 use crate::shelf::{Shelf, Taken};
@@ -124,7 +124,11 @@ impl Run {
         let spool = self.scope.settings.data_dir.join(EXTRA);
         let (extra, _) = Shelf::open(spool, SHELF_SIZE).await?;
         for bucket in &self.scope.settings.buckets {
-            self.bucket(bucket, &extra, &mut report).await?;
+            if let Err(error) = self.bucket(bucket, &extra, &mut report).await {
+                // Nothing is deleted by half a comparison; the other buckets are not to blame.
+                extra.drain(&self.engine.journal, u64::MAX, |_| Taken::Dropped).await?;
+                report.errors.push(format!("{error:#}"));
+            }
         }
         extra.close().await;
         self.counters.compared_all.store(true, Ordering::Relaxed);
@@ -240,9 +244,12 @@ impl Run {
 const fn aspects(finding: Finding) -> Option<Aspects> {
     match finding {
         Finding::Same => None,
-        Finding::Missing | Finding::Different(_) => Some(Aspects::CONTENT),
+        Finding::Missing | Finding::Different(Why::Size) => Some(Aspects::CONTENT),
         Finding::Extra => Some(Aspects::REMOVED),
-        Finding::Newer | Finding::Unverifiable => Some(Aspects::CHECK),
+        // The target's metadata may remember the source's tag: a target that encrypts by itself.
+        Finding::Different(Why::ETag) | Finding::Newer | Finding::Unverifiable => {
+            Some(Aspects::CHECK)
+        }
     }
 }
 

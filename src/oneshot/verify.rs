@@ -58,12 +58,15 @@ pub async fn run(
     let stores = pipeline::connect(&scope.settings).await?;
     let verify = Verify { scope, options, stores, counters: Arc::default() };
     let begin = Instant::now();
-    let ended = tokio::select! {
-        ended = verify.buckets(&mut recorder) => ended,
-        () = stop => Err(anyhow::anyhow!("interrupted")),
+    let interrupted = tokio::select! {
+        () = verify.buckets(&mut recorder) => false,
+        () = stop => true,
     };
+    if interrupted {
+        recorder.incomplete(&anyhow::anyhow!("interrupted"));
+    }
     let compared = verify.counters.compared.load(Ordering::Relaxed);
-    recorder.finish(compared, begin.elapsed(), ended.err(), verify.scope.json)
+    recorder.finish(compared, begin.elapsed(), verify.scope.json)
 }
 
 /// What is counted while it runs, for the progress.
@@ -94,7 +97,7 @@ struct Verify {
 }
 
 impl Verify {
-    async fn buckets(&self, recorder: &mut Recorder) -> anyhow::Result<()> {
+    async fn buckets(&self, recorder: &mut Recorder) {
         let _progress = self.progress();
         for bucket in &self.scope.settings.buckets {
             let checker = Checker::new(
@@ -106,10 +109,14 @@ impl Verify {
             let (jobs, received) = mpsc::channel(AHEAD);
             let (listed, ()) =
                 tokio::join!(self.list(bucket, jobs), self.check(&checker, received, recorder),);
-            recorder.compared(&listed?);
+            match listed {
+                Ok(pass) => recorder.compared(&pass),
+                Err(error) => {
+                    recorder.incomplete(&error.context(format!("bucket {}", bucket.source)))
+                }
+            }
         }
         self.counters.all_listed.store(true, Ordering::Relaxed);
-        Ok(())
     }
 
     /// Finds the keys of one bucket that have to be looked at.

@@ -157,5 +157,5 @@ async fn a_comparison_that_cannot_be_finished_is_no_agreement() {
     // There is no bucket at the target.
     let (status, answer) = site.evermirror.once(&["verify"]).await;
     assert_eq!((status, &answer["complete"]), (1, &json!(false)), "{answer}");
-    assert!(answer["error"].as_str().unwrap().contains("verify-half-copy"), "{answer}");
+    assert!(answer["errors"][0].as_str().unwrap().contains("verify-half-copy"), "{answer}");
 }

@@ -23,7 +23,7 @@ struct VerifyReport {
     /// Both sides were compared to the end.
     complete: bool,
     /// Why not.
-    error: Option<String>,
+    errors: Vec<String>,
     /// Keys compared.
     compared: u64,
     /// Objects at the source, their bytes, and objects at the target.
@@ -61,8 +61,8 @@ impl Recorder {
             Ok((path.to_owned(), BufWriter::new(file)))
         };
         let report = VerifyReport {
-            complete: false,
-            error: None,
+            complete: true,
+            errors: Vec::new(),
             compared: 0,
             source_objects: 0,
             source_bytes: 0,
@@ -99,18 +99,21 @@ impl Recorder {
         self.report.newer += pass.newer;
     }
 
+    /// Something could not be compared to its end.
+    pub(super) fn incomplete(&mut self, error: &anyhow::Error) {
+        self.report.complete = false;
+        self.report.errors.push(format!("{error:#}"));
+    }
+
     /// Prints the answer. Returns whether both sides agree; an unwritten report file is an error.
     pub(super) fn finish(
         mut self,
         compared: u64,
         elapsed: Duration,
-        error: Option<anyhow::Error>,
         json: bool,
     ) -> anyhow::Result<bool> {
         self.report.compared = compared;
         self.report.elapsed_s = elapsed.as_secs_f64();
-        self.report.complete = error.is_none();
-        self.report.error = error.map(|error| format!("{error:#}"));
         report::print(json, &self.report, &self.report.text());
         if let Some((path, mut file)) = self.file {
             let written = self.unwritten.map_or_else(|| file.flush(), Err);
@@ -142,7 +145,7 @@ impl VerifyReport {
             HumanCount(self.differences),
             self.elapsed_s,
         ));
-        if let Some(error) = &self.error {
+        for error in &self.errors {
             lines.push(format!("NOT COMPLETE, there may be more differences: {error}"));
         }
         lines.join("\n")
@@ -172,7 +175,7 @@ mod tests {
         (0..SHOWN + 3).for_each(|number| recorder.record(mismatch(number)));
         let text = recorder.report.text();
         assert!(text.contains("missing b/key\\n0\n") && text.contains("and 3 more"), "{text}");
-        assert!(!recorder.finish(60, Duration::ZERO, None, false).unwrap());
+        assert!(!recorder.finish(60, Duration::ZERO, false).unwrap());
         let file = std::fs::read_to_string(path).unwrap();
         assert_eq!(file.lines().count(), SHOWN + 3);
         let line: serde_json::Value = serde_json::from_str(file.lines().next().unwrap()).unwrap();
@@ -182,9 +185,9 @@ mod tests {
     #[test]
     fn an_incomplete_comparison_is_no_agreement() {
         let recorder = Recorder::open(None).unwrap();
-        assert!(recorder.finish(1, Duration::ZERO, None, false).unwrap());
-        let recorder = Recorder::open(None).unwrap();
-        let error = anyhow::anyhow!("the listing failed");
-        assert!(!recorder.finish(1, Duration::ZERO, Some(error), false).unwrap());
+        assert!(recorder.finish(1, Duration::ZERO, false).unwrap());
+        let mut recorder = Recorder::open(None).unwrap();
+        recorder.incomplete(&anyhow::anyhow!("the listing failed"));
+        assert!(!recorder.finish(1, Duration::ZERO, false).unwrap());
     }
 }
