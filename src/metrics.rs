@@ -23,7 +23,9 @@ use prometheus_client::registry::{Metric, Registry};
 use serde::Serialize;
 
 use crate::gaps::GapReason;
-pub use labels::{Action, EventOutcome, RequestOutcome, Stage};
+use crate::reconcile::merge::Finding;
+pub use labels::{Action, EventOutcome, PassOutcome, RequestOutcome, Stage};
+use labels::{DRIFT_KINDS, drift_kind};
 pub use lag::LagSummary;
 use lag::RecentLags;
 pub use table::{METRICS, MetricInfo, Snapshot};
@@ -80,6 +82,9 @@ struct Inner {
     errors: Family<Labels<2>, Counter>,
     error_classes: Mutex<BTreeMap<(Stage, &'static str), Counter>>,
     gaps: Family<[(&'static str, String); 1], Counter>,
+    passes: Family<Labels<1>, Counter>,
+    drift: Family<Labels<1>, Counter>,
+    compared: Counter,
     state: BTreeMap<&'static str, Value>,
     recent_lags: RecentLags,
 }
@@ -109,6 +114,14 @@ impl Metrics {
         for action in Action::ALL {
             drop(replicated.get_or_create_owned(&[("action", action.name())]));
         }
+        let passes = Family::default();
+        for outcome in PassOutcome::ALL {
+            drop(passes.get_or_create_owned(&[("outcome", outcome.name())]));
+        }
+        let drift = Family::default();
+        for kind in DRIFT_KINDS {
+            drop(drift.get_or_create_owned(&[("kind", kind)]));
+        }
         let state: BTreeMap<_, _> =
             Snapshot::default().values().map(|(name, _)| (name, Value::default())).into();
         for (name, value) in &state {
@@ -123,6 +136,13 @@ impl Metrics {
             bytes: register(&mut registry, "evermirror_replicated_bytes_total", Counter::default()),
             errors: register(&mut registry, "evermirror_errors_total", Family::default()),
             gaps: register(&mut registry, "evermirror_gaps_total", Family::default()),
+            passes: register(&mut registry, "evermirror_reconcile_passes_total", passes),
+            drift: register(&mut registry, "evermirror_drift_total", drift),
+            compared: register(
+                &mut registry,
+                "evermirror_reconcile_keys_total",
+                Counter::default(),
+            ),
             error_classes: Mutex::default(),
             state,
             recent_lags: RecentLags::default(),
@@ -181,6 +201,21 @@ impl Metrics {
         let name = serde_json::to_value(reason).ok();
         let name = name.and_then(|n| n.as_str().map(str::to_owned)).unwrap_or_default();
         self.0.gaps.get_or_create(&[("reason", name)]).inc();
+    }
+
+    /// A pass of the reconciler ended.
+    pub fn reconcile_pass(&self, outcome: PassOutcome) {
+        self.0.passes.get_or_create(&[("outcome", outcome.name())]).inc();
+    }
+
+    /// The reconciler found a difference.
+    pub fn drift(&self, finding: Finding) {
+        self.0.drift.get_or_create(&[("kind", drift_kind(finding))]).inc();
+    }
+
+    /// The reconciler compared so many keys.
+    pub fn keys_compared(&self, count: u64) {
+        self.0.compared.inc_by(count);
     }
 
     /// The lags of the last 4,096 replicated events.

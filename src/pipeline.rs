@@ -81,6 +81,12 @@ impl Pipeline {
         let (break_down, broken) = watch::channel(None);
 
         tasks.spawn(feed(cursor, Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
+        tasks.spawn(reconcile(
+            stores.clone(),
+            Arc::clone(&overview),
+            stops.intake.clone(),
+            break_down.clone(),
+        ));
         tasks.spawn(work(stores, Arc::clone(&overview), stops.feed.clone(), break_down));
         tasks.spawn(delay(Arc::clone(&overview), stops.feed.clone()));
         let inlet = Arc::new(overview.inlet());
@@ -198,6 +204,19 @@ async fn feed(
     }
 }
 
+/// Walks both sides, once they answer, until stopped.
+async fn reconcile(
+    stores: Stores,
+    overview: Arc<Overview>,
+    stop: CancellationToken,
+    break_down: watch::Sender<Option<String>>,
+) {
+    let _guard = BreakOnPanic(break_down);
+    if stop.run_until_cancelled(overview.prepared.cancelled()).await.is_some() {
+        Arc::clone(&overview.reconciler).run(stores, stop).await;
+    }
+}
+
 /// Brings delayed deletes back when they are due, until stopped.
 async fn delay(overview: Arc<Overview>, stop: CancellationToken) {
     stop.run_until_cancelled(overview.delays.run(&overview.journal)).await;
@@ -222,7 +241,10 @@ async fn work(
         overview.metrics.clone(),
     );
     match started.await {
-        Ok(replicator) => drop(overview.replicator.set(replicator)),
+        Ok(replicator) => {
+            drop(overview.replicator.set(replicator));
+            overview.prepared.cancel();
+        }
         Err(error) => {
             let dir = overview.settings.data_dir.display();
             let reason = format!("failed to use {dir}/uploads: {error}");

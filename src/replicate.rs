@@ -52,7 +52,7 @@ pub struct Replicator {
 }
 
 /// The stores a replicator works between.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Stores {
     /// The store that is protected.
     pub source: Store,
@@ -90,7 +90,7 @@ impl Replicator {
             delays,
             uploads,
             pace: Pace::new(replicate.bandwidth.map(|rate| rate.0)),
-            target_kms: AtomicBool::new(expects_kms(settings)),
+            target_kms: AtomicBool::new(settings.target.encrypts_with_kms()),
             source_partless: AtomicBool::new(false),
             source_untagged: AtomicBool::new(false),
         };
@@ -138,9 +138,4 @@ fn mappings(settings: &Settings) -> std::collections::HashMap<Arc<str>, Mapping>
         (bucket.source.as_str().into(), mapping)
     };
     settings.buckets.iter().map(entry).collect()
-}
-
-/// Whether objects are written with KMS, so that a target's `ETag` is never the source's.
-pub(crate) fn expects_kms(settings: &Settings) -> bool {
-    settings.target.server_side_encryption.as_deref().is_some_and(|e| e.starts_with("aws:kms"))
 }

@@ -41,6 +41,10 @@ pub trait Operations: Send + Sync {
     /// Whether notifications are taken and replicated; else why not, in a sentence.
     fn ready(&self) -> Result<(), String>;
 
+    /// Asks for a pass over one bucket or all, whole or below a prefix, as soon as possible. Answers how
+    /// many buckets that is, or why it cannot be.
+    fn reconcile(&self, bucket: Option<&str>, prefix: Option<&str>) -> Result<u64, String>;
+
     /// Lets the held deletes of `bucket` go ahead.
     fn approve_deletes<'a>(&'a self, bucket: &'a str) -> Acted<'a>;
 

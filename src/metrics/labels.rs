@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::reconcile::merge::Finding;
+
 /// What became of a request to an intake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestOutcome {
@@ -88,6 +90,44 @@ impl Action {
         }
     }
 }
+
+/// How a pass of the reconciler ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassOutcome {
+    /// Every key was compared.
+    Complete,
+    /// What an interrupted pass had left was compared.
+    Resumed,
+    /// A listing or the journal failed.
+    Failed,
+}
+
+impl PassOutcome {
+    pub(super) const ALL: [Self; 3] = [Self::Complete, Self::Resumed, Self::Failed];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Resumed => "resumed",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The kind of a difference that a listing shows.
+pub(super) const fn drift_kind(finding: Finding) -> &'static str {
+    match finding {
+        Finding::Different(_) => "different",
+        Finding::Same
+        | Finding::Missing
+        | Finding::Extra
+        | Finding::Newer
+        | Finding::Unverifiable => finding.name(),
+    }
+}
+
+pub(super) const DRIFT_KINDS: [&str; 5] =
+    ["missing", "extra", "different", "newer", "unverifiable"];
 
 /// Where an error happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -63,6 +63,26 @@ pub const METRICS: &[MetricInfo] = &[
         "Times at which events of a bucket may have been missed, so that it is reconciled.",
     ),
     info(
+        "evermirror_reconcile_passes_total",
+        "counter {outcome}",
+        "Passes of the reconciler over a bucket or a prefix: complete, resumed, failed.",
+    ),
+    info(
+        "evermirror_drift_total",
+        "counter {kind}",
+        "Differences the reconciler found: missing, extra, different, newer, unverifiable.",
+    ),
+    info(
+        "evermirror_reconcile_keys_total",
+        "counter",
+        "Keys that the reconciler compared on both sides.",
+    ),
+    info(
+        "evermirror_reconcile_last_success_timestamp_seconds",
+        "gauge",
+        "Unix time of the last complete pass of the bucket whose last one is oldest; 0 if one has none.",
+    ),
+    info(
         "evermirror_oldest_pending_age_seconds",
         "gauge",
         "Seconds since the oldest change that is not yet on the target: the recovery point now.",
@@ -127,6 +147,9 @@ pub struct Snapshot {
     pub journal_trimmed_lsn: u64,
     /// The journal refuses appends.
     pub journal_full: bool,
+    /// When the bucket that has waited longest was last compared whole, in milliseconds since the Unix
+    /// epoch; 0 if never.
+    pub reconciled_ms: u64,
     /// The source answers.
     pub source_up: bool,
     /// The target answers.
@@ -136,7 +159,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Each value under its metric's name, in seconds and bytes.
     #[expect(clippy::cast_precision_loss, reason = "Prometheus values are doubles")]
-    pub(super) fn values(&self) -> [(&'static str, f64); 16] {
+    pub(super) fn values(&self) -> [(&'static str, f64); 17] {
         [
             (
                 "evermirror_oldest_pending_age_seconds",
@@ -155,6 +178,10 @@ impl Snapshot {
             ("evermirror_journal_next_lsn", self.journal_next_lsn as f64),
             ("evermirror_journal_trimmed_lsn", self.journal_trimmed_lsn as f64),
             ("evermirror_journal_full", f64::from(u8::from(self.journal_full))),
+            (
+                "evermirror_reconcile_last_success_timestamp_seconds",
+                std::time::Duration::from_millis(self.reconciled_ms).as_secs_f64(),
+            ),
             ("evermirror_source_up", f64::from(u8::from(self.source_up))),
             ("evermirror_target_up", f64::from(u8::from(self.target_up))),
         ]

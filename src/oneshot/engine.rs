@@ -24,6 +24,7 @@ use crate::dirty::DirtyKey;
 use crate::journal::{AppendError, Journal};
 use crate::metrics::Metrics;
 use crate::pipeline::{prepare, recover};
+use crate::reconcile::Remembered;
 use crate::replicate::{HeldDeletes, Hold, Replicator, StoreState, Stores};
 use crate::shelf::Shelf;
 use crate::workqueue::feeder::{FeedError, Feeder};
@@ -39,8 +40,6 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const LOOK: Duration = Duration::from_millis(100);
 /// How long to wait for room in the journal, which is being worked off.
 const ROOM: Duration = Duration::from_millis(200);
-/// Where keys wait that may have to be deleted, inside the data directory.
-pub(super) const EXTRA: &str = "extra";
 /// Nothing but backlog is in this journal, and the comparison finds it again.
 const SEGMENT: u64 = 8 << 20;
 
@@ -50,6 +49,7 @@ pub(super) struct Engine {
     settings: Settings,
     pub(super) journal: Journal,
     pub(super) metrics: Metrics,
+    pub(super) remembered: Arc<Remembered>,
     queue: Arc<WorkQueue>,
     hold: Hold,
     deferred: Arc<Shelf>,
@@ -72,13 +72,13 @@ impl Engine {
         let metrics = Metrics::new();
         let lock = begin_afresh(&settings.data_dir)?;
         let (state, cursor) = recover::open(&settings, &metrics).await?;
-        let recover::State { journal, held, delays, deferred, .. } = state;
+        let recover::State { journal, held, delays, deferred, remembered, .. } = state;
         let stop = CancellationToken::new();
         let preparing = prepare::prepare(&settings, &stores, &stop);
         tokio::time::timeout(PATIENCE, preparing)
             .await
             .with_context(|| format!("no store answered within {} s", PATIENCE.as_secs()))?;
-        let hold = Hold::new(&settings.deletes, held);
+        let hold = Hold::new(&settings.deletes, held, Arc::clone(&remembered));
         let replicate = &settings.replicate;
         let queue = Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval));
         let position = Arc::new(AtomicU64::new(journal.stats().trimmed_lsn));
@@ -103,6 +103,7 @@ impl Engine {
             settings,
             journal,
             metrics,
+            remembered,
             queue,
             hold,
             deferred,
@@ -198,7 +199,7 @@ impl Engine {
     }
 }
 
-/// Takes `dir` for this process, and forgets the deletes that an earlier one had set aside or held:
+/// Takes `dir` for this process, and forgets the deletes that an earlier one had held:
 /// the comparison finds again what is still to be deleted.
 fn begin_afresh(dir: &Path) -> anyhow::Result<File> {
     let taken = || format!("failed to use {}; make it writable, or set data_dir", dir.display());
@@ -207,16 +208,12 @@ fn begin_afresh(dir: &Path) -> anyhow::Result<File> {
     if lock.try_lock().is_err() {
         bail!("another sync works in {}; wait for it, or set another data_dir", dir.display());
     }
-    for name in [EXTRA, "held"] {
-        match std::fs::remove_dir_all(dir.join(name)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error)
-                    .with_context(|| format!("failed to empty {}/{name}", dir.display()));
-            }
-            _ => {}
+    match std::fs::remove_dir_all(dir.join("held")) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("failed to empty {}/held", dir.display()))
         }
+        _ => Ok(lock),
     }
-    Ok(lock)
 }
 
 /// Whether a parked key is not worth a further wait.

@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
+use crate::config::settings::BucketSettings;
 use crate::reconcile::pass::PassReport;
 use crate::replicate::HeldDeletes;
 use crate::workqueue::ParkedKey;
@@ -74,6 +75,12 @@ pub(super) struct HeldBucket {
     pub count: u64,
     /// Why.
     pub reason: String,
+}
+
+impl HeldBucket {
+    pub(super) fn new(bucket: &BucketSettings, count: u64, reason: &str) -> Self {
+        Self { bucket: bucket.source.clone(), count, reason: reason.to_owned() }
+    }
 }
 
 impl From<HeldDeletes> for HeldBucket {

@@ -2,12 +2,10 @@
 //!
 //! Promise: when it reports success, every key that the comparison found different was made to agree by
 //! the same workers as in `run`, read from the source after the comparison began. Deletes wait until
-//! the whole bucket is compared, and are held if the source looks wiped ([`deletes`]).
+//! the whole bucket is compared, and are held if the source looks wiped.
 //!
 //! Killed at any moment, the next `sync` first finishes what the journal holds and then compares again.
 //! A signal ends it as a crash would, but in good order.
-
-mod deletes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +15,7 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::engine::{EXTRA, Engine};
+use super::engine::Engine;
 use super::progress::{Progress, Sample};
 use super::report::{FailedKey, HeldBucket, SyncReport, say};
 use super::{Scope, compare};
@@ -25,19 +23,18 @@ use crate::clock;
 use crate::config::settings::{BucketSettings, DeletePolicy};
 use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::metrics::Metrics;
-use crate::object::ObjectKey;
+use crate::object::{ETag, ObjectKey};
 use crate::pipeline;
-use crate::reconcile::merge::{Finding, Why};
-use crate::reconcile::pass::{self, Difference, PassEvent, PassReport};
+use crate::reconcile::extras::Extras;
+use crate::reconcile::merge::{Finding, NoPairs, Why};
+use crate::reconcile::pass::{self, PassEvent, PassReport};
+use crate::reconcile::verdict::{Case, Verdict, judge};
 use crate::replicate::Stores;
-use crate::shelf::{Shelf, Taken};
 
 /// Appended to the journal at once.
 const BATCH: usize = 256;
 /// Differences on their way from the comparison.
 const AHEAD: usize = 1_024;
-/// As much disk as keys that may have to be deleted can take while a bucket is compared.
-const SHELF_SIZE: u64 = 4 << 30;
 /// So many failed keys are named in the report.
 const NAMED: usize = 100;
 
@@ -120,17 +117,11 @@ impl Run {
         let _progress = self.progress();
         self.engine.finish().await?;
         let mut report = SyncReport::default();
-        // For keys that may have to be deleted.
-        let spool = self.scope.settings.data_dir.join(EXTRA);
-        let (extra, _) = Shelf::open(spool, SHELF_SIZE).await?;
         for bucket in &self.scope.settings.buckets {
-            if let Err(error) = self.bucket(bucket, &extra, &mut report).await {
-                // Nothing is deleted by half a comparison; the other buckets are not to blame.
-                extra.drain(&self.engine.journal, u64::MAX, |_| Taken::Dropped).await?;
-                report.errors.push(format!("{error:#}"));
+            if let Err(error) = self.bucket(bucket, &mut report).await {
+                report.errors.push(format!("bucket {}: {error:#}", bucket.source));
             }
         }
-        extra.close().await;
         self.counters.compared_all.store(true, Ordering::Relaxed);
         let failed = self.engine.finish().await?;
         let totals = self.engine.metrics.totals();
@@ -145,81 +136,79 @@ impl Run {
         Ok(report)
     }
 
-    /// Compares one bucket and has the differences worked on.
-    async fn bucket(
-        &self,
-        bucket: &BucketSettings,
-        extra: &Shelf,
-        report: &mut SyncReport,
-    ) -> anyhow::Result<()> {
-        let options = compare::options(&self.scope, &self.stores, bucket, &self.counters.compared);
+    /// Compares one bucket and has the differences worked on. Half a comparison deletes nothing.
+    async fn bucket(&self, bucket: &BucketSettings, report: &mut SyncReport) -> anyhow::Result<()> {
+        let (remembered, name) = (Arc::clone(&self.engine.remembered), bucket.source.clone());
+        let pairs = move |key: &str, source: &ETag, target: &ETag| {
+            remembered.is_pair(&name, key, source, target)
+        };
+        let compared = &self.counters.compared;
+        let options =
+            compare::options(&self.scope, &self.stores, bucket, compared, Arc::new(pairs)).await?;
+        let mut extras = Extras::new(self.scope.settings.data_dir.join("extras"));
         let (sink, events) = mpsc::channel(AHEAD);
         let (pass, taken) =
-            tokio::join!(pass::run(options, sink), self.take(bucket, extra, events));
+            tokio::join!(pass::run(options, sink), self.take(bucket, &mut extras, events));
         // The pass knows only that nobody listens any more; the reason is here.
         taken?;
-        let pass = pass.with_context(|| format!("bucket {}", bucket.source))?;
+        let pass = pass?;
         report.compared(&pass);
-        if bucket.deletes == DeletePolicy::Archive {
-            report.kept += pass.extra;
-            return Ok(());
+        match verdict(&self.scope, bucket, &pass) {
+            Verdict::Keep => report.kept += pass.extra,
+            Verdict::Hold(reason) if !self.options.approve_deletes => {
+                report.held.push(HeldBucket::new(bucket, pass.extra, &reason));
+            }
+            Verdict::Hold(_) | Verdict::Mark => self.delete(bucket, &mut extras).await?,
         }
-        self.delete(bucket, extra, &pass, report).await
+        Ok(())
     }
 
     /// Puts the differences into the journal, and what may have to be deleted aside.
     async fn take(
         &self,
         bucket: &BucketSettings,
-        extra: &Shelf,
+        extras: &mut Extras,
         mut events: mpsc::Receiver<PassEvent>,
     ) -> anyhow::Result<()> {
         let name: Arc<str> = bucket.source.as_str().into();
         let mut batch = Vec::new();
         while events.recv_many(&mut batch, BATCH).await > 0 {
-            let (mut copies, mut deletes) = (Vec::new(), Vec::new());
+            let mut copies = Vec::new();
             for event in batch.drain(..) {
                 let PassEvent::Difference(found) = event else { continue };
-                let Some(aspects) = aspects(found.finding) else { continue };
-                let dirty = dirty(&name, &found, aspects);
-                if found.finding == Finding::Extra { &mut deletes } else { &mut copies }
-                    .push(dirty);
+                match aspects(found.finding) {
+                    Some(Aspects::REMOVED) => {
+                        let pushed = extras.push(&found.key).await;
+                        pushed.context("failed to set deletes aside in data_dir/sync")?;
+                    }
+                    Some(aspects) => copies.push(dirty(&name, &found.key, aspects)),
+                    None => {}
+                }
             }
-            self.counters.found.fetch_add(copies.len() as u64, Ordering::Relaxed);
-            if !copies.is_empty() {
-                self.engine.append(&copies).await?;
-            }
-            if bucket.deletes != DeletePolicy::Archive {
-                extra.put(&deletes).await.context("failed to set deletes aside")?;
-            }
+            self.work(&copies).await?;
         }
         Ok(())
     }
 
-    /// The bucket is compared: lets its deletes go ahead, or holds them all.
-    async fn delete(
-        &self,
-        bucket: &BucketSettings,
-        extra: &Shelf,
-        pass: &PassReport,
-        report: &mut SyncReport,
-    ) -> anyhow::Result<()> {
-        let approved = self.options.approve_deletes;
-        let percent = self.scope.settings.deletes.max_delete_percent;
-        let reason = deletes::hold(pass, &self.scope.prefix, percent);
-        if let Some(reason) = reason.filter(|_| !approved) {
-            let count = extra.drain(&self.engine.journal, u64::MAX, |_| Taken::Dropped).await?;
-            report.held.push(HeldBucket { bucket: bucket.source.clone(), count, reason });
-            return Ok(());
+    /// The bucket is compared, and its deletes may go ahead; each is still confirmed by the source.
+    async fn delete(&self, bucket: &BucketSettings, extras: &mut Extras) -> anyhow::Result<()> {
+        let name: Arc<str> = bucket.source.as_str().into();
+        let approved = if self.options.approve_deletes { Aspects::APPROVED } else { Aspects::NONE };
+        let aspects = Aspects::REMOVED.with(approved);
+        let mut keys = extras.read().await?;
+        loop {
+            let page = keys.page(BATCH).await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            let page: Vec<_> = page.iter().map(|key| dirty(&name, key, aspects)).collect();
+            self.work(&page).await?;
         }
-        let count = extra
-            .drain(&self.engine.journal, u64::MAX, |dirty| {
-                let approval = if approved { Aspects::APPROVED } else { Aspects::NONE };
-                Taken::Back(DirtyKey { aspects: dirty.aspects.with(approval), ..dirty })
-            })
-            .await?;
-        self.counters.found.fetch_add(count, Ordering::Relaxed);
-        Ok(())
+    }
+
+    async fn work(&self, keys: &[DirtyKey]) -> anyhow::Result<()> {
+        self.counters.found.fetch_add(keys.len() as u64, Ordering::Relaxed);
+        self.engine.append(keys).await
     }
 
     fn progress(&self) -> Progress {
@@ -253,9 +242,21 @@ const fn aspects(finding: Finding) -> Option<Aspects> {
     }
 }
 
-fn dirty(bucket: &Arc<str>, found: &Difference, aspects: Aspects) -> DirtyKey {
+/// What becomes of the objects that only the target has.
+fn verdict(scope: &Scope, bucket: &BucketSettings, pass: &PassReport) -> Verdict {
+    judge(Case {
+        policy: bucket.deletes,
+        report: pass,
+        extras: pass.extra,
+        prefix: !scope.prefix.is_empty(),
+        max_percent: scope.settings.deletes.max_delete_percent,
+        brake: None,
+    })
+}
+
+fn dirty(bucket: &Arc<str>, key: &str, aspects: Aspects) -> DirtyKey {
     DirtyKey {
-        key: ObjectKey::new(Arc::clone(bucket), found.key.as_str()),
+        key: ObjectKey::new(Arc::clone(bucket), key),
         aspects,
         origin: Origin::Repair,
         since_ms: clock::now_ms(),
@@ -267,7 +268,8 @@ async fn dry_run(scope: &Scope, stores: &Stores) -> anyhow::Result<SyncReport> {
     let begin = Instant::now();
     let mut report = SyncReport { dry_run: true, ..SyncReport::default() };
     for bucket in &scope.settings.buckets {
-        let options = compare::options(scope, stores, bucket, &Arc::default());
+        let options =
+            compare::options(scope, stores, bucket, &Arc::default(), Arc::new(NoPairs)).await?;
         let (sink, mut events) = mpsc::channel(AHEAD);
         let archive = bucket.deletes == DeletePolicy::Archive;
         let tell = async {
@@ -289,13 +291,12 @@ async fn dry_run(scope: &Scope, stores: &Stores) -> anyhow::Result<SyncReport> {
         report.compared(&pass);
         (report.copied, report.bytes) = (report.copied + copied, report.bytes + bytes);
         report.checked += pass.newer + pass.unverifiable;
-        match deletes::hold(&pass, &scope.prefix, scope.settings.deletes.max_delete_percent) {
-            _ if archive => report.kept += pass.extra,
-            Some(reason) => {
-                let held = HeldBucket { bucket: bucket.source.clone(), count: pass.extra, reason };
-                report.held.push(held);
+        match verdict(scope, bucket, &pass) {
+            Verdict::Keep => report.kept += pass.extra,
+            Verdict::Hold(reason) => {
+                report.held.push(HeldBucket::new(bucket, pass.extra, &reason));
             }
-            None => report.deleted += pass.extra,
+            Verdict::Mark => report.deleted += pass.extra,
         }
     }
     report.elapsed_s = Duration::as_secs_f64(&begin.elapsed());

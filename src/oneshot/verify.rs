@@ -24,7 +24,7 @@ use super::{Scope, compare};
 use crate::config::settings::BucketSettings;
 use crate::pipeline;
 use crate::reconcile::list::{Listing, Side};
-use crate::reconcile::merge::Finding;
+use crate::reconcile::merge::{Finding, NoPairs};
 use crate::reconcile::pass::{self, PassEvent, PassOptions, PassReport};
 use crate::reconcile::ranges::KeyRange;
 use crate::reconcile::rate::Rate;
@@ -112,7 +112,7 @@ impl Verify {
             match listed {
                 Ok(pass) => recorder.compared(&pass),
                 Err(error) => {
-                    recorder.incomplete(&error.context(format!("bucket {}", bucket.source)))
+                    recorder.incomplete(&error.context(format!("bucket {}", bucket.source)));
                 }
             }
         }
@@ -125,7 +125,14 @@ impl Verify {
         bucket: &BucketSettings,
         jobs: mpsc::Sender<Job>,
     ) -> anyhow::Result<PassReport> {
-        let options = compare::options(&self.scope, &self.stores, bucket, &self.counters.compared);
+        let options = compare::options(
+            &self.scope,
+            &self.stores,
+            bucket,
+            &self.counters.compared,
+            Arc::new(NoPairs),
+        )
+        .await?;
         let every = self.options.metadata || self.options.deep;
         if !every {
             return self.compare(options, jobs).await;

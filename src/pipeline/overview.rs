@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::config::Settings;
@@ -12,6 +13,7 @@ use crate::gaps::{GapBook, GapReason};
 use crate::intake::Inlet;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::reconcile::{Parts, Reconciler};
 use crate::replicate::{Decision, Delays, Hold, Replicator, StoreState};
 use crate::shelf::Shelf;
 use crate::web::{
@@ -38,8 +40,12 @@ pub(super) struct Overview {
     pub(super) deferred: Arc<Shelf>,
     /// The first durable record that the feeder has not read yet.
     pub(super) position: Arc<AtomicU64>,
+    /// Runs once the stores were prepared.
+    pub(super) reconciler: Arc<Reconciler>,
     /// There once the stores were prepared.
     pub(super) replicator: OnceLock<Replicator>,
+    /// Cancelled once the stores were prepared and replication has begun.
+    pub(super) prepared: CancellationToken,
     /// Name and address of each intake that is open.
     pub(super) intakes: Vec<IntakeStatus>,
     started: Instant,
@@ -55,16 +61,32 @@ impl Overview {
     ) -> Self {
         let replicate = &settings.replicate;
         let position = Arc::new(AtomicU64::new(state.journal.stats().trimmed_lsn));
+        let queue = Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval));
+        let hold = Hold::new(&settings.deletes, state.held, Arc::clone(&state.remembered));
+        let delays = Arc::new(state.delays);
+        let reconciler = Reconciler::new(Parts {
+            settings: Arc::clone(&settings),
+            journal: state.journal.clone(),
+            queue: Arc::clone(&queue),
+            position: Arc::clone(&position),
+            gaps: Arc::clone(&state.gaps),
+            hold: hold.clone(),
+            delays: Arc::clone(&delays),
+            remembered: state.remembered,
+            metrics: metrics.clone(),
+        });
         Self {
+            reconciler: Arc::new(reconciler),
             position,
             metrics,
             journal: state.journal,
             gaps: state.gaps,
-            queue: Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval)),
-            hold: Hold::new(&settings.deletes, state.held),
-            delays: Arc::new(state.delays),
+            queue,
+            hold,
+            delays,
             deferred: state.deferred,
             replicator: OnceLock::new(),
+            prepared: CancellationToken::new(),
             intakes,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
@@ -176,6 +198,7 @@ impl Operations for Overview {
             gaps,
             parked: self.queue.parked(SHOWN_PARKED).iter().map(parked).collect(),
             held,
+            reconcile: self.reconciler.status(),
             delayed,
             source: self.store_status(&self.settings.source.endpoint, source),
             target: self.store_status(&self.settings.target.endpoint, target),
@@ -191,6 +214,10 @@ impl Operations for Overview {
             return Err(format!("the journal failed, so nothing is acknowledged: {error}"));
         }
         Ok(())
+    }
+
+    fn reconcile(&self, bucket: Option<&str>, prefix: Option<&str>) -> Result<u64, String> {
+        self.reconciler.request(bucket, prefix).map_err(|error| error.to_string())
     }
 
     fn approve_deletes<'a>(&'a self, bucket: &'a str) -> Acted<'a> {

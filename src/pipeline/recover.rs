@@ -9,6 +9,7 @@ use crate::config::Settings;
 use crate::gaps::{GapBook, GapReason};
 use crate::journal::{Cursor, Journal, JournalOptions, Recovery};
 use crate::metrics::Metrics;
+use crate::reconcile::Remembered;
 use crate::replicate::Delays;
 use crate::shelf::{Shelf, open_journal};
 
@@ -23,6 +24,7 @@ pub(crate) struct State {
     pub(crate) held: Shelf,
     pub(crate) delays: Delays,
     pub(crate) deferred: Arc<Shelf>,
+    pub(crate) remembered: Arc<Remembered>,
 }
 
 /// Opens what is in `data_dir`, or begins it. Damage is reported, marks every bucket for reconcile, and
@@ -45,6 +47,9 @@ pub(crate) async fn open(
     let (journal, cursor, recovery) = open_journal(options).await?;
     let (held, held_recovery) = Shelf::open(dir.join("held"), SHELF_SIZE).await?;
     let (deferred, deferred_recovery) = Shelf::open(dir.join("deferred"), SHELF_SIZE).await?;
+    let remembered = Remembered::open(&dir.join("reconcile")).with_context(|| {
+        format!("failed to open {}/reconcile; its files may be deleted", dir.display())
+    })?;
     let (delays, delayed_recoveries) =
         Delays::open(&dir.join("delayed"), &settings.buckets, SHELF_SIZE).await?;
     let waiting = recovery.next_lsn - recovery.first_lsn;
@@ -61,7 +66,15 @@ pub(crate) async fn open(
             gaps.mark(&bucket.source, GapReason::JournalDamaged, clock::now_ms())?;
         }
     }
-    Ok((State { journal, gaps, held, delays, deferred: Arc::new(deferred) }, cursor))
+    let state = State {
+        journal,
+        gaps,
+        held,
+        delays,
+        deferred: Arc::new(deferred),
+        remembered: Arc::new(remembered),
+    };
+    Ok((state, cursor))
 }
 
 fn report(recovery: &Recovery) {

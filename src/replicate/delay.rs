@@ -89,7 +89,7 @@ impl Delays {
     /// Whether a delete of the key need not be delayed again, because one waits already. Beyond
     /// what memory should hold the answer is yes for every key: the reconciler finds it again when others
     /// have gone.
-    pub(super) fn knows(&self, key: &ObjectKey) -> bool {
+    pub(crate) fn knows(&self, key: &ObjectKey) -> bool {
         self.buckets.get(&key.bucket).is_some_and(|waiting| waiting.known.has(key))
     }
 

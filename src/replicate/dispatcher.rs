@@ -14,6 +14,7 @@ use super::health::{StoreHealth, StoreState};
 use super::limit::{Limit, Permit};
 use super::worker::{Done, Worker};
 use crate::clock;
+use crate::dirty::Origin;
 use crate::metrics::{Action, Metrics, Stage};
 use crate::store::{ErrorKind, StoreError};
 use crate::workqueue::{Outcome, Work, WorkQueue};
@@ -153,7 +154,9 @@ impl Dispatcher {
             Done::Kept => self.metrics.replicated(Action::Kept),
             Done::Held | Done::Delayed | Done::Waits | Done::Large => {}
         }
-        if matches!(done, Done::Copied(_) | Done::Deleted | Done::Tagged) {
+        // No event announced what the reconciler found, so it has no lag.
+        let live = work.pending.origin == Origin::Live;
+        if live && matches!(done, Done::Copied(_) | Done::Deleted | Done::Tagged) {
             self.metrics.lag(lag_ms);
         }
         tracing::debug!(key = %work.key, ?done, lag_ms, "A key is settled.");

@@ -8,6 +8,7 @@ use crate::clock;
 use crate::config::settings::DeleteSettings;
 use crate::dirty::{Aspects, DirtyKey};
 use crate::journal::Journal;
+use crate::reconcile::Remembered;
 use crate::shelf::{Shelf, ShelfError, Taken};
 
 /// The held deletes of one bucket, for people.
@@ -26,7 +27,7 @@ pub struct HeldDeletes {
 pub enum Decision {
     /// Carry them out, after the source has confirmed each once more.
     Approve,
-    /// Forget them; the objects stay at the target.
+    /// Forget them; the objects stay at the target until the source has them again.
     Discard,
 }
 
@@ -35,16 +36,17 @@ pub enum Decision {
 pub struct Hold {
     guard: Arc<Mutex<Guard>>,
     shelf: Arc<Shelf>,
+    pub(super) remembered: Arc<Remembered>,
 }
 
 impl Hold {
     /// A bucket that has held deletes from before keeps its brake on.
-    pub fn new(settings: &DeleteSettings, shelf: Shelf) -> Self {
+    pub fn new(settings: &DeleteSettings, shelf: Shelf, remembered: Arc<Remembered>) -> Self {
         let mut guard = Guard::new(settings);
         for bucket in shelf.counts().into_keys() {
             guard.pull(&bucket.into(), "deletes were held before the restart".into());
         }
-        Self { guard: Arc::new(Mutex::new(guard)), shelf: Arc::new(shelf) }
+        Self { guard: Arc::new(Mutex::new(guard)), shelf: Arc::new(shelf), remembered }
     }
 
     /// Decides on one confirmed delete.
@@ -60,11 +62,6 @@ impl Hold {
         verdict
     }
 
-    /// Why the bucket's brake is on, if it is.
-    pub(super) fn reason(&self, bucket: &str) -> Option<Arc<str>> {
-        self.guard().reason(bucket)
-    }
-
     /// The look that [`Verdict::Look`] asked for lasts as long as this value, also if it fails or is
     /// cancelled.
     pub(super) const fn looking<'a>(&'a self, bucket: &'a str) -> Looking<'a> {
@@ -77,14 +74,47 @@ impl Hold {
     }
 
     /// Holds all further deletes in the bucket.
-    pub(super) fn pull(&self, bucket: &Arc<str>, reason: Arc<str>) {
-        tell(bucket, &reason);
-        self.guard().pull(bucket, reason);
+    pub(crate) fn pull(&self, bucket: &Arc<str>, reason: Arc<str>) {
+        let mut guard = self.guard();
+        if guard.reason(bucket).is_none() {
+            tell(bucket, &reason);
+        }
+        guard.pull(bucket, reason);
+    }
+
+    /// Why the bucket's brake is on, if it is.
+    pub(crate) fn reason(&self, bucket: &str) -> Option<Arc<str>> {
+        self.guard().reason(bucket)
     }
 
     /// Sets a delete aside, durably.
     pub(super) async fn put(&self, dirty: DirtyKey) -> Result<(), String> {
         self.shelf.put(&[dirty]).await.map_err(|error| error.to_string())
+    }
+
+    /// Sets deletes aside that no event announced, durably.
+    pub(crate) async fn put_all(&self, keys: &[DirtyKey]) -> Result<(), ShelfError> {
+        Ok(self.shelf.put(keys).await?)
+    }
+
+    /// Forgets the held deletes of a bucket below `prefix` that are older than `before_ms`, because a
+    /// pass since then has found all that are still to be held.
+    pub(crate) async fn forget(
+        &self,
+        main: &Journal,
+        bucket: &str,
+        prefix: &str,
+        before_ms: i64,
+    ) -> Result<(), ShelfError> {
+        let forget = |dirty: DirtyKey| {
+            let concerned = *dirty.key.bucket == *bucket && dirty.key.key.starts_with(prefix);
+            if concerned && dirty.since_ms < before_ms {
+                Taken::Dropped
+            } else {
+                Taken::Kept(dirty)
+            }
+        };
+        self.shelf.drain(main, u64::MAX, forget).await.map(|_| ())
     }
 
     /// Buckets with held deletes.
@@ -109,7 +139,13 @@ impl Hold {
             .shelf
             .drain(main, u64::MAX, |dirty| match decision {
                 _ if *dirty.key.bucket != *bucket => Taken::Kept(dirty),
-                Decision::Discard => Taken::Dropped,
+                Decision::Discard => match self.remembered.keep(bucket, &dirty.key.key) {
+                    Ok(()) => Taken::Dropped,
+                    Err(error) => {
+                        tracing::error!(key = %dirty.key, %error, "A delete could not be discarded, and is still held.");
+                        Taken::Kept(dirty)
+                    }
+                },
                 Decision::Approve => Taken::Back(DirtyKey {
                     aspects: dirty.aspects.with(Aspects::APPROVED),
                     ..dirty

@@ -159,12 +159,17 @@ impl Worker {
         let source = match source {
             Ok(head) => head,
             Err(error) if error.kind == ErrorKind::NotFound => {
-                return self.remove(work, mapping).await;
+                return match target {
+                    // A ghost: some listings name keys that are not there.
+                    Err(error) if error.kind == ErrorKind::NotFound => Ok(Done::Unchanged),
+                    Ok(_) | Err(_) => self.remove(work, mapping).await,
+                };
             }
             Err(error) => return Err(error),
         };
         match target {
             Ok(target) if plan::same_object(&source, &target) => {
+                self.remember_pair(key, source.etag.as_ref(), target.etag.as_ref());
                 self.agree_on_tags(key, mapping, &source, &target).await
             }
             Err(error) if error.kind != ErrorKind::NotFound => Err(error),
@@ -264,10 +269,19 @@ impl Worker {
             Way::InParts(layout, first) => self.copy_in_parts(&job, layout, first).await?,
         };
         self.verify(&job, paired, &outcome)?;
+        self.remember_pair(key, job.etag, outcome.etag.as_ref());
+        self.hold.remembered.replaced(&key.bucket, &key.key);
         if let Some(tags) = behind {
             self.target.put_tags(&mapping.target, &key.key, &tags).await?;
         }
         Ok(Done::Copied(job.length))
+    }
+
+    /// Where the two tags cannot be equal, a listing alone can then tell that the content is.
+    fn remember_pair(&self, key: &ObjectKey, source: Option<&ETag>, target: Option<&ETag>) {
+        if let (Some(source), Some(target)) = (source, target) {
+            self.hold.remembered.pair(&key.bucket, &key.key, source, target);
+        }
     }
 
     /// One PUT. The source's MD5 goes along, so that the two stores prove the copy to each other.

@@ -59,6 +59,7 @@ impl Store {
         }
         let call = Call::new("ListObjectsV2", Method::GET, bucket, "").query(query);
         let answer = self.inner().send(call).await?;
+        self.inner().note_clock(&answer.headers);
         let origin = answer.origin.clone();
         let document = answer.document(MAX_PAGE).await?;
         parse(&document).map_err(|why| {

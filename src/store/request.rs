@@ -142,6 +142,15 @@ impl Answer {
 }
 
 impl Inner {
+    /// Takes the store's time from an answer that just arrived. It tells whole seconds only.
+    pub(super) fn note_clock(&self, headers: &HeaderMap) {
+        let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+        if let Some(at_ms) = date.and_then(store_clock_ms) {
+            let middle = at_ms.saturating_add(500);
+            self.clock_ahead_ms.store(middle.saturating_sub(clock::now_ms()), Ordering::Relaxed);
+        }
+    }
+
     /// Makes the call. Every answer but 2xx is an error.
     pub(super) async fn send(&self, call: Call<'_>) -> Result<Answer, StoreError> {
         let origin = self.origin(call.operation, call.bucket, call.key);

@@ -1,7 +1,7 @@
 //! The client of one store, and its calls on single objects.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -62,6 +62,8 @@ pub(super) struct Inner {
     admin: admin::Client,
     /// The store's clock less ours.
     pub(super) skew_ms: AtomicI64,
+    /// The store's clock less ours, by its last listing.
+    pub(super) clock_ahead_ms: AtomicI64,
     /// The last `Server` header.
     pub(super) server: RwLock<Option<HeaderValue>>,
     /// The store calls itself Amazon S3.
@@ -111,6 +113,7 @@ impl Store {
             region: settings.region.clone(),
             admin,
             skew_ms: AtomicI64::new(0),
+            clock_ahead_ms: AtomicI64::new(0),
             server: RwLock::new(None),
             is_aws: AtomicBool::new(false),
             deletes_singly: AtomicBool::new(false),
@@ -120,6 +123,12 @@ impl Store {
     /// Scheme, host and port.
     pub fn endpoint(&self) -> &str {
         &self.0.endpoint
+    }
+
+    /// The store's clock less ours, in milliseconds, by the `Date` of its last listing; right to about
+    /// half a second. 0 before there was one.
+    pub fn clock_ahead_ms(&self) -> i64 {
+        self.0.clock_ahead_ms.load(Ordering::Relaxed)
     }
 
     /// The last `Server` header seen (`MinIO`, `AmazonS3`); RustFS 1.0.1 sends none.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::gaps::Gap;
 use crate::journal::JournalStats;
 use crate::metrics::{LagSummary, Snapshot, Totals};
+use crate::reconcile::BucketProgress;
 
 /// What evermirror is doing now.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -35,6 +36,8 @@ pub struct Status {
     pub parked: Vec<ParkedKey>,
     /// Deletes that wait for approval.
     pub held: Vec<HeldDeletes>,
+    /// The passes over each bucket.
+    pub reconcile: Vec<BucketProgress>,
     /// Deletes that wait for their time.
     pub delayed: Vec<DelayedDeletes>,
     /// The source.
@@ -46,6 +49,13 @@ pub struct Status {
 }
 
 impl Status {
+    /// When the bucket that has waited longest was last compared whole; 0 if never.
+    fn reconciled_ms(&self) -> u64 {
+        let last = |bucket: &BucketProgress| bucket.last_complete_ms.unwrap_or(0);
+        let oldest = self.reconcile.iter().map(last).min();
+        u64::try_from(oldest.unwrap_or(0)).unwrap_or(0)
+    }
+
     /// The same as numbers, for the metrics.
     pub fn snapshot(&self, dead_letters: u64) -> Snapshot {
         Snapshot {
@@ -63,6 +73,7 @@ impl Status {
             journal_next_lsn: self.journal.next_lsn,
             journal_trimmed_lsn: self.journal.trimmed_lsn,
             journal_full: self.journal.full,
+            reconciled_ms: self.reconciled_ms(),
             source_up: self.source.up,
             target_up: self.target.up,
         }

@@ -65,7 +65,8 @@ async fn deletes_beyond_the_limit_wait_for_approval_and_are_confirmed_once_more(
     site.evermirror.start().await;
     // The end of the journal is read again, and what it tells of is held once more.
     shows(&site, "pending", 0).await;
-    assert!(site.evermirror.count("held").await.unwrap() >= 20);
+    // Not that of the object that was made again, once the reconcile at the start has seen it.
+    assert!(site.evermirror.count("held").await.unwrap() >= 19);
     assert_eq!(kept(&site).await.len(), 30, "a restart is no approval");
 
     let answer = decide(&site, "approve", Some(TOKEN)).await;

@@ -23,6 +23,7 @@ mod main_job; // Every operation at a source arrives at the target.
 mod observability; // Health, metrics and logs.
 mod policies; // Archives, and deletes that wait for their time.
 mod promises; // The README's guarantees, one test each.
+mod reconcile; // What no event announced.
 mod reconcile_engine; // Two buckets compared by their listings.
 mod stop; // A graceful stop.
 mod support; // The servers, the proxies, the comparison.

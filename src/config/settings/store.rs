@@ -87,6 +87,11 @@ pub struct TargetSettings {
 }
 
 impl TargetSettings {
+    /// Whether writes ask for KMS, so that the target's tags are no digests of the content.
+    pub fn encrypts_with_kms(&self) -> bool {
+        self.server_side_encryption.as_deref().is_some_and(|e| e.starts_with("aws:kms"))
+    }
+
     /// The connection part.
     pub fn store(&self) -> StoreSettings {
         StoreSettings {

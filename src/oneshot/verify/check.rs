@@ -101,7 +101,7 @@ impl Checker {
         Self {
             source: (stores.source.clone(), bucket.source.as_str().into()),
             target: (stores.target.clone(), bucket.target_name().into()),
-            opaque: replicate::expects_kms(settings),
+            opaque: settings.target.encrypts_with_kms(),
             tags: settings.replicate.tags,
             read,
         }

@@ -34,6 +34,8 @@ pub(crate) enum Fault {
     SpoilRequest,
     /// Change one byte of the store's answer.
     SpoilAnswer,
+    /// Answer what this makes of the store's answer.
+    EditAnswer(fn(&str) -> String),
 }
 
 #[derive(Default)]
@@ -167,7 +169,7 @@ async fn pass(
     match fault {
         Some(Fault::Answer(status, code)) => return error(status, code),
         Some(Fault::Wait(time)) => tokio::time::sleep(time).await,
-        Some(Fault::SpoilRequest | Fault::SpoilAnswer) | None => {}
+        Some(Fault::SpoilRequest | Fault::SpoilAnswer | Fault::EditAnswer(_)) | None => {}
     }
     let (mut head, body) = request.into_parts();
     // The Host header stays as the client signed it.
@@ -179,6 +181,13 @@ async fn pass(
     };
     let Ok(body) = body else { return error(400, "IncompleteBody") };
     match client.request(Request::from_parts(head, body)).await {
+        Ok(answer) if let Some(Fault::EditAnswer(edit)) = fault => {
+            let (mut head, body) = answer.into_parts();
+            let bytes = body.collect().await.map(http_body_util::Collected::to_bytes);
+            let text = String::from_utf8(bytes.unwrap_or_default().to_vec()).expect("XML");
+            head.headers.remove("content-length");
+            Response::from_parts(head, full(edit(&text).into()))
+        }
         Ok(answer) if matches!(fault, Some(Fault::SpoilAnswer)) => {
             let (head, body) = answer.into_parts();
             let body = spoilt(body, 1).await.unwrap_or_else(|_| full(Bytes::new()));

@@ -1,0 +1,191 @@
+//! The reconciler inside `run`: starts the passes that are due and tells what came of them.
+//!
+//! **Promise.** What no event announced is found by a pass at the start, by the interval, after a gap
+//! or on demand, and marked in the journal. **On error** a pass is tried again, ever later. **On
+//! cancellation**, as on a crash, passes end where they are; the next start walks every bucket again,
+//! beginning with what was left.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::progress::{BucketProgress, Progress};
+use super::remembered::Remembered;
+use super::schedule::{Ended, Job, Schedule};
+use super::walk::Walk;
+use crate::clock;
+use crate::config::Settings;
+use crate::config::settings::BucketSettings;
+use crate::gaps::GapBook;
+use crate::journal::Journal;
+use crate::metrics::{Metrics, PassOutcome, Stage};
+use crate::replicate::{Delays, Hold, Stores};
+use crate::workqueue::WorkQueue;
+
+/// How often the clock and the gap book are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What the reconciler shares with the other stages.
+#[derive(Debug)]
+pub struct Parts {
+    /// The configuration.
+    pub settings: Arc<Settings>,
+    /// Where repairs go.
+    pub journal: Journal,
+    /// What is pending: repairs wait while it is much.
+    pub queue: Arc<WorkQueue>,
+    /// The first durable record that the feeder has not read yet.
+    pub position: Arc<AtomicU64>,
+    /// Which buckets must be walked.
+    pub gaps: Arc<GapBook>,
+    /// The brake.
+    pub hold: Hold,
+    /// Deletes that wait for their time.
+    pub delays: Arc<Delays>,
+    /// What is known of single objects.
+    pub remembered: Arc<Remembered>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// Nothing of this name is replicated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("bucket {} is not in the configuration", .0.escape_debug())]
+pub struct UnknownBucket(pub String);
+
+/// Walks the buckets.
+#[derive(Debug)]
+pub struct Reconciler {
+    parts: Parts,
+    dir: PathBuf,
+    buckets: BTreeMap<Arc<str>, (BucketSettings, Arc<Progress>)>,
+    schedule: Mutex<Schedule>,
+    asked: Notify,
+}
+
+impl Reconciler {
+    /// A reconciler to which every bucket is due; it begins with [`Reconciler::run`].
+    pub fn new(parts: Parts) -> Self {
+        let entry = |bucket: &BucketSettings| {
+            let progress = Arc::new(Progress::new(&bucket.source));
+            (Arc::from(&*bucket.source), (bucket.clone(), progress))
+        };
+        let buckets: BTreeMap<Arc<str>, _> = parts.settings.buckets.iter().map(entry).collect();
+        let interval = parts.settings.reconcile.interval;
+        let schedule = Schedule::new(interval, buckets.keys().cloned(), Instant::now());
+        let dir = parts.settings.data_dir.join("reconcile");
+        Self { parts, dir, buckets, schedule: Mutex::new(schedule), asked: Notify::new() }
+    }
+
+    /// Asks for a pass as soon as possible: of one bucket, or of all; whole, or of the keys that begin
+    /// with `prefix`. Returns how many buckets that is.
+    pub fn request(
+        &self,
+        bucket: Option<&str>,
+        prefix: Option<&str>,
+    ) -> Result<u64, UnknownBucket> {
+        let now = Instant::now();
+        let mut schedule = self.schedule();
+        let mut asked = 0;
+        for name in
+            self.buckets.keys().filter(|name| bucket.is_none_or(|bucket| bucket == &***name))
+        {
+            asked += u64::from(schedule.request(name, prefix, now));
+        }
+        drop(schedule);
+        self.asked.notify_one();
+        match bucket {
+            Some(bucket) if asked == 0 => Err(UnknownBucket(bucket.to_owned())),
+            _ => Ok(asked),
+        }
+    }
+
+    /// All buckets, by name.
+    pub fn status(&self) -> Vec<BucketProgress> {
+        self.buckets.values().map(|(_, progress)| progress.show()).collect()
+    }
+
+    /// Runs passes until cancelled.
+    pub async fn run(self: Arc<Self>, stores: Stores, stop: CancellationToken) {
+        let mut passes = JoinSet::new();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            while let Some(job) = self.next() {
+                let (this, stores) = (Arc::clone(&self), stores.clone());
+                passes.spawn(async move { this.pass(job, stores).await });
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(ended) = passes.join_next() => match ended.map_err(tokio::task::JoinError::try_into_panic) {
+                    Ok((job, ended)) => self.ended(&job, ended),
+                    Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                    Err(Err(_)) => {}
+                },
+                () = self.asked.notified() => {}
+                _ = look.tick() => {
+                    let gaps = self.parts.gaps.list();
+                    let gaps = gaps.iter().map(|gap| gap.bucket.as_str());
+                    self.schedule().gaps(gaps, Instant::now());
+                }
+            }
+        }
+        passes.shutdown().await;
+    }
+
+    fn next(&self) -> Option<Job> {
+        self.schedule().next(Instant::now())
+    }
+
+    async fn pass(&self, job: Job, stores: Stores) -> (Job, Ended) {
+        let Some((settings, progress)) = self.buckets.get(&job.bucket) else {
+            return (job, Ended::Failed);
+        };
+        progress.begin(&job);
+        let (parts, dir) = (&self.parts, self.dir.as_path());
+        let walk = Walk { parts, stores: &stores, settings, progress, dir, job: &job };
+        let began_ms = clock::now_ms();
+        let (bucket, prefix) = (&*job.bucket, job.prefix.as_ref().map(|p| p.escape_debug()));
+        let prefix = prefix.map(|prefix| prefix.to_string());
+        let result = walk.run().await;
+        let took_ms = clock::now_ms() - began_ms;
+        let shown = progress.show();
+        let (keys, drift) = (shown.keys_compared, shown.drift);
+        parts.metrics.keys_compared(keys);
+        match result {
+            Ok(ended) => {
+                let outcome = match ended {
+                    Ended::Resumed => PassOutcome::Resumed,
+                    Ended::Complete | Ended::Failed => PassOutcome::Complete,
+                };
+                parts.metrics.reconcile_pass(outcome);
+                progress.end(None);
+                tracing::info!(bucket, prefix, trigger = ?job.trigger, keys, ?drift, took_ms, "Both sides of a bucket were compared.");
+                (job, ended)
+            }
+            Err(error) => {
+                parts.metrics.reconcile_pass(PassOutcome::Failed);
+                parts.metrics.error(Stage::Reconcile, "pass");
+                progress.end(Some(error.to_string()));
+                tracing::error!(bucket, prefix, trigger = ?job.trigger, keys, %error, took_ms, "The two sides of a bucket could not be compared; nothing was deleted by this pass, and there will be another one.");
+                (job, Ended::Failed)
+            }
+        }
+    }
+
+    fn ended(&self, job: &Job, how: Ended) {
+        let gap = self.parts.gaps.list().iter().any(|gap| *gap.bucket == *job.bucket);
+        self.schedule().ended(job, how, gap, Instant::now(), rand::random());
+    }
+
+    fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,119 @@
+//! What becomes of the objects that only the target has: pure.
+
+use std::sync::Arc;
+
+use super::pass::PassReport;
+use crate::config::settings::DeletePolicy;
+
+/// So few deletes are never held for being a large share of a small bucket.
+const FEW: u64 = 20;
+
+/// What is done with the extras of a complete pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// They stay.
+    Keep,
+    /// Each is marked, and deleted if the source confirms that it is gone.
+    Mark,
+    /// A person decides.
+    Hold(Arc<str>),
+}
+
+/// What the verdict rests on.
+#[derive(Debug, Clone)]
+pub(crate) struct Case<'a> {
+    pub(crate) policy: DeletePolicy,
+    /// Of a pass that compared every key of its bucket or prefix.
+    pub(crate) report: &'a PassReport,
+    /// How many extras there are to delete.
+    pub(crate) extras: u64,
+    /// Only a prefix was walked, which may rightly be empty.
+    pub(crate) prefix: bool,
+    /// `deletes.max_delete_percent`.
+    pub(crate) max_percent: u64,
+    /// Why the brake is on already, if it is.
+    pub(crate) brake: Option<Arc<str>>,
+}
+
+pub(crate) fn judge(case: Case<'_>) -> Verdict {
+    let (objects, extras) = (case.report.target_objects, case.extras);
+    if case.policy == DeletePolicy::Archive || extras == 0 {
+        return Verdict::Keep;
+    }
+    if case.report.source_objects == 0 && !case.prefix {
+        return Verdict::Hold("the source's bucket lists no object, it looks wiped".into());
+    }
+    if let Some(reason) = case.brake {
+        return Verdict::Hold(reason);
+    }
+    let share = u128::from(extras) * 100;
+    if extras > FEW && share > u128::from(objects) * u128::from(case.max_percent) {
+        let reason = format!(
+            "a reconcile would delete {extras} of {objects} objects, more than {} % \
+             (deletes.max_delete_percent)",
+            case.max_percent
+        );
+        return Verdict::Hold(reason.into());
+    }
+    Verdict::Mark
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(
+        source: u64,
+        target: u64,
+        extras: u64,
+        change: impl FnOnce(&mut Case<'_>),
+    ) -> Verdict {
+        let report =
+            PassReport { source_objects: source, target_objects: target, ..PassReport::default() };
+        let mut case = Case {
+            policy: DeletePolicy::Mirror,
+            report: &report,
+            extras,
+            prefix: false,
+            max_percent: 30,
+            brake: None,
+        };
+        change(&mut case);
+        judge(case)
+    }
+
+    fn held(verdict: &Verdict) -> bool {
+        matches!(verdict, Verdict::Hold(_))
+    }
+
+    #[test]
+    fn an_empty_source_never_empties_the_target_however_small_it_is() {
+        assert!(held(&verdict(0, 1, 1, |_| {})));
+        assert!(held(&verdict(0, 1_000_000, 1_000_000, |_| {})));
+    }
+
+    #[test]
+    fn more_than_the_share_is_held_and_a_few_are_not() {
+        assert_eq!(verdict(70, 100, 30, |_| {}), Verdict::Mark);
+        assert!(held(&verdict(69, 100, 31, |_| {})));
+        assert_eq!(verdict(1, 21, 20, |_| {}), Verdict::Mark);
+        assert!(held(&verdict(1, 22, 21, |_| {})));
+        assert!(held(&verdict(1_000_000, 1_000_000, 21, |case| case.max_percent = 0)));
+        assert_eq!(verdict(1, 1_000, 999, |case| case.max_percent = 100), Verdict::Mark);
+    }
+
+    #[test]
+    fn an_emptied_prefix_is_judged_by_its_share() {
+        assert_eq!(verdict(0, 20, 20, |case| case.prefix = true), Verdict::Mark);
+        assert!(held(&verdict(0, 21, 21, |case| case.prefix = true)));
+    }
+
+    #[test]
+    fn an_archive_keeps_everything_and_a_brake_that_is_on_holds_everything() {
+        assert_eq!(verdict(0, 9, 9, |case| case.policy = DeletePolicy::Archive), Verdict::Keep);
+        assert_eq!(verdict(9, 9, 0, |_| {}), Verdict::Keep);
+        let reason: Arc<str> = "held before".into();
+        let brake = Some(Arc::clone(&reason));
+        assert_eq!(verdict(9, 10, 1, |case| case.brake = brake), Verdict::Hold(reason));
+    }
+}

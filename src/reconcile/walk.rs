@@ -1,0 +1,287 @@
+//! One pass of one bucket inside `run`: differences become marks in the journal.
+//!
+//! **Promise.** Nothing is written to a store. No object is marked as removed unless every key of the
+//! bucket, or of the prefix, was compared without an error in this one pass; and then only if its
+//! source does not look wiped. **On error** what was found is marked all the same, and the ranges that
+//! were finished are not walked again by the next pass. **On crash** likewise.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::checkpoint::Checkpoint;
+use super::extras::Extras;
+use super::merge::Finding;
+use super::pass::{self, Difference, PassError, PassEvent, PassOptions, PassReport};
+use super::progress::Progress;
+use super::reconciler::Parts;
+use super::repairs::{PAGE, Repairs, repair};
+use super::schedule::{Ended, Job};
+use super::verdict::{Case, Verdict, judge};
+use crate::clock;
+use crate::config::settings::{BucketSettings, DeletePolicy};
+use crate::dirty::Aspects;
+use crate::gaps::GapError;
+use crate::journal::AppendError;
+use crate::object::ObjectKey;
+use crate::replicate::Stores;
+use crate::shelf::ShelfError;
+use crate::store::{ListQuery, Store, StoreError};
+
+/// Differences that may wait for the journal.
+const QUEUE: usize = 1_024;
+
+/// Why a pass came to no end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WalkError {
+    #[error(transparent)]
+    Unreachable(#[from] StoreError),
+    #[error(transparent)]
+    Pass(#[from] PassError),
+    #[error("failed to mark what was found: {0}")]
+    Mark(#[from] AppendError),
+    #[error("failed to hold deletes: {0}")]
+    Hold(#[from] ShelfError),
+    #[error("failed to set keys aside in data_dir/reconcile: {0}")]
+    Extras(#[from] std::io::Error),
+    #[error(transparent)]
+    Gap(#[from] GapError),
+}
+
+/// What a pass needs.
+#[derive(Debug)]
+pub(super) struct Walk<'a> {
+    pub(super) parts: &'a Parts,
+    pub(super) stores: &'a Stores,
+    pub(super) settings: &'a BucketSettings,
+    pub(super) progress: &'a Arc<Progress>,
+    pub(super) dir: &'a Path,
+    pub(super) job: &'a Job,
+}
+
+impl Walk<'_> {
+    /// Runs the pass.
+    pub(super) async fn run(&self) -> Result<Ended, WalkError> {
+        let began_ms = clock::now_ms();
+        let mut checkpoint = Checkpoint::load(self.dir, &self.job.bucket).await;
+        self.progress.last_complete(checkpoint.last_complete_ms);
+        let whole = self.job.prefix.is_none();
+        let resumed = whole && checkpoint.can_resume(began_ms);
+        if whole && !resumed {
+            (checkpoint.began_ms, checkpoint.done) = (began_ms, Vec::new());
+        }
+        let skew_ms = self.clocks_differ().await?;
+        let options = self.options(&checkpoint, resumed, skew_ms);
+        let mut extras = Extras::new(self.dir.join(format!("{}.extras", self.file_name())));
+        let (differences, received) = mpsc::channel(QUEUE);
+        let (report, marked) = tokio::join!(
+            pass::run(options, differences),
+            self.mark(received, &mut extras, &mut checkpoint),
+        );
+        // Its error is the cause when both fail: a pass ends when nobody takes what it finds.
+        marked?;
+        let report = report?;
+        self.progress.counted(&report);
+        if resumed {
+            checkpoint.done.clear();
+            self.save(&checkpoint).await;
+            return Ok(Ended::Resumed);
+        }
+        self.settle_extras(&report, &mut extras, began_ms).await?;
+        if whole {
+            checkpoint.done.clear();
+            checkpoint.split_points.clone_from(&report.split_points);
+            checkpoint.last_complete_ms = Some(clock::now_ms());
+            self.save(&checkpoint).await;
+            self.progress.last_complete(checkpoint.last_complete_ms);
+            self.clear_gap(began_ms).await?;
+        }
+        Ok(Ended::Complete)
+    }
+
+    /// Asks both sides for one key: whether they answer, and what time it is there.
+    async fn clocks_differ(&self) -> Result<i64, StoreError> {
+        let one = ListQuery { max_keys: 1, ..ListQuery::default() };
+        let ask = async |store: &Store, bucket: &str| {
+            store.list(bucket, &one).await.map(|_| store.clock_ahead_ms())
+        };
+        let (source, target) = tokio::try_join!(
+            ask(&self.stores.source, &self.job.bucket),
+            ask(&self.stores.target, self.settings.target_name()),
+        )?;
+        Ok(source - target)
+    }
+
+    fn options(&self, checkpoint: &Checkpoint, resumed: bool, skew_ms: i64) -> PassOptions {
+        let reconcile = &self.parts.settings.reconcile;
+        let rate = reconcile.requests_per_second;
+        let (settings, progress) = (self.settings.clone(), Arc::clone(self.progress));
+        let (remembered, bucket) =
+            (Arc::clone(&self.parts.remembered), Arc::clone(&self.job.bucket));
+        let target = self.settings.target_name().into();
+        PassOptions {
+            source: (self.stores.source.clone(), Arc::clone(&self.job.bucket)),
+            target: (self.stores.target.clone(), target),
+            prefix: self.job.prefix.as_deref().unwrap_or_default().into(),
+            filter: Arc::new(move |key| {
+                progress.key_compared();
+                settings.wants(key)
+            }),
+            skew_ms,
+            opaque: self.parts.settings.target.encrypts_with_kms(),
+            pairs: Arc::new(move |key: &str, source: &_, target: &_| {
+                remembered.is_pair(&bucket, key, source, target)
+            }),
+            parallel: NonZeroUsize::new(reconcile.parallel).unwrap_or(NonZeroUsize::MIN),
+            split_points: checkpoint.split_points.clone(),
+            done: if resumed { checkpoint.done.clone() } else { Vec::new() },
+            requests_per_second: rate
+                .and_then(|rate| NonZeroU32::new(u32::try_from(rate).unwrap_or(u32::MAX))),
+        }
+    }
+
+    /// Marks what the pass finds, until it ends.
+    async fn mark(
+        &self,
+        mut events: mpsc::Receiver<PassEvent>,
+        extras: &mut Extras,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<(), WalkError> {
+        let mut repairs = self.repairs();
+        while let Some(event) = events.recv().await {
+            match event {
+                PassEvent::Difference(found) => self.take(found, &mut repairs, extras).await?,
+                PassEvent::RangeDone(range) => {
+                    repairs.flush().await?;
+                    if self.job.prefix.is_none() {
+                        checkpoint.done.push(range);
+                        self.save(checkpoint).await;
+                    }
+                }
+            }
+        }
+        Ok(repairs.flush().await?)
+    }
+
+    async fn take(
+        &self,
+        found: Difference,
+        repairs: &mut Repairs<'_>,
+        extras: &mut Extras,
+    ) -> Result<(), WalkError> {
+        let aspects = match found.finding {
+            Finding::Same => return Ok(()),
+            Finding::Extra => {
+                if !self.stays(&found.key) {
+                    self.count(found.finding);
+                    extras.push(&found.key).await?;
+                }
+                return Ok(());
+            }
+            Finding::Missing => Aspects::CONTENT,
+            Finding::Different(_) | Finding::Newer | Finding::Unverifiable => {
+                Aspects::CONTENT.with(Aspects::CHECK)
+            }
+        };
+        self.count(found.finding);
+        // What is only doubtful is no change that waits.
+        let known = found.source.filter(|_| found.finding != Finding::Unverifiable);
+        let since_ms = known.map_or_else(clock::now_ms, |object| object.modified_ms);
+        Ok(repairs.push(&found.key, aspects, since_ms).await?)
+    }
+
+    /// Whether it is as it should be that only the target has this object.
+    fn stays(&self, key: &str) -> bool {
+        let bucket = &self.job.bucket;
+        self.parts.remembered.is_kept(bucket, key)
+            || match self.settings.deletes {
+                DeletePolicy::Mirror => false,
+                DeletePolicy::Archive => true,
+                DeletePolicy::Delay => {
+                    self.parts.delays.knows(&ObjectKey::new(Arc::clone(bucket), key))
+                }
+            }
+    }
+
+    /// Marks or holds the objects that only the target has, or leaves them.
+    async fn settle_extras(
+        &self,
+        report: &PassReport,
+        extras: &mut Extras,
+        began_ms: i64,
+    ) -> Result<(), WalkError> {
+        let (bucket, hold) = (&self.job.bucket, &self.parts.hold);
+        let verdict = judge(Case {
+            policy: self.settings.deletes,
+            report,
+            extras: extras.count(),
+            prefix: self.job.prefix.is_some(),
+            max_percent: self.parts.settings.deletes.max_delete_percent,
+            brake: hold.reason(bucket),
+        });
+        let reason = match verdict {
+            Verdict::Keep => return Ok(()),
+            Verdict::Mark => None,
+            Verdict::Hold(reason) => Some(reason),
+        };
+        if let Some(reason) = &reason {
+            hold.pull(bucket, Arc::clone(reason));
+            // Those that are held already and still to be deleted are among the extras.
+            let prefix = self.job.prefix.as_deref().unwrap_or_default();
+            hold.forget(&self.parts.journal, bucket, prefix, began_ms).await?;
+        }
+        let mut repairs = self.repairs();
+        let mut keys = extras.read().await?;
+        loop {
+            let page = keys.page(PAGE).await?;
+            if page.is_empty() {
+                return Ok(repairs.flush().await?);
+            }
+            if reason.is_none() {
+                for key in &page {
+                    repairs.push(key, Aspects::REMOVED, began_ms).await?;
+                }
+            } else {
+                let removed = |key: &String| repair(bucket, key, Aspects::REMOVED, began_ms);
+                hold.put_all(&page.iter().map(removed).collect::<Vec<_>>()).await?;
+            }
+        }
+    }
+
+    /// Everything that events before the pass may have missed was compared.
+    async fn clear_gap(&self, began_ms: i64) -> Result<(), GapError> {
+        let (gaps, bucket) = (Arc::clone(&self.parts.gaps), Arc::clone(&self.job.bucket));
+        let cleared = tokio::task::spawn_blocking(move || gaps.clear(&bucket, began_ms));
+        // Without an answer the runtime is ending, and the gap stays.
+        cleared.await.unwrap_or(Ok(()))
+    }
+
+    fn repairs(&self) -> Repairs<'_> {
+        let pending = self.parts.settings.replicate.max_pending_keys / 2;
+        Repairs {
+            journal: &self.parts.journal,
+            queue: &self.parts.queue,
+            position: &self.parts.position,
+            most_pending: pending as u64,
+            bucket: Arc::clone(&self.job.bucket),
+            batch: Vec::new(),
+        }
+    }
+
+    fn count(&self, finding: Finding) {
+        self.parts.metrics.drift(finding);
+        self.progress.found(finding);
+    }
+
+    async fn save(&self, checkpoint: &Checkpoint) {
+        if let Err(error) = checkpoint.save(self.dir).await {
+            tracing::warn!(bucket = %self.job.bucket, %error, "The reconciler's checkpoint could not be written; after a crash the whole bucket is walked.");
+        }
+    }
+
+    fn file_name(&self) -> String {
+        form_urlencoded::byte_serialize(self.job.bucket.as_bytes()).collect()
+    }
+}

@@ -1,0 +1,354 @@
+//! What no event announced is found by comparing both sides, and what looks like a disaster is not
+//! repeated at the target.
+
+use std::time::Duration;
+
+use hyper::{Method, StatusCode};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::task::JoinSet;
+
+use crate::support::eventually::{LATER, SOON, eventually};
+use crate::support::fault_proxy::{Fault, FaultProxy};
+use crate::support::hostile;
+use crate::support::http;
+use crate::support::s3::S3;
+use crate::support::site::{Servers, Setup, Site};
+use crate::support::writer::{Writer, seed};
+
+const PERSON: &str = "a-person's-token";
+
+/// A pass every second.
+fn often() -> Setup {
+    let settings =
+        vec![("RECONCILE__INTERVAL", "1s".to_owned()), ("WEB__AUTH_TOKEN", PERSON.to_owned())];
+    Setup { settings, ..Setup::default() }
+}
+
+/// Puts `count` objects, several at a time; their keys, in order.
+async fn fill(store: &S3, bucket: &str, count: usize) -> Vec<String> {
+    let keys: Vec<_> =
+        (0..count).map(|number| format!("folder {}/{number:05}", number % 3)).collect();
+    let mut writers = JoinSet::new();
+    for keys in keys.chunks(count.div_ceil(16)) {
+        let (store, bucket, keys) = (store.clone(), bucket.to_owned(), keys.to_vec());
+        writers.spawn(async move {
+            for key in keys {
+                store.put(&bucket, &key, key.as_str()).await;
+            }
+        });
+    }
+    writers.join_all().await;
+    keys
+}
+
+async fn passes(site: &Site, outcome: &str) -> f64 {
+    let name = format!("evermirror_reconcile_passes_total{{outcome=\"{outcome}\"}}");
+    site.evermirror.metric(&name).await.unwrap()
+}
+
+/// Waits until a pass since the start has ended like this.
+async fn a_pass(site: &Site, outcome: &str) {
+    eventually("a pass ends", LATER, async || {
+        (passes(site, outcome).await > 0.0).then_some(()).ok_or("none yet".to_owned())
+    })
+    .await;
+}
+
+/// Waits until so many more passes have ended like this.
+async fn more_passes(site: &Site, outcome: &str, more: f64) {
+    let before = passes(site, outcome).await;
+    eventually("there are more passes", LATER, async || {
+        let now = passes(site, outcome).await;
+        (now >= before + more).then_some(()).ok_or(format!("{now} after {before}"))
+    })
+    .await;
+}
+
+async fn at_target(site: &Site) -> usize {
+    site.target.list(&site.target_bucket).await.unwrap().len()
+}
+
+async fn held(site: &Site, wanted: u64) {
+    eventually("deletes are held", LATER, async || {
+        let count = site.evermirror.count("held").await?;
+        (count == wanted).then_some(()).ok_or(format!("{count} of {wanted}"))
+    })
+    .await;
+}
+
+async fn decide(site: &Site, decision: &str) {
+    let url = site.evermirror.web(&format!("/api/v1/deletes/{}/{decision}", site.bucket));
+    let token = format!("Bearer {PERSON}");
+    let answer = http::request(Method::POST, &url, &[("authorization", &token)], "").await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+}
+
+/// A site whose two sides are equal, filled before evermirror was started.
+async fn filled(bucket: &str, setup: Setup, count: usize) -> (Site, Vec<String>) {
+    let mut site = Servers::shared().await.prepare(bucket, setup).await;
+    let keys = fill(&site.source, bucket, count).await;
+    site.evermirror.start().await;
+    site.converges(LATER).await;
+    (site, keys)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_there_before_the_start_is_copied() {
+    let mut site = Servers::shared().await.prepare("rec-before", Setup::default()).await;
+    for key in hostile::keys() {
+        site.put(&key, key.as_str()).await;
+    }
+    let parts = [vec![1; 5 << 20], vec![2; 77]];
+    site.source.put_parts(&site.bucket, "in parts", parts).await;
+    site.source.tag(&site.bucket, "in parts", &[("team", "a b&c")]).await;
+    site.evermirror.start().await;
+    site.converges(LATER).await;
+    let drift = site.evermirror.metric("evermirror_drift_total{kind=\"missing\"}").await.unwrap();
+    assert!(drift >= 1.0);
+    let status = site.evermirror.status().await.unwrap();
+    assert!(status["reconcile"][0]["last_complete_ms"].as_i64().is_some(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefix_that_was_removed_by_force_goes_at_the_target() {
+    let (site, _) = filled("rec-force", often(), 100).await;
+    for number in 0..20 {
+        site.put(&format!("gone/{number}"), "soon").await;
+    }
+    site.converges(SOON).await;
+    let removal = site.source.client.delete_object().bucket(&site.bucket).key("gone/").customize();
+    let removal = removal.mutate_request(|request| {
+        request.headers_mut().insert("x-minio-force-delete", "true");
+    });
+    removal.send().await.unwrap();
+    assert_eq!(site.source.list(&site.bucket).await.unwrap().len(), 100);
+    site.converges(LATER).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_which_the_source_never_told_are_found() {
+    let site = Servers::shared().await.site("rec-silent", often()).await;
+    site.source.notify(&site.bucket, &[]).await;
+    let mut writer = Writer::new(seed(), &site.source, &site.bucket);
+    for _ in 0..150 {
+        writer.change().await;
+    }
+    site.converges(LATER).await;
+    assert_eq!(site.evermirror.metric("evermirror_lag_seconds_count").await, Some(0.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_changed_on_either_side_while_evermirror_was_down_is_mended() {
+    let seed = seed();
+    let (mut site, keys) = filled("rec-both", Setup::default(), 200).await;
+    site.evermirror.kill();
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut writer = Writer::new(seed, &site.source, &site.bucket);
+    for _ in 0..100 {
+        writer.change().await;
+    }
+    for _ in 0..40 {
+        let key = &keys[random.random_range(0..keys.len())];
+        let (target, bucket) = (&site.target, &site.target_bucket);
+        match random.random_range(0..5) {
+            0 => target.put(bucket, &format!("foreign/{key}"), "not the source's").await,
+            1 => target.put(bucket, key, "x".repeat(key.len())).await,
+            2 => target.put(bucket, key, "of another length altogether").await,
+            3 => target.delete(bucket, key).await,
+            _ => site.delete(key).await,
+        }
+    }
+    site.evermirror.start().await;
+    site.converges(LATER).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_that_changed_without_an_event_is_found() {
+    let site = Servers::shared().await.site("rec-metadata", often()).await;
+    site.put("key", "value").await;
+    site.converges(SOON).await;
+    site.source.notify(&site.bucket, &[]).await;
+    let modified = async |store: &S3, bucket: &str, key: &str| {
+        let head = store.client.head_object().bucket(bucket).key(key).send().await.unwrap();
+        head.last_modified().unwrap().secs()
+    };
+    let copied = modified(&site.target, &site.target_bucket, "key").await;
+    // Listings tell a change by its time alone, and the clocks are compared by whole seconds.
+    eventually("the source's clock is well past the copy", SOON, async || {
+        site.put("clock", "tick").await;
+        let now = modified(&site.source, &site.bucket, "clock").await;
+        (now > copied + 3).then_some(()).ok_or(format!("{now} after {copied}"))
+    })
+    .await;
+    let put = site.source.client.put_object().bucket(&site.bucket).key("key");
+    let put = put.body(b"value".to_vec().into()).content_type("text/changed");
+    put.metadata("new", "yes").send().await.unwrap();
+    site.converges(LATER).await;
+    let drift = site.evermirror.metric("evermirror_drift_total{kind=\"newer\"}").await.unwrap();
+    assert!(drift >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reconcile_that_is_killed_again_and_again_comes_to_its_end() {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let servers = Servers::shared().await;
+    // Slow enough that a kill hits the middle.
+    let slow = FaultProxy::in_front_of(&servers.source.authority()).await;
+    slow.misbehave(|method, uri| {
+        let listing = *method == Method::GET && uri.to_string().contains("list-type=2");
+        listing.then_some(Fault::Wait(Duration::from_millis(100)))
+    });
+    let settings = vec![("RECONCILE__PARALLEL", "2".to_owned())];
+    let setup = Setup { source_endpoint: Some(slow.endpoint()), settings, ..Setup::default() };
+    let mut site = servers.prepare("rec-killed", setup).await;
+    fill(&site.source, "rec-killed", 4_000).await;
+    site.target.create_bucket(&site.target_bucket).await;
+    fill(&site.target, &site.target_bucket, 1_000).await;
+    for number in 0..50 {
+        site.target.put(&site.target_bucket, &format!("foreign {number}"), "").await;
+    }
+    for _ in 0..6 {
+        site.evermirror.start().await;
+        // Not a wait for anything: the moment itself is what is random.
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..1_500))).await;
+        site.evermirror.kill();
+    }
+    site.evermirror.start().await;
+    site.converges(LATER).await;
+    let resumed = passes(&site, "resumed").await;
+    println!("{resumed} passes were resumed after the last kill");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_was_emptied_while_evermirror_was_down_keeps_its_copy_until_approved() {
+    let (mut site, keys) = filled("rec-wiped", often(), 40).await;
+    site.evermirror.kill();
+    site.source.delete_all(&site.bucket, &keys).await;
+    site.evermirror.start().await;
+    held(&site, 40).await;
+    let status = site.evermirror.status().await.unwrap();
+    assert!(status["held"][0]["reason"].as_str().unwrap().contains("looks wiped"), "{status}");
+    // Further passes find the same, and nothing is counted twice.
+    more_passes(&site, "complete", 3.0).await;
+    assert_eq!((site.evermirror.count("held").await, at_target(&site).await), (Ok(40), 40));
+    decide(&site, "approve").await;
+    site.converges(LATER).await;
+    assert_eq!(at_target(&site).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_keeps_stays_however_often_the_sides_are_compared() {
+    let (mut site, keys) = filled("rec-kept", often(), 60).await;
+    site.evermirror.kill();
+    site.source.delete_all(&site.bucket, &keys[..30]).await;
+    site.evermirror.start().await;
+    held(&site, 30).await;
+    decide(&site, "discard").await;
+    more_passes(&site, "complete", 3.0).await;
+    assert_eq!(site.evermirror.terminate().await.code(), Some(0));
+    site.evermirror.start().await;
+    more_passes(&site, "complete", 2.0).await;
+    assert_eq!((site.evermirror.count("held").await, at_target(&site).await), (Ok(0), 60));
+    // One that the source has again is an object like any other.
+    site.put(&keys[0], "back").await;
+    site.source.notify(&site.bucket, &[]).await;
+    eventually("it is copied", SOON, async || {
+        let (here, there) =
+            (site.source.list(&site.bucket).await?, site.target.list(&site.target_bucket).await?);
+        (here.get(&keys[0]) == there.get(&keys[0])).then_some(()).ok_or("not yet".to_owned())
+    })
+    .await;
+    site.delete(&keys[0]).await;
+    eventually("it goes", LATER, async || {
+        let count = at_target(&site).await;
+        (count == 59).then_some(()).ok_or(format!("{count} are left"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_bucket_that_is_gone_deletes_nothing_and_is_told_of() {
+    let (mut site, keys) = filled("rec-removed", often(), 25).await;
+    site.evermirror.kill();
+    site.source.delete_all(&site.bucket, &keys).await;
+    site.source.client.delete_bucket().bucket(&site.bucket).send().await.unwrap();
+    site.evermirror.start().await;
+    a_pass(&site, "failed").await;
+    let status = site.evermirror.status().await.unwrap();
+    let error = status["reconcile"][0]["last_error"].as_str().unwrap();
+    assert!(error.contains("rec-removed"), "{error}");
+    assert_eq!((site.evermirror.idle().await, at_target(&site).await), (Ok(()), 25));
+}
+
+fn cut_short(page: &str) -> String {
+    page.replace("<IsTruncated>true</IsTruncated>", "<IsTruncated>false</IsTruncated>")
+}
+
+/// Every page but the first is the empty end of the listing.
+fn emptied(page: &str) -> String {
+    let Some((head, rest)) = page.split_once("<Contents>") else { return page.to_owned() };
+    let end = rest.rsplit_once("</Contents>").map_or("", |(_, end)| end);
+    cut_short(&format!("{head}{end}"))
+}
+
+/// Two equal sides, and a source whose listings go wrong as `fault` says, by method and query.
+async fn lying(
+    bucket: &'static str,
+    fault: impl Fn(&str) -> Option<Fault> + Send + 'static,
+) -> (Site, FaultProxy) {
+    let servers = Servers::shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.source.authority()).await;
+    let settings = vec![("RECONCILE__PARALLEL", "1".to_owned())];
+    let setup = Setup { source_endpoint: Some(proxy.endpoint()), settings, ..Setup::default() };
+    let (mut site, _) = filled(bucket, setup, 2_500).await;
+    site.evermirror.kill();
+    proxy.misbehave(move |_, uri| {
+        let uri = uri.to_string();
+        if uri.contains("list-type=2") && !uri.contains("max-keys=1&") { fault(&uri) } else { None }
+    });
+    site.evermirror.start().await;
+    (site, proxy)
+}
+
+fn behind_the_first_page(uri: &str) -> bool {
+    uri.contains("continuation-token=") || uri.contains("start-after=")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_fails_in_the_middle_deletes_nothing() {
+    let (mut site, proxy) = lying("rec-500", |uri| {
+        behind_the_first_page(uri).then_some(Fault::Answer(500, "InternalError"))
+    })
+    .await;
+    a_pass(&site, "failed").await;
+    assert!(proxy.faults() > 0);
+    assert_eq!((site.evermirror.idle().await, at_target(&site).await), (Ok(()), 2_500));
+    proxy.behave();
+    site.evermirror.kill();
+    site.evermirror.start().await;
+    a_pass(&site, "complete").await;
+    site.converges(LATER).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_claim_to_be_the_last_one_are_not_believed() {
+    let (site, proxy) = lying("rec-cut", |_| Some(Fault::EditAnswer(cut_short))).await;
+    a_pass(&site, "complete").await;
+    assert!(proxy.faults() > 2);
+    assert_eq!(site.evermirror.metric("evermirror_drift_total").await, Some(0.0));
+    site.converges(LATER).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_shrinks_is_held_and_deletes_nothing() {
+    let (site, _proxy) =
+        lying("rec-shrunk", |uri| behind_the_first_page(uri).then_some(Fault::EditAnswer(emptied)))
+            .await;
+    held(&site, 1_500).await;
+    assert_eq!(at_target(&site).await, 2_500);
+    let status = site.evermirror.status().await.unwrap();
+    let reason = status["held"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("deletes.max_delete_percent"), "{reason}");
+}
