@@ -139,10 +139,10 @@ async fn a_pass_finds_exactly_what_differs() {
     assert_eq!(found, expected);
     assert_eq!(union(done.clone()), [KeyRange::ALL]);
     assert!(report.ranges > 1, "it was not parallel");
-    assert_eq!(report.source_objects as usize, source.list(BUCKET).await.unwrap().len());
-    assert_eq!(report.target_objects as usize, target.list(BUCKET).await.unwrap().len());
+    assert_eq!(report.source_objects, source.list(BUCKET).await.unwrap().len() as u64);
+    assert_eq!(report.target_objects, target.list(BUCKET).await.unwrap().len() as u64);
     let kinds = [report.missing, report.extra, report.different].iter().sum::<u64>();
-    assert_eq!(kinds as usize, expected.len());
+    assert_eq!(kinds, expected.len() as u64);
 
     // One range at a time, and cut at the points of the pass before, the findings are the same.
     let one = PassOptions { parallel: NonZeroUsize::MIN, ..options.clone() };
