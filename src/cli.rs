@@ -12,6 +12,9 @@ pub mod deletes;
 pub mod demo;
 pub mod logging;
 pub mod run;
+pub mod scope;
+pub mod sync;
+pub mod verify;
 
 /// The status of a wrong command line (clap's own) and of a configuration that cannot be used.
 pub const USAGE: u8 = 2;
@@ -50,6 +53,10 @@ pub struct Cli {
 enum Command {
     /// Replicate until told to stop (SIGTERM or Ctrl-C)
     Run(run::RunArgs),
+    /// Make the target agree with the source once, and end; what `mc mirror --remove` does, with tags
+    Sync(sync::SyncArgs),
+    /// Compare both sides, write nothing, and end with status 1 if they differ
+    Verify(verify::VerifyArgs),
     /// Validate the configuration and print the settings in force, secrets hidden
     CheckConfig(check_config::CheckConfigArgs),
     /// Show, approve or discard the deletes that the running evermirror holds
@@ -63,6 +70,8 @@ impl Cli {
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Run(args) => run::execute(args).await,
+            Command::Sync(args) => sync::execute(args).await,
+            Command::Verify(args) => verify::execute(args).await,
             Command::CheckConfig(args) => check_config::execute(&args),
             Command::Deletes(args) => deletes::execute(args).await,
             Command::Demo(args) => demo::execute(args).await,

@@ -12,7 +12,7 @@
 
 mod board;
 mod checkpoint;
-mod extras;
+pub(crate) mod extras;
 pub mod list;
 pub mod merge;
 pub mod pass;
@@ -24,7 +24,7 @@ mod remembered;
 mod repairs;
 mod schedule;
 mod split;
-mod verdict;
+pub(crate) mod verdict;
 mod walk;
 
 pub use progress::{BucketProgress, Drift};

@@ -41,6 +41,7 @@ pub use health::StoreState;
 pub use hold::{Decision, DecisionError, HeldDeletes, Hold};
 use limit::Limit;
 use pace::Pace;
+pub(crate) use plan::{carried_headers, remembers, tag_count, tells_tag_count};
 use retry::RetryPolicy;
 use uploads::Uploads;
 use worker::{Mapping, Worker};

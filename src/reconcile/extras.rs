@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _, BufRea
 
 /// A list of keys on disk; the file is there from the first key until this is dropped.
 #[derive(Debug)]
-pub(super) struct Extras {
+pub(crate) struct Extras {
     path: PathBuf,
     file: Option<BufWriter<File>>,
     count: u64,
@@ -20,12 +20,12 @@ pub(super) struct Extras {
 
 impl Extras {
     /// An empty list, which will use this file.
-    pub(super) const fn new(path: PathBuf) -> Self {
+    pub(crate) const fn new(path: PathBuf) -> Self {
         Self { path, file: None, count: 0 }
     }
 
     /// Adds a key.
-    pub(super) async fn push(&mut self, key: &str) -> io::Result<()> {
+    pub(crate) async fn push(&mut self, key: &str) -> io::Result<()> {
         let file = if let Some(file) = &mut self.file {
             file
         } else {
@@ -40,12 +40,12 @@ impl Extras {
     }
 
     /// How many there are.
-    pub(super) const fn count(&self) -> u64 {
+    pub(crate) const fn count(&self) -> u64 {
         self.count
     }
 
     /// Begins to read them, in the order in which they came.
-    pub(super) async fn read(&mut self) -> io::Result<Keys> {
+    pub(crate) async fn read(&mut self) -> io::Result<Keys> {
         let Some(mut file) = self.file.take() else { return Ok(Keys { file: None, left: 0 }) };
         file.flush().await?;
         let mut file = file.into_inner();
@@ -65,14 +65,14 @@ impl Drop for Extras {
 
 /// The keys of a list.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(crate) struct Keys {
     file: Option<BufReader<File>>,
     left: u64,
 }
 
 impl Keys {
     /// The next `limit` keys, fewer at the end, none behind it.
-    pub(super) async fn page(&mut self, limit: usize) -> io::Result<Vec<String>> {
+    pub(crate) async fn page(&mut self, limit: usize) -> io::Result<Vec<String>> {
         let Some(file) = &mut self.file else { return Ok(Vec::new()) };
         let mut page = Vec::new();
         while self.left > 0 && page.len() < limit {

@@ -10,7 +10,7 @@ const FEW: u64 = 20;
 
 /// What is done with the extras of a complete pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// They stay.
     Keep,
     /// Each is marked, and deleted if the source confirms that it is gone.
@@ -21,21 +21,21 @@ pub(super) enum Verdict {
 
 /// What the verdict rests on.
 #[derive(Debug, Clone)]
-pub(super) struct Case<'a> {
-    pub(super) policy: DeletePolicy,
+pub(crate) struct Case<'a> {
+    pub(crate) policy: DeletePolicy,
     /// Of a pass that compared every key of its bucket or prefix.
-    pub(super) report: &'a PassReport,
+    pub(crate) report: &'a PassReport,
     /// How many extras there are to delete.
-    pub(super) extras: u64,
+    pub(crate) extras: u64,
     /// Only a prefix was walked, which may rightly be empty.
-    pub(super) prefix: bool,
+    pub(crate) prefix: bool,
     /// `deletes.max_delete_percent`.
-    pub(super) max_percent: u64,
+    pub(crate) max_percent: u64,
     /// Why the brake is on already, if it is.
-    pub(super) brake: Option<Arc<str>>,
+    pub(crate) brake: Option<Arc<str>>,
 }
 
-pub(super) fn judge(case: Case<'_>) -> Verdict {
+pub(crate) fn judge(case: Case<'_>) -> Verdict {
     let (objects, extras) = (case.report.target_objects, case.extras);
     if case.policy == DeletePolicy::Archive || extras == 0 {
         return Verdict::Keep;

@@ -24,8 +24,11 @@ mod observability; // Health, metrics and logs.
 mod policies; // Archives, and deletes that wait for their time.
 mod promises; // The README's guarantees, one test each.
 mod reconcile; // What no event announced.
+mod reconcile_engine; // Two buckets compared by their listings.
 mod stop; // A graceful stop.
 mod support; // The servers, the proxies, the comparison.
 mod support_works; // The ground the other tests stand on, checked itself.
+mod sync; // `evermirror sync`, as an operator uses it.
 mod tidy; // Rules about the code that no lint knows.
 mod tls; // HTTPS everywhere, and client certificates at the webhook.
+mod verify; // `evermirror verify`: every planted difference is found, and no other.

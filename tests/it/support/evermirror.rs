@@ -130,6 +130,24 @@ impl Evermirror {
         self.child = Some(child);
     }
 
+    /// A command that ends, with this configuration, not yet started: `sync`, `verify`.
+    pub(crate) fn process(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evermirror"));
+        command.args(arguments).arg("--config").arg(self.file());
+        command.envs(self.settings.iter().map(|(k, v)| (format!("EVERMIRROR__{k}"), v)));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command that ends, to its end, and gives its status and its JSON answer.
+    pub(crate) async fn once(&self, arguments: &[&str]) -> (i32, Value) {
+        let output = self.command(&[arguments, &["--json"]].concat()).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let status = output.status.code().expect("it ends by itself");
+        let answer = serde_json::from_slice(&output.stdout);
+        (status, answer.unwrap_or_else(|error| panic!("{error}; status {status}: {said}")))
+    }
+
     /// SIGKILL: no last words, no flush.
     pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
@@ -158,10 +176,8 @@ impl Evermirror {
 
     /// Runs another command of the same binary with the same configuration, to its end.
     pub(crate) async fn command(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_evermirror"));
-        command.args(arguments).arg("--config").arg(self.file());
-        command.envs(self.settings.iter().map(|(k, v)| (format!("EVERMIRROR__{k}"), v)));
-        let ended = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output());
+        let mut command = self.process(arguments);
+        let ended = tokio::task::spawn_blocking(move || command.output());
         ended.await.expect("it does not panic").expect("the binary starts")
     }
 
