@@ -119,3 +119,22 @@ async fn objects_that_the_source_encrypts_with_kms_arrive() {
     arrive_with_their_source_etags(&site, &["in parts", "large"]).await;
     assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), keys.len() - 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_to_a_target_that_encrypts_is_verified_and_copies_nothing_twice() {
+    let servers = servers().await;
+    let site = servers.silent("kms-sync", Setup::default()).await;
+    site.target.create_bucket(&site.target_bucket).await;
+    encrypt_by_default(&site.target, &site.target_bucket).await;
+    let keys = put_all_kinds(&site).await;
+    let (status, answer) = site.evermirror.once(&["sync"]).await;
+    assert_eq!((status, &answer["copied"]), (0, &serde_json::json!(keys.len())), "{answer}");
+    let (status, answer) = site.evermirror.once(&["verify", "--metadata", "--deep"]).await;
+    assert_eq!((status, &answer["differences"]), (0, &serde_json::json!(0)), "{answer}");
+    // Nothing remembers the pairs but the target's own metadata.
+    std::fs::remove_dir_all(site.evermirror.data_dir()).unwrap();
+    let (status, answer) = site.evermirror.once(&["sync"]).await;
+    assert_eq!((status, &answer["copied"]), (0, &serde_json::json!(0)), "{answer}");
+    let (status, answer) = site.evermirror.once(&["verify"]).await;
+    assert_eq!((status, &answer["differences"]), (0, &serde_json::json!(0)), "{answer}");
+}
