@@ -11,6 +11,7 @@ pub mod check_config;
 pub mod deletes;
 pub mod demo;
 pub mod logging;
+pub mod reconcile;
 pub mod run;
 
 /// The status of a wrong command line (clap's own) and of a configuration that cannot be used.
@@ -54,6 +55,8 @@ enum Command {
     CheckConfig(check_config::CheckConfigArgs),
     /// Show, approve or discard the deletes that the running evermirror holds
     Deletes(deletes::DeletesArgs),
+    /// Have the running evermirror compare both sides now, and repair what differs
+    Reconcile(reconcile::ReconcileArgs),
     /// Show it working: two embedded stores, the real pipeline, a crash in the middle, a comparison
     Demo(demo::DemoArgs),
 }
@@ -65,6 +68,7 @@ impl Cli {
             Command::Run(args) => run::execute(args).await,
             Command::CheckConfig(args) => check_config::execute(&args),
             Command::Deletes(args) => deletes::execute(args).await,
+            Command::Reconcile(args) => reconcile::execute(args).await,
             Command::Demo(args) => demo::execute(args).await,
         }
     }

@@ -1,5 +1,5 @@
-//! Health, metrics and status over HTTP, and the two acts a person can do: approve or discard held
-//! deletes.
+//! Health, metrics and status over HTTP, and what a person can have done: approve or discard held
+//! deletes, and reconcile.
 //!
 //! Reading needs no token: the listener is on loopback unless the operator moves it, and nothing shown
 //! is a secret. Acting needs one, and is refused altogether while none is configured. Nothing here
@@ -13,6 +13,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -20,6 +21,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::intake::dead_letters::DeadLetters;
@@ -82,6 +84,7 @@ pub fn router(web: Web) -> Router {
         .route("/api/v1/deletes", get(deletes))
         .route("/api/v1/deletes/{bucket}/approve", post(approve))
         .route("/api/v1/deletes/{bucket}/discard", post(discard))
+        .route("/api/v1/reconcile", post(reconcile))
         .layer(middleware::from_fn(harden))
         .with_state(web)
 }
@@ -157,6 +160,40 @@ async fn discard(
     }
     tracing::info!(bucket = %bucket.escape_debug(), "A person discarded held deletes.");
     acted("discarded", web.operations.discard_deletes(&bucket).await)
+}
+
+/// What is to be reconciled; everything, if nothing is said.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Walk {
+    bucket: Option<String>,
+    prefix: Option<String>,
+}
+
+async fn reconcile(State(web): State<Web>, headers: HeaderMap, body: Bytes) -> Response {
+    if let Some(refusal) = refusal(&web, &headers) {
+        return refusal;
+    }
+    let walk = if body.is_empty() { Ok(Walk::default()) } else { serde_json::from_slice(&body) };
+    let Walk { bucket, prefix } = match walk {
+        Ok(walk) => walk,
+        Err(error) => {
+            let error = format!("the body must be {{\"bucket\": …, \"prefix\": …}}: {error}");
+            return (StatusCode::BAD_REQUEST, Json(json!({ "error": error }))).into_response();
+        }
+    };
+    let prefix = prefix.filter(|prefix| !prefix.is_empty());
+    let shown =
+        (bucket.as_deref().map(str::escape_debug), prefix.as_deref().map(str::escape_debug));
+    tracing::info!(
+        bucket = shown.0.map(tracing::field::display),
+        prefix = shown.1.map(tracing::field::display),
+        "A person asked for a reconcile."
+    );
+    match web.operations.reconcile(bucket.as_deref(), prefix.as_deref()) {
+        Ok(buckets) => Json(json!({ "buckets": buckets })).into_response(),
+        Err(error) => (StatusCode::NOT_FOUND, Json(json!({ "error": error }))).into_response(),
+    }
 }
 
 fn refusal(web: &Web, headers: &HeaderMap) -> Option<Response> {

@@ -25,7 +25,11 @@ impl Operations for Fixed {
     }
 
     fn reconcile(&self, bucket: Option<&str>, _: Option<&str>) -> Result<u64, String> {
-        if bucket == Some("photos") { Ok(1) } else { Err("no such bucket".to_owned()) }
+        match bucket {
+            None => Ok(9),
+            Some("photos") => Ok(1),
+            Some(_) => Err("no such bucket".to_owned()),
+        }
     }
 
     fn approve_deletes<'a>(&'a self, bucket: &'a str) -> Acted<'a> {
@@ -48,8 +52,18 @@ fn web(fixed: Fixed, token: Option<&str>) -> Web {
 }
 
 async fn ask(web: &Web, method: &str, path: &str, token: &str) -> (StatusCode, HeaderMap, String) {
+    ask_with(web, method, path, token, "").await
+}
+
+async fn ask_with(
+    web: &Web,
+    method: &str,
+    path: &str,
+    token: &str,
+    body: &'static str,
+) -> (StatusCode, HeaderMap, String) {
     let request = Request::builder().method(method).uri(path);
-    let request = request.header("authorization", token).body(Body::empty()).unwrap();
+    let request = request.header("authorization", token).body(Body::from(body)).unwrap();
     let answer = router(web.clone()).oneshot(request).await.unwrap();
     let (parts, body) = answer.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
@@ -184,4 +198,26 @@ async fn acting_needs_the_token() {
     let (status, _, body) = ask(&on, "POST", "/api/v1/deletes/none/approve", "Bearer t").await;
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(body.contains("nothing is held"));
+}
+
+#[tokio::test]
+async fn a_reconcile_needs_the_token_and_a_bucket_that_is_known() {
+    let path = "/api/v1/reconcile";
+    let off = web(Fixed::default(), None);
+    assert_eq!(ask(&off, "POST", path, "Bearer t").await.0, StatusCode::FORBIDDEN);
+    let on = web(Fixed::default(), Some("t"));
+    assert_eq!(ask(&on, "POST", path, "Bearer u").await.0, StatusCode::UNAUTHORIZED);
+    for (body, status, answer) in [
+        ("", StatusCode::OK, "{\"buckets\":9}"),
+        ("{}", StatusCode::OK, "{\"buckets\":9}"),
+        ("{\"bucket\":null,\"prefix\":\"a/\"}", StatusCode::OK, "{\"buckets\":9}"),
+        ("{\"bucket\":\"photos\"}", StatusCode::OK, "{\"buckets\":1}"),
+        ("{\"bucket\":\"none\"}", StatusCode::NOT_FOUND, "no such bucket"),
+        ("{\"buckets\":\"photos\"}", StatusCode::BAD_REQUEST, "unknown field"),
+        ("photos", StatusCode::BAD_REQUEST, "the body must be"),
+    ] {
+        let (got, _, said) = ask_with(&on, "POST", path, "Bearer t", body).await;
+        assert_eq!(got, status, "{body}: {said}");
+        assert!(said.contains(answer), "{body}: {said}");
+    }
 }

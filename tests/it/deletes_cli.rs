@@ -1,4 +1,5 @@
-//! `evermirror deletes`, as an operator uses it against the running process.
+//! `evermirror deletes` and `evermirror reconcile`, as an operator uses them against the running
+//! process.
 
 use std::process::Output;
 
@@ -141,4 +142,41 @@ async fn a_process_that_does_not_run_is_told_from_one_that_refuses() {
     failed(&output, 1, &[&store, "no answer of this version"]);
     let output = site.evermirror.command(&["deletes", "list", "--url", "host:1"]).await;
     failed(&output, 2, &["--url must be like"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reconcile_that_was_asked_for_finds_what_no_event_announced() {
+    let mut setup = setup(Some(TOKEN));
+    setup.settings.push(("RECONCILE__INTERVAL", "0s".to_owned()));
+    let mut site = Servers::shared().await.site("cli-reconcile", setup).await;
+    for key in ["lost/1", "lost/2", "other"] {
+        site.put(key, key).await;
+    }
+    site.converges(SOON).await;
+    eventually("the pass at the start is over", SOON, async || {
+        let status = site.evermirror.status().await?;
+        let walk = &status["reconcile"][0];
+        let over = walk["last_complete_ms"].is_i64() && walk["running"] == false;
+        over.then_some(()).ok_or(format!("{walk}"))
+    })
+    .await;
+    // Nobody tells evermirror of this, and without an interval no further pass begins by itself.
+    for key in ["lost/1", "lost/2", "other"] {
+        site.target.delete(&site.target_bucket, key).await;
+    }
+    let asked = ["reconcile", "--bucket", "cli-reconcile", "--prefix", "lost/", "--json"];
+    assert_eq!(answer(&site.evermirror.command(&asked).await), json!({"buckets": 1}));
+    eventually("the keys of the prefix are there", SOON, async || {
+        let keys: Vec<_> = site.target.list(&site.target_bucket).await?.into_keys().collect();
+        if keys == ["lost/1", "lost/2"] { Ok(()) } else { Err(format!("{keys:?}")) }
+    })
+    .await;
+    let asked = site.evermirror.command(&["reconcile"]).await;
+    assert!(text(&asked).starts_with("1 bucket is reconciled"), "{}", text(&asked));
+    site.converges(SOON).await;
+
+    let unknown = site.evermirror.command(&["reconcile", "--bucket", "another"]).await;
+    failed(&unknown, 1, &["another", "not in the configuration"]);
+    site.evermirror.kill();
+    failed(&site.evermirror.command(&["reconcile"]).await, 1, &["no evermirror can be reached"]);
 }

@@ -56,6 +56,9 @@ async fn only_keys_that_are_included_and_not_excluded_are_copied() {
     let site = Servers::shared().await.site("prefixes", setup).await;
     let wanted = ["data/1", "data/tmpfile", "logs/", "logs/error.log"];
     let unwanted = ["1", "datum", "Data/1", "data/tmp/1", "logs/debug.log", "other/data/1"];
+    // From then on there is a bucket at the target.
+    site.put("logs/", "value").await;
+    site.converges(SOON).await;
     // What is at the target and is not ours to copy is not ours to delete either.
     site.target.put(&site.target_bucket, "data/tmp/theirs", "value").await;
     site.put("data/tmp/theirs", "another value").await;
