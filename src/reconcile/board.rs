@@ -11,7 +11,7 @@ use super::ranges::KeyRange;
 pub(super) type WorkId = u64;
 
 /// Only a range of which so many pages were claimed is worth being cut.
-const WORTH: u32 = 2;
+const WORTH: u32 = 3;
 /// After a search for a place to cut found none, so many pages pass before the next.
 const BARREN: u32 = 8;
 
@@ -207,7 +207,7 @@ mod tests {
         let mut board = Board::new(vec![KeyRange::ALL]);
         let (id, _) = board.take().unwrap();
         assert!(board.search().is_none());
-        for key in ["a", "b"] {
+        for key in ["Z", "a", "b"] {
             board.claim(id, key, true).unwrap();
         }
         assert_eq!(board.search(), Some((id, "b".to_owned(), None)));

@@ -5,6 +5,9 @@
 //! fetched ahead. Faults that pass are tried again here, a bounded number of times; every other error
 //! is the caller's. Dropping a listing ends its request.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,9 +120,16 @@ pub struct Listing {
 
 impl Listing {
     /// Begins to list `range` of `side`, and asks for the first page.
-    pub fn new(side: Side, range: KeyRange) -> Self {
+    ///
+    /// The store is told what all keys of the range begin with, even where that changes nothing:
+    /// MinIO reads ahead, to the end of the bucket or of the prefix, whether or not anybody asks for
+    /// more (run, 2026-11-23: 300 ms of its CPU for each listing begun in a bucket of 60,000).
+    pub fn new(mut side: Side, range: KeyRange) -> Self {
+        if range.common_prefix().starts_with(&*side.prefix) {
+            side.prefix = range.common_prefix().into();
+        }
         let first = Place::After(range.start.clone());
-        let order = Order { last: range.start, end: range.end };
+        let order = Order { last: range.start, end: range.end, page_end: None };
         let mut listing = Self { side, order, page: VecDeque::new(), ahead: None };
         listing.ask(first);
         listing
@@ -243,6 +253,8 @@ struct Order {
     last: Option<String>,
     /// Where it ends, included.
     end: Option<String>,
+    /// The last key of the page that the next token belongs to, whether or not it was new.
+    page_end: Option<String>,
 }
 
 impl Order {
@@ -263,13 +275,14 @@ impl Order {
             }
             previous = Some(&object.key);
         }
-        if let (Place::Token(_), Some(last), Some(first)) =
-            (asked, &self.last, page.objects.first())
-            && first.key < *last
-            && page.objects.last().is_some_and(|object| object.key > *last)
+        // A token goes on behind the last page, whose last key may come again.
+        let before = self.page_end.take().filter(|_| asked.token().is_some());
+        if let (Some(before), Some(first)) = (&before, page.objects.first())
+            && first.key < *before
         {
-            return Err(Fault::Order { previous: last.clone(), key: first.key.clone() });
+            return Err(Fault::Order { previous: before.clone(), key: first.key.clone() });
         }
+        self.page_end = page.objects.last().map(|object| object.key.clone()).or(before);
         if page.next.is_some() && page.next.as_deref() == asked.token() {
             return Err(Fault::Circle);
         }

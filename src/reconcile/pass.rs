@@ -1,5 +1,7 @@
 //! One pass over both sides of a bucket: every difference once, and how far it came.
 
+mod pair;
+
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,8 +11,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::pair::Pair;
 use super::board::{Board, WorkId};
-use super::list::{Listing, ListingError, Side};
+use super::list::{ListingError, Side};
 use super::merge::{Finding, Pairs, Rules, compare};
 use super::ranges::{KeyRange, Samples, thin, tile, without};
 use super::rate::Rate;
@@ -147,7 +150,12 @@ pub async fn run(
         (0..parallel).map(|_| Arc::clone(&pass).work(PassReport::default())).collect();
     let mut report = PassReport::default();
     let mut samples = Samples::new();
-    while let Some(worker) = workers.join_next().await {
+    loop {
+        let worker = tokio::select! {
+            () = pass.sink.closed() => return Err(PassError::Cancelled),
+            worker = workers.join_next() => worker,
+        };
+        let Some(worker) = worker else { break };
         let (part, seen) = worker.map_err(|_| PassError::Cancelled)??;
         report.add(&part);
         samples = samples.join(seen);
@@ -174,8 +182,9 @@ async fn first_cuts(options: &PassOptions, source: &Side) -> Result<Vec<String>,
     Ok(thin(page.prefixes, wanted))
 }
 
-/// With remembered points the ranges are nearly equal; two for each worker even out the rest.
-const RANGES_PER_WORKER: usize = 2;
+/// Few, because MinIO pays for every listing that is begun as for one to the end of the bucket; idle
+/// workers cut the ranges that turn out long.
+const RANGES_PER_WORKER: usize = 1;
 /// Each end of a range costs half a page that is thrown away.
 const PAGES_PER_RANGE: usize = 6;
 
@@ -299,69 +308,6 @@ impl Pass {
 
 fn failed(side: &'static str, error: ListingError) -> PassError {
     PassError::Listing { side, error }
-}
-
-/// Both listings of a range, joined by key.
-struct Pair<'a> {
-    pass: &'a Pass,
-    id: WorkId,
-    source: Listing,
-    target: Listing,
-    claimed: Option<String>,
-}
-
-impl<'a> Pair<'a> {
-    fn new(pass: &'a Pass, id: WorkId, range: KeyRange) -> Self {
-        let source = Listing::new(pass.source.clone(), range.clone());
-        let target = Listing::new(pass.target.clone(), range);
-        Self { pass, id, source, target, claimed: None }
-    }
-
-    /// What the two sides list under the next key.
-    async fn next(
-        &mut self,
-    ) -> Result<Option<(Option<ListedObject>, Option<ListedObject>)>, PassError> {
-        loop {
-            self.source.fill().await.map_err(|error| failed("source", error))?;
-            self.target.fill().await.map_err(|error| failed("target", error))?;
-            let (source, target) = (self.source.front(), self.target.front());
-            let key = match (source, target) {
-                (Some(source), Some(target)) => source.key.as_str().min(&target.key),
-                (Some(one), None) | (None, Some(one)) => &one.key,
-                (None, None) => return Ok(None),
-            };
-            if self.claimed.as_deref().is_some_and(|claimed| key <= claimed) {
-                let ours = source.is_some_and(|object| object.key == key);
-                let theirs = target.is_some_and(|object| object.key == key);
-                let ours = if ours { self.source.pop() } else { None };
-                return Ok(Some((ours, if theirs { self.target.pop() } else { None })));
-            }
-            self.claim();
-        }
-    }
-
-    /// Claims what both sides have received, so that nobody cuts there.
-    fn claim(&mut self) {
-        let open = [&self.source, &self.target].into_iter().filter(|side| side.goes_on());
-        let all = [&self.source, &self.target].into_iter();
-        let Some(key) = open
-            .filter_map(Listing::received)
-            .min()
-            .or_else(|| all.filter_map(Listing::received).max())
-        else {
-            return;
-        };
-        let goes_on = self.source.goes_on() || self.target.goes_on();
-        let mut board = self.pass.board();
-        let end = board.claim(self.id, key, goes_on).and_then(|range| range.end.clone());
-        drop(board);
-        self.claimed = Some(key.to_owned());
-        if let Some(end) = end {
-            self.source.shorten(&end);
-            self.target.shorten(&end);
-        }
-        self.pass.changed.notify_waiters();
-    }
 }
 
 impl PassReport {

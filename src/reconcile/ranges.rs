@@ -22,6 +22,14 @@ impl KeyRange {
         self.start.as_deref().is_none_or(|start| key > start)
             && self.end.as_deref().is_none_or(|end| key <= end)
     }
+
+    /// What every key of this range begins with.
+    pub fn common_prefix(&self) -> &str {
+        let (Some(start), Some(end)) = (&self.start, &self.end) else { return "" };
+        let mut pairs = start.char_indices().zip(end.chars());
+        let length = pairs.find(|((_, a), b)| a != b).map(|((at, _), _)| at);
+        start.get(..length.unwrap_or(start.len().min(end.len()))).unwrap_or_default()
+    }
 }
 
 /// The key space, cut behind each of `points`.
@@ -175,7 +183,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// Keys in which one is often the beginning of another, and from all over Unicode.
-    pub(super) fn key() -> impl Strategy<Value = String> {
+    fn key() -> impl Strategy<Value = String> {
         prop_oneof![
             "[ab/]{1,4}",
             "[!-~]{1,8}",
@@ -199,6 +207,8 @@ mod tests {
             prop_assert!(ranges.is_sorted_by(|a, b| a.start < b.start));
             for key in keys.iter().chain(&points) {
                 prop_assert_eq!(holders(&ranges, key), 1, "{:?}", key);
+                let range = ranges.iter().find(|range| range.contains(key)).unwrap();
+                prop_assert!(key.starts_with(range.common_prefix()), "{:?} {:?}", key, range);
             }
         }
 
@@ -237,13 +247,13 @@ mod tests {
         fn samples_are_bounded_and_in_order(counts in prop::collection::vec(0_u64..3_000_000, 1..4)) {
             let samples = counts.iter().enumerate().map(|(worker, &count)| {
                 let mut samples = Samples::new();
-                for n in 0..count {
-                    if samples.passed + 1 == samples.every {
-                        samples.pass(&format!("{worker}{n:08}"));
-                    } else {
-                        samples.passed += 1;
-                    }
+                let mut left = count;
+                while left >= samples.every - samples.passed {
+                    left -= samples.every - samples.passed;
+                    samples.passed = samples.every - 1;
+                    samples.pass(&format!("{worker}{:08}", count - left));
                 }
+                samples.passed += left;
                 samples
             });
             let points = samples.reduce(Samples::join).unwrap().into_points();
