@@ -54,6 +54,7 @@ async fn deletes_beyond_the_limit_wait_for_approval_and_are_confirmed_once_more(
     let keys = fill(&site, 40).await;
     site.source.delete_all(&site.bucket, &keys[..30]).await;
     shows(&site, "held", 20).await;
+    shows(&site, "pending", 0).await;
     assert_eq!(kept(&site).await.len(), 30);
     let status = site.evermirror.status().await.unwrap();
     assert_eq!(status["held"][0]["bucket"], "held-approve", "{status}");
