@@ -24,7 +24,7 @@ pub mod units;
 mod validate;
 
 pub use env::environment;
-pub use load::{Loaded, load, load_with_origins};
+pub use load::{Loaded, load, load_with_origins, load_without_intake};
 pub use problem::ConfigError;
 pub use settings::Settings;
 pub use show::show;

@@ -34,7 +34,7 @@ impl ScopeArgs {
     /// Loads the configuration, narrows it, and begins to log: warnings only, unless another level
     /// is configured.
     pub fn load(&self) -> anyhow::Result<Result<Scope, UnknownBucket>> {
-        let settings = config::load(self.config.as_deref(), config::environment())?;
+        let settings = config::load_without_intake(self.config.as_deref(), config::environment())?;
         let mut log = settings.log.clone();
         if log.filter == LogSettings::default().filter {
             "warn".clone_into(&mut log.filter);

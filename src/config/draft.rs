@@ -103,14 +103,18 @@ impl Draft {
                  or set EVERMIRROR__BUCKETS=\"NAME,NAME\"",
             ));
         }
-        if !self.is_present("intake.webhook") {
-            problems.push(Problem::at(
+        problems
+    }
+
+    /// That there is no intake, if there is none.
+    pub(super) fn missing_intake(&self) -> Option<Problem> {
+        (!self.is_present("intake.webhook")).then(|| {
+            Problem::at(
                 Place::Nowhere,
                 "no intake is given, so no notification could arrive: write an [intake.webhook] \
                  table (it may be empty), or set EVERMIRROR__INTAKE__WEBHOOK__LISTEN=0.0.0.0:8080",
-            ));
-        }
-        problems
+            )
+        })
     }
 
     fn missing_key(&self, path: &str) -> Option<Problem> {

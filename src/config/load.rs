@@ -29,11 +29,24 @@ pub fn load(
     load_with_origins(path, env).map(|loaded| loaded.settings)
 }
 
+/// As [`load`], for a command that takes no notifications: no intake need be given.
+pub fn load_without_intake(
+    path: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Settings, ConfigError> {
+    parse(read(path)?, env, false).map(|loaded| loaded.settings)
+}
+
 /// As [`load`], and remembers what came from the environment.
 pub fn load_with_origins(
     path: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
 ) -> Result<Loaded, ConfigError> {
+    parse(read(path)?, env, true)
+}
+
+/// The text of the file.
+fn read(path: Option<&Path>) -> Result<Quotes, ConfigError> {
     let mut quotes =
         Quotes { name: path.map(|path| path.display().to_string()), ..Quotes::default() };
     if let Some(path) = path {
@@ -42,13 +55,14 @@ pub fn load_with_origins(
                 .error(vec![Problem::at(Place::Nowhere, format!("cannot read this file: {error}"))])
         })?;
     }
-    load_text(quotes, env)
+    Ok(quotes)
 }
 
 /// The text of no file is empty.
-pub(super) fn load_text(
+pub(super) fn parse(
     mut quotes: Quotes,
     env: impl Iterator<Item = (String, String)>,
+    needs_intake: bool,
 ) -> Result<Loaded, ConfigError> {
     let Document { mut draft, mut problems, masks } = match document::read(&quotes.text) {
         Ok(document) => document,
@@ -60,6 +74,7 @@ pub(super) fn load_text(
     quotes.masks = masks;
     problems.extend(env::overlay(&mut draft, env));
     problems.extend(draft.missing());
+    problems.extend(draft.missing_intake().filter(|_| needs_intake));
     problems.extend(files::resolve(&mut draft));
     if !problems.is_empty() {
         return Err(quotes.error(problems));

@@ -21,7 +21,7 @@ source = "files"
 
 fn load_text(text: &str, env: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
     let name = Some("evermirror.toml".to_owned());
-    load::load_text(Quotes { name, text: text.to_owned(), ..Quotes::default() }, variables(env))
+    load::parse(Quotes { name, text: text.to_owned(), ..Quotes::default() }, variables(env), true)
 }
 
 fn error_of(text: &str, env: &[(&str, &str)]) -> String {

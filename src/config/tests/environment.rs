@@ -248,3 +248,16 @@ fn a_gap_in_the_list_of_buckets_is_refused() {
          [[buckets]] is set: number entries without gaps",
     );
 }
+
+#[test]
+fn a_command_that_takes_no_notifications_needs_no_intake() {
+    let env = [
+        ("EVERMIRROR__DATA_DIR", "/nowhere"),
+        ("EVERMIRROR__SOURCE__ENDPOINT", "http://a:1"),
+        ("EVERMIRROR__TARGET__ENDPOINT", "http://b:2"),
+        ("EVERMIRROR__BUCKETS", "one"),
+    ];
+    let error = load_with_origins(None, variables(&env)).unwrap_err().to_string();
+    assert!(error.contains("no intake is given"), "{error}");
+    assert!(crate::config::load_without_intake(None, variables(&env)).is_ok());
+}
