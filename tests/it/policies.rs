@@ -104,7 +104,7 @@ async fn an_object_that_came_back_is_not_deleted_when_the_delay_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_came_back_and_was_deleted_again_has_its_whole_delay_once_more() {
     const DELAY: Duration = Duration::from_secs(4);
-    let site = Servers::shared().await.site("again", setup("delay", "4s")).await;
+    let site = Servers::shared().await.site("delayed-again", setup("delay", "4s")).await;
     fill(&site, &["first", "stays"]).await;
     site.delete("first").await;
     delayed(&site, 1).await;
