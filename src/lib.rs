@@ -7,6 +7,7 @@ pub mod event;
 pub mod gaps;
 pub mod intake;
 pub mod journal;
+pub mod reconcile;
 pub mod replicate;
 pub mod shelf;
 pub mod store;

@@ -14,7 +14,7 @@ mod limit;
 mod multipart;
 mod pace;
 mod plan;
-mod retry;
+pub(crate) mod retry;
 mod uploads;
 mod worker;
 

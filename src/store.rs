@@ -33,6 +33,7 @@ use ::http::HeaderMap;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 
+pub use self::list::ListQuery;
 pub use self::s3::{ConnectError, Store};
 pub use self::stream::{ByteStream, ObjectStream};
 use crate::object::ETag;
@@ -196,6 +197,8 @@ pub struct ListedObject {
 pub struct ListPage {
     /// The objects, in key order.
     pub objects: Vec<ListedObject>,
+    /// With a delimiter: the prefixes that stand for the keys below them, in order.
+    pub prefixes: Vec<String>,
     /// Pass to the next call; `None` at the end.
     pub next: Option<String>,
 }

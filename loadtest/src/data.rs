@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::bail;
 use bytes::Bytes;
-use evermirror::store::{PutBody, Store};
+use evermirror::store::{ListQuery, PutBody, Store};
 use http::{HeaderMap, HeaderValue, header};
 use tokio::task::JoinSet;
 
@@ -91,7 +91,9 @@ pub(crate) async fn listing(
 ) -> anyhow::Result<BTreeMap<String, String>> {
     let (mut objects, mut token) = (BTreeMap::new(), None);
     loop {
-        let page = store.list(bucket, "", token.as_deref(), 1000).await?;
+        let page = store
+            .list(bucket, &ListQuery { token: token.as_deref(), ..ListQuery::default() })
+            .await?;
         objects.extend(page.objects.into_iter().map(|o| (o.key, o.etag.as_str().to_owned())));
         match page.next {
             Some(next) => token = Some(next),

@@ -10,11 +10,11 @@ use backoff::backoff::Backoff;
 
 /// Doubling waits with jitter, from `initial` up to `max`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RetryPolicy {
+pub(crate) struct RetryPolicy {
     /// The first wait, before jitter.
-    pub(super) initial: Duration,
+    pub(crate) initial: Duration,
     /// The longest wait, before jitter.
-    pub(super) max: Duration,
+    pub(crate) max: Duration,
 }
 
 /// After this many doublings every sensible maximum is reached.
@@ -24,7 +24,7 @@ impl RetryPolicy {
     /// The wait before try number `attempts + 1`, given that `attempts` have failed before this
     /// failure: half to one and a half times the doubled initial wait, so that keys that failed together
     /// do not come back together.
-    pub(super) fn delay(&self, attempts: u32) -> Duration {
+    pub(crate) fn delay(&self, attempts: u32) -> Duration {
         let mut backoff = ExponentialBackoffBuilder::new()
             .with_initial_interval(self.initial)
             .with_multiplier(2.0)

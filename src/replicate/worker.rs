@@ -22,7 +22,8 @@ use crate::config::settings::{BucketSettings, ReplicateSettings, TargetSettings}
 use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::object::{ETag, ObjectKey};
 use crate::store::{
-    ErrorKind, GetOptions, ObjectBody, ObjectHead, PutBody, PutOutcome, Store, StoreError, Tags,
+    ErrorKind, GetOptions, ListQuery, ObjectBody, ObjectHead, PutBody, PutOutcome, Store,
+    StoreError, Tags,
 };
 use crate::workqueue::Work;
 
@@ -350,7 +351,10 @@ impl Worker {
             Verdict::Allow => Ok(None),
             Verdict::Hold(reason) => Ok(Some(reason)),
             Verdict::Look => {
-                let page = self.source.list(&key.bucket, "", None, 1).await?;
+                let page = self
+                    .source
+                    .list(&key.bucket, &ListQuery { max_keys: 1, ..ListQuery::default() })
+                    .await?;
                 if page.objects.is_empty() {
                     let reason = "the source's bucket lists no object any more, it looks wiped";
                     self.hold.pull(&key.bucket, reason.into());

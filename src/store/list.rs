@@ -10,27 +10,52 @@ use crate::object::ETag;
 /// The largest page: 1,000 keys of 1,024 bytes, each byte spelled `%XX`, and what surrounds them.
 const MAX_PAGE: u64 = 16 << 20;
 
+/// What to list: the parameters of `ListObjectsV2`.
+#[derive(Debug, Clone, Copy)]
+pub struct ListQuery<'a> {
+    /// Only keys that start with this; empty for all.
+    pub prefix: &'a str,
+    /// Only keys behind this one, which need not exist. Some stores include it all the same
+    /// (RustFS #1165), some skip a key when it does not exist (MinIO #21463).
+    pub start_after: Option<&'a str>,
+    /// Keys that share what follows the prefix up to this are given as one of [`ListPage::prefixes`].
+    pub delimiter: Option<&'a str>,
+    /// Where to go on, by [`ListPage::next`] of the page before.
+    pub token: Option<&'a str>,
+    /// At most so many entries; the store may give fewer, even none, before the end. At most 1,000
+    /// is sent: stores disagree about more (RustFS #2931).
+    pub max_keys: u16,
+}
+
+impl Default for ListQuery<'_> {
+    /// Everything, in the largest pages.
+    fn default() -> Self {
+        Self { prefix: "", start_after: None, delimiter: None, token: None, max_keys: MAX_KEYS }
+    }
+}
+
+/// The largest page that every store gives.
+const MAX_KEYS: u16 = 1000;
+
 impl Store {
-    /// `ListObjectsV2`: the objects whose keys start with `prefix`, from `token` on, `max_keys` at
-    /// most (the store may give fewer, even none, before the end). A page that is cut, or that
-    /// cannot be understood, is an error and never a short page.
-    pub async fn list(
-        &self,
-        bucket: &str,
-        prefix: &str,
-        token: Option<&str>,
-        max_keys: u16,
-    ) -> Result<ListPage, StoreError> {
+    /// `ListObjectsV2`: one page. A page that is cut, or that cannot be understood, is an error and
+    /// never a short page.
+    pub async fn list(&self, bucket: &str, list: &ListQuery<'_>) -> Result<ListPage, StoreError> {
+        let max_keys = list.max_keys.min(MAX_KEYS).to_string();
+        let prefix = Some(list.prefix).filter(|prefix| !prefix.is_empty());
         let mut query = Query::default();
-        if let Some(token) = token {
-            query = query.with("continuation-token", token);
-        }
-        query = query
-            .with("encoding-type", "url")
-            .with("list-type", "2")
-            .with("max-keys", &max_keys.to_string());
-        if !prefix.is_empty() {
-            query = query.with("prefix", prefix);
+        for (name, value) in [
+            ("continuation-token", list.token),
+            ("delimiter", list.delimiter),
+            ("encoding-type", Some("url")),
+            ("list-type", Some("2")),
+            ("max-keys", Some(&*max_keys)),
+            ("prefix", prefix),
+            ("start-after", list.start_after),
+        ] {
+            if let Some(value) = value {
+                query = query.with(name, value);
+            }
         }
         let call = Call::new("ListObjectsV2", Method::GET, bucket, "").query(query);
         let answer = self.inner().send(call).await?;
@@ -45,6 +70,7 @@ impl Store {
 /// Reads a `ListBucketResult` document.
 fn parse(document: &[u8]) -> Result<ListPage, String> {
     let mut entries: Vec<Entry> = Vec::new();
+    let mut prefixes: Vec<String> = Vec::new();
     let mut entry = Entry::default();
     let (mut next, mut truncated, mut encoded) = (None, None, false);
     xml::read(document, |path, text| match path {
@@ -53,6 +79,7 @@ fn parse(document: &[u8]) -> Result<ListPage, String> {
         "ListBucketResult/Contents/ETag" => entry.etag = text,
         "ListBucketResult/Contents/LastModified" => entry.modified = text,
         "ListBucketResult/Contents" => entries.push(std::mem::take(&mut entry)),
+        "ListBucketResult/CommonPrefixes/Prefix" => prefixes.push(text),
         "ListBucketResult/IsTruncated" => truncated = Some(text == "true"),
         "ListBucketResult/NextContinuationToken" => next = Some(text),
         "ListBucketResult/EncodingType" => encoded = text == "url",
@@ -67,7 +94,9 @@ fn parse(document: &[u8]) -> Result<ListPage, String> {
     };
     let objects =
         entries.into_iter().map(|entry| entry.object(encoded)).collect::<Result<_, _>>()?;
-    Ok(ListPage { objects, next })
+    let prefixes =
+        prefixes.into_iter().map(|prefix| decoded(prefix, encoded)).collect::<Result<_, _>>()?;
+    Ok(ListPage { objects, prefixes, next })
 }
 
 /// An entry as it is written.
@@ -82,17 +111,21 @@ struct Entry {
 impl Entry {
     fn object(self, encoded: bool) -> Result<ListedObject, String> {
         let bad = |what: &str, text: &str| format!("{what} {text:?} of a key");
-        let key = if encoded {
-            decode_listed(&self.key).ok_or_else(|| bad("the spelling", &self.key))?
-        } else {
-            self.key
-        };
+        let key = decoded(self.key, encoded)?;
         let size = self.size.parse().map_err(|_| bad("the size", &self.size))?;
         let modified: jiff::Timestamp =
             self.modified.parse().map_err(|_| bad("the time", &self.modified))?;
         let etag = ETag::new(&self.etag);
         Ok(ListedObject { key, size, etag, modified_ms: modified.as_millisecond() })
     }
+}
+
+/// A key or a prefix as it is, however the store spells it.
+fn decoded(text: String, encoded: bool) -> Result<String, String> {
+    if !encoded {
+        return Ok(text);
+    }
+    decode_listed(&text).ok_or_else(|| format!("the spelling {text:?} of a key"))
 }
 
 #[cfg(test)]

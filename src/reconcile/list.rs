@@ -1,0 +1,300 @@
+//! One side of a comparison: the objects of a bucket over a range of keys, in order.
+//!
+//! Promises: keys come strictly increasing, or the listing fails; no key of the range is left out
+//! because a page claimed to be the last one, or because a store includes `start-after`. One page is
+//! fetched ahead. Faults that pass are tried again here, a bounded number of times; every other error
+//! is the caller's. Dropping a listing ends its request.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::AbortOnDropHandle;
+
+use super::ranges::KeyRange;
+use super::rate::Rate;
+use crate::replicate::retry::RetryPolicy;
+use crate::store::{ErrorKind, ListPage, ListQuery, ListedObject, Store, StoreError};
+
+/// How often one page is asked for before the listing fails: about half a minute of a fault.
+const TRIES: u32 = 8;
+const RETRY: RetryPolicy =
+    RetryPolicy { initial: Duration::from_millis(200), max: Duration::from_secs(10) };
+
+/// Why a listing could not go on. What was given out before it is right.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ListingError {
+    /// The store failed, and did so again and again if the error is one that may pass.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store breaks the order that everything here rests on.
+    #[error(
+        "the listing of {bucket} on {endpoint} is out of order: {key:?} came after {previous:?}; \
+         nothing can be compared by it"
+    )]
+    ListingOutOfOrder {
+        /// Scheme, host and port of the store.
+        endpoint: Box<str>,
+        /// The bucket, by this store's name.
+        bucket: Box<str>,
+        /// The key that came before.
+        previous: Box<str>,
+        /// The key that is not behind it.
+        key: Box<str>,
+    },
+    /// A page's continuation is the one that it was asked by, so that it would never end.
+    #[error("the listing of {bucket} on {endpoint} goes in circles behind {key:?}")]
+    ListingCircles {
+        /// Scheme, host and port of the store.
+        endpoint: Box<str>,
+        /// The bucket, by this store's name.
+        bucket: Box<str>,
+        /// The last key before it.
+        key: Box<str>,
+    },
+}
+
+/// A bucket of one store, or the part of it below a prefix.
+#[derive(Debug, Clone)]
+pub struct Side {
+    /// The store.
+    pub store: Store,
+    /// The bucket, by this store's name.
+    pub bucket: Arc<str>,
+    /// Only keys that start with this; empty for all.
+    pub prefix: Arc<str>,
+    /// How fast pages may be asked for.
+    pub rate: Rate,
+}
+
+impl Side {
+    /// One page; a fault that may pass is waited out, for a bounded time.
+    pub(super) async fn page(&self, query: ListQuery<'_>) -> Result<ListPage, StoreError> {
+        let query = ListQuery { prefix: &self.prefix, ..query };
+        let mut tries = 0;
+        loop {
+            self.rate.turn().await;
+            let error = match self.store.list(&self.bucket, &query).await {
+                Ok(page) => return Ok(page),
+                Err(error) => error,
+            };
+            tries += 1;
+            if !matches!(error.kind, ErrorKind::Transient | ErrorKind::Throttled) || tries == TRIES
+            {
+                return Err(error);
+            }
+            tracing::debug!(%error, tries, "A page of a listing failed and is asked for again.");
+            tokio::time::sleep(RETRY.delay(tries - 1)).await;
+        }
+    }
+}
+
+/// Where the next page begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// Behind a key; at the beginning if there is none.
+    After(Option<String>),
+    /// Where the page before said.
+    Token(String),
+}
+
+/// The objects of one side over a range of keys.
+#[derive(Debug)]
+pub struct Listing {
+    side: Side,
+    order: Order,
+    page: VecDeque<ListedObject>,
+    ahead: Option<(Place, AbortOnDropHandle<Result<ListPage, StoreError>>)>,
+}
+
+impl Listing {
+    /// Begins to list `range` of `side`, and asks for the first page.
+    pub fn new(side: Side, range: KeyRange) -> Self {
+        let first = Place::After(range.start.clone());
+        let order = Order { last: range.start, end: range.end };
+        let mut listing = Self { side, order, page: VecDeque::new(), ahead: None };
+        listing.ask(first);
+        listing
+    }
+
+    /// Waits until [`Listing::front`] is known.
+    pub async fn fill(&mut self) -> Result<(), ListingError> {
+        while self.page.is_empty() {
+            let Some((place, page)) = self.ahead.take() else { return Ok(()) };
+            let page = page.await.map_err(|_| self.gone())??;
+            let step = self.order.accept(&place, page).map_err(|fault| self.describe(fault))?;
+            self.page = step.objects;
+            if let Some(next) = step.next {
+                self.ask(next);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next object, which stays; after [`Listing::fill`], `None` is the end.
+    pub fn front(&self) -> Option<&ListedObject> {
+        self.page.front()
+    }
+
+    /// Takes the next object.
+    pub fn pop(&mut self) -> Option<ListedObject> {
+        self.page.pop_front()
+    }
+
+    /// The next object, after a wait if need be; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<ListedObject>, ListingError> {
+        self.fill().await?;
+        Ok(self.pop())
+    }
+
+    /// The last key that was received, whether or not it was given out.
+    pub fn received(&self) -> Option<&str> {
+        self.order.last.as_deref()
+    }
+
+    /// Whether there may be more behind [`Listing::received`].
+    pub const fn goes_on(&self) -> bool {
+        self.ahead.is_some()
+    }
+
+    /// Ends the range earlier than it was asked for.
+    pub fn shorten(&mut self, end: &str) {
+        while self.page.back().is_some_and(|object| *object.key > *end) {
+            self.page.pop_back();
+        }
+        if self.order.last.as_deref().is_some_and(|last| last >= end) {
+            self.ahead = None;
+        }
+        self.order.end = Some(end.to_owned());
+    }
+
+    fn ask(&mut self, place: Place) {
+        let (side, asked) = (self.side.clone(), place.clone());
+        let page = tokio::spawn(async move {
+            let mut query = ListQuery::default();
+            match &asked {
+                Place::After(key) => query.start_after = key.as_deref(),
+                Place::Token(token) => query.token = Some(token),
+            }
+            side.page(query).await
+        });
+        self.ahead = Some((place, AbortOnDropHandle::new(page)));
+    }
+
+    /// The runtime ends, or the request panicked: in either case there is no page.
+    fn gone(&self) -> ListingError {
+        ListingError::Store(StoreError {
+            kind: ErrorKind::Transient,
+            operation: "ListObjectsV2",
+            endpoint: self.side.store.endpoint().into(),
+            bucket: self.side.bucket.as_ref().into(),
+            key: Box::default(),
+            status: None,
+            code: None,
+            message: "the request was given up".to_owned(),
+            maybe_applied: false,
+        })
+    }
+
+    fn describe(&self, fault: Fault) -> ListingError {
+        let endpoint = self.side.store.endpoint().into();
+        let bucket = self.side.bucket.as_ref().into();
+        match fault {
+            Fault::Order { previous, key } => ListingError::ListingOutOfOrder {
+                endpoint,
+                bucket,
+                previous: previous.into(),
+                key: key.into(),
+            },
+            Fault::Circle => {
+                let key = self.received().unwrap_or_default().into();
+                ListingError::ListingCircles { endpoint, bucket, key }
+            }
+        }
+    }
+}
+
+/// What makes a listing useless.
+#[derive(Debug, PartialEq, Eq)]
+enum Fault {
+    Order { previous: String, key: String },
+    Circle,
+}
+
+/// What a page added.
+#[derive(Debug, Default)]
+struct Step {
+    objects: VecDeque<ListedObject>,
+    next: Option<Place>,
+}
+
+/// What is left of the range, and the rules by which pages are believed.
+#[derive(Debug)]
+struct Order {
+    /// The last key received, or where the range begins.
+    last: Option<String>,
+    /// Where it ends, included.
+    end: Option<String>,
+}
+
+impl Order {
+    /// Takes the page that was asked for at `asked`.
+    ///
+    /// Keys up to the last one are dropped, since stores include `start-after` or ignore it. A page
+    /// that says it is the last one is believed only when asking behind its last key gives nothing
+    /// new: RustFS #3217 ended a listing in the middle.
+    fn accept(&mut self, asked: &Place, page: ListPage) -> Result<Step, Fault> {
+        let mut step = Step::default();
+        let mut previous: Option<&str> = None;
+        for object in &page.objects {
+            if let Some(previous) = previous.filter(|previous| *previous >= &*object.key) {
+                return Err(Fault::Order {
+                    previous: previous.to_owned(),
+                    key: object.key.clone(),
+                });
+            }
+            previous = Some(&object.key);
+        }
+        if let (Place::Token(_), Some(last), Some(first)) =
+            (asked, &self.last, page.objects.first())
+            && first.key < *last
+            && page.objects.last().is_some_and(|object| object.key > *last)
+        {
+            return Err(Fault::Order { previous: last.clone(), key: first.key.clone() });
+        }
+        if page.next.is_some() && page.next.as_deref() == asked.token() {
+            return Err(Fault::Circle);
+        }
+        step.objects = page.objects.into();
+        if let Some(last) = &self.last {
+            let known = step.objects.partition_point(|object| object.key <= *last);
+            step.objects.drain(..known);
+        }
+        let new = step.objects.back().map(|object| object.key.clone());
+        let found = new.is_some();
+        self.last = new.or(self.last.take());
+        let past = match (&self.end, &self.last) {
+            (Some(end), Some(last)) => last >= end,
+            _ => false,
+        };
+        if let Some(end) = &self.end {
+            let kept = step.objects.partition_point(|object| object.key <= *end);
+            step.objects.truncate(kept);
+        }
+        step.next = match page.next {
+            _ if past => None,
+            Some(token) => Some(Place::Token(token)),
+            None => found.then(|| Place::After(self.last.clone())),
+        };
+        Ok(step)
+    }
+}
+
+impl Place {
+    fn token(&self) -> Option<&str> {
+        match self {
+            Self::Token(token) => Some(token),
+            Self::After(_) => None,
+        }
+    }
+}
