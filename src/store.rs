@@ -24,6 +24,8 @@ mod sign;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod versions;
+mod view;
 mod xml;
 
 use std::collections::BTreeMap;
@@ -36,6 +38,7 @@ use http_body_util::BodyExt as _;
 pub use self::list::ListQuery;
 pub use self::s3::{ConnectError, Store};
 pub use self::stream::{ByteStream, ObjectStream};
+pub use self::versions::Versioning;
 use crate::object::ETag;
 
 /// What an error asks of the caller; the operator's decision table.
