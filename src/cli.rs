@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 pub mod check_config;
 pub mod demo;
 pub mod logging;
+pub mod restore;
 pub mod run;
 
 /// The status of a wrong command line (clap's own) and of a configuration that cannot be used.
@@ -26,6 +27,8 @@ Examples:
   evermirror demo                                  see it work; needs nothing but this program
   evermirror check-config /etc/evermirror.toml     validate, and print the settings in force
   evermirror run --config /etc/evermirror.toml     replicate until SIGTERM
+  evermirror restore --config /etc/evermirror.toml --dry-run
+                                                   what would come back, and what stands in the way
   EVERMIRROR__SOURCE__ENDPOINT=http://minio:9000 … evermirror run
                                                    without a file: every key has a variable";
 
@@ -42,6 +45,8 @@ pub struct Cli {
 enum Command {
     /// Replicate until told to stop (SIGTERM or Ctrl-C)
     Run(run::RunArgs),
+    /// Bring the target's objects back into the source, or into another store
+    Restore(Box<restore::RestoreArgs>),
     /// Validate the configuration and print the settings in force, secrets hidden
     CheckConfig(check_config::CheckConfigArgs),
     /// Show it working: two embedded stores, the real pipeline, a crash in the middle, a comparison
@@ -53,6 +58,7 @@ impl Cli {
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Run(args) => run::execute(args).await,
+            Command::Restore(args) => restore::execute(*args).await,
             Command::CheckConfig(args) => check_config::execute(&args),
             Command::Demo(args) => demo::execute(args).await,
         }

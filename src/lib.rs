@@ -19,5 +19,6 @@ pub mod config;
 pub mod demo;
 pub mod metrics;
 pub mod pipeline;
+pub mod restore;
 pub mod serve;
 pub mod web;

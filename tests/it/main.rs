@@ -21,6 +21,7 @@ mod lies; // Duplicates, reorderings and false events.
 mod main_job; // Every operation at a source arrives at the target.
 mod observability; // Health, metrics and logs.
 mod promises; // The README's guarantees, one test each.
+mod restore; // The way back, and the disaster drill.
 mod stop; // A graceful stop.
 mod support; // The servers, the proxies, the comparison.
 mod support_works; // The ground the other tests stand on, checked itself.

@@ -130,6 +130,15 @@ impl Evermirror {
         self.child = Some(child);
     }
 
+    /// Another command of the binary with this configuration, not started yet.
+    pub(crate) fn command(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evermirror"));
+        command.arg(name).arg("--config").arg(self.file()).args(arguments);
+        command.envs(self.settings.iter().map(|(k, v)| (format!("EVERMIRROR__{k}"), v)));
+        command.env("RUST_BACKTRACE", "1").stdin(Stdio::null());
+        command
+    }
+
     /// SIGKILL: no last words, no flush.
     pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
