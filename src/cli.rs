@@ -11,6 +11,9 @@ pub mod demo;
 pub mod logging;
 pub mod restore;
 pub mod run;
+pub mod scope;
+pub mod sync;
+pub mod verify;
 
 /// The status of a wrong command line (clap's own) and of a configuration that cannot be used.
 pub const USAGE: u8 = 2;
@@ -45,6 +48,10 @@ pub struct Cli {
 enum Command {
     /// Replicate until told to stop (SIGTERM or Ctrl-C)
     Run(run::RunArgs),
+    /// Make the target agree with the source once, and end; what `mc mirror --remove` does, with tags
+    Sync(sync::SyncArgs),
+    /// Compare both sides, write nothing, and end with status 1 if they differ
+    Verify(verify::VerifyArgs),
     /// Bring the target's objects back into the source, or into another store
     Restore(Box<restore::RestoreArgs>),
     /// Validate the configuration and print the settings in force, secrets hidden
@@ -58,6 +65,8 @@ impl Cli {
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Run(args) => run::execute(args).await,
+            Command::Sync(args) => sync::execute(args).await,
+            Command::Verify(args) => verify::execute(args).await,
             Command::Restore(args) => restore::execute(*args).await,
             Command::CheckConfig(args) => check_config::execute(&args),
             Command::Demo(args) => demo::execute(args).await,

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod metrics;
+pub mod oneshot;
 pub mod pipeline;
 pub mod restore;
 pub mod serve;

@@ -7,8 +7,8 @@
 //! happens, and the next start recovers.
 
 mod overview;
-mod prepare;
-mod recover;
+pub(crate) mod prepare;
+pub(crate) mod recover;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -146,7 +146,8 @@ async fn end(tasks: &TaskTracker) -> bool {
     tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_ok()
 }
 
-async fn connect(settings: &Settings) -> anyhow::Result<Stores> {
+/// Clients of both stores, which are not asked anything yet.
+pub(crate) async fn connect(settings: &Settings) -> anyhow::Result<Stores> {
     let timeout = settings.replicate.request_timeout;
     let refused = |table: &str, error: &dyn std::fmt::Display| {
         anyhow::anyhow!("the client of the {table} cannot be built from [{table}]: {error}")

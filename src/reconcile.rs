@@ -8,8 +8,10 @@
 //! from there. Dropping a pass ends its requests. Nothing here outlives a crash but what the caller
 //! kept: the finished ranges and the split points.
 
+mod board;
 pub mod list;
 pub mod merge;
 pub mod pass;
 pub mod ranges;
 pub mod rate;
+mod split;

@@ -36,6 +36,7 @@ pub use health::StoreState;
 pub use hold::{Decision, HeldDeletes, Hold};
 use limit::Limit;
 use pace::Pace;
+pub(crate) use plan::{carried_headers, remembers, tag_count, tells_tag_count};
 use retry::RetryPolicy;
 use uploads::Uploads;
 use worker::{Mapping, Worker};
@@ -169,6 +170,7 @@ fn mappings(settings: &Settings) -> std::collections::HashMap<Arc<str>, Mapping>
     settings.buckets.iter().map(entry).collect()
 }
 
-fn expects_kms(settings: &Settings) -> bool {
+/// Whether objects are written with KMS, so that a target's `ETag` is never the source's.
+pub(crate) fn expects_kms(settings: &Settings) -> bool {
     settings.target.server_side_encryption.as_deref().is_some_and(|e| e.starts_with("aws:kms"))
 }

@@ -54,8 +54,6 @@ const SHELF_SIZE: u64 = 16 << 20;
 #[derive(Debug, Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct RestoreOptions {
-    /// Only these buckets, by their names at the source; all if empty.
-    pub buckets: Vec<String>,
     /// Only keys that start with this.
     pub prefix: String,
     /// Other names for buckets at the destination, by their names at the source.
@@ -158,7 +156,7 @@ impl Way {
     }
 }
 
-/// Restores, and compares both sides at the end. `tell` is told about once a second how far it is.
+/// Restores the buckets of `settings`, and compares both sides at the end. `tell` is told about once a second how far it is.
 /// When `stop` is cancelled, copies in flight are finished and the same request goes on from there.
 pub async fn restore(
     settings: &Settings,
@@ -172,15 +170,19 @@ pub async fn restore(
     let _kept_away = keep_run_away(settings, options, &back, &mut report).await?;
     let request = request(&back, options);
     let earlier = StateFile::at(&back.data_dir).load(&request)?;
+    let mut way = connect(back, options).await?;
+    let empty = prepare::buckets(&way, options, earlier.is_some(), &mut report).await?;
+    // Where nothing is left of what an earlier restore did, this is a new one.
+    let earlier = earlier.filter(|_| !empty);
     report.resumed = earlier.is_some();
     let at_ms = match &earlier {
         Some(state) => state.at_ms,
         None => options.at.as_ref().map(|(_, at_ms)| *at_ms),
     };
     report.at = at_ms.map(when::show);
-    let way = connect(back, options, at_ms).await?;
-    let empty =
-        prepare::buckets(&way, options, at_ms.is_some(), report.resumed, &mut report).await?;
+    if let Some(at_ms) = at_ms {
+        way.from = way.from.as_of(at_ms);
+    }
     if options.dry_run {
         prepare::count(&way, &mut report).await?;
         report.finish(Outcome::Planned, began.elapsed());
@@ -213,7 +215,7 @@ async fn keep_run_away(
     back: &Settings,
     report: &mut Report,
 ) -> Result<Option<conflict::KeepsRunAway>, RestoreError> {
-    if options.force || back.target.endpoint != settings.source.endpoint {
+    if options.force || !way::same_store(&back.target.endpoint, &settings.source.endpoint) {
         return Ok(None);
     }
     match conflict::keep_run_away(settings).await {
@@ -236,17 +238,12 @@ fn request(back: &Settings, options: &RestoreOptions) -> Request {
     }
 }
 
-async fn connect(
-    settings: Settings,
-    options: &RestoreOptions,
-    at_ms: Option<i64>,
-) -> Result<Way, RestoreError> {
+async fn connect(settings: Settings, options: &RestoreOptions) -> Result<Way, RestoreError> {
     let timeout = settings.replicate.request_timeout;
     let refused = |side| move |error| RestoreError::Connect { side, error };
     let from = Store::connect(&settings.source, timeout).await.map_err(refused("target"))?;
     let to =
         Store::connect(&settings.target.store(), timeout).await.map_err(refused("destination"))?;
-    let from = at_ms.map_or_else(|| from.clone(), |at_ms| from.as_of(at_ms));
     Ok(Way { settings, from, to, prefix: options.prefix.as_str().into() })
 }
 

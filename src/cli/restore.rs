@@ -9,14 +9,13 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 use secrecy::SecretString;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::logging;
-use crate::config::Settings;
+use crate::cli::scope::{self, ScopeArgs};
+use crate::clock;
 use crate::config::settings::StoreSettings;
+use crate::oneshot::Scope;
 use crate::restore::{Outcome, Progress, Report, RestoreOptions, restore, when};
-use crate::{clock, config};
 
 /// A line of progress, where it is not a terminal's, comes so often at most.
 const LINE_EVERY_MS: u64 = 10_000;
@@ -29,15 +28,8 @@ const LINE_EVERY_MS: u64 = 10_000;
 through); 1 something is not, or it was stopped: the same command goes on; 2 a wrong command line."
 )]
 pub struct RestoreArgs {
-    /// The TOML file; without one, everything comes from `EVERMIRROR__TABLE__KEY` variables
-    #[arg(long, short, value_name = "FILE", env = "EVERMIRROR_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// Only this bucket, by its name at the source; may be given more than once
-    #[arg(long = "bucket", value_name = "BUCKET")]
-    pub buckets: Vec<String>,
-    /// Only keys that start with this
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub prefix: String,
+    #[command(flatten)]
+    scope: ScopeArgs,
     /// Restore a bucket under another name; may be given more than once
     #[arg(long = "map", value_name = "FROM=TO", value_parser = mapping)]
     pub map: Vec<(String, String)>,
@@ -72,24 +64,28 @@ pub struct RestoreArgs {
     /// Restore into the configured source although `run` is at work on it
     #[arg(long)]
     pub force: bool,
-    /// The report as JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Restores until everything is back or it is told to stop (SIGTERM, Ctrl-C); a second signal ends it
 /// at once. Either way the same command goes on.
 pub async fn execute(args: RestoreArgs) -> anyhow::Result<ExitCode> {
-    let settings = config::load(args.config.as_deref(), config::environment())?;
-    logging::init(&settings.log)?;
-    let options = options(&args, &settings.source)?;
-    let mut line = ProgressLine::new(args.json);
-    let Some(report) = until_told_twice(&settings, &options, &mut line).await? else {
-        return Ok(ExitCode::FAILURE);
+    let scope = match args.scope.load()? {
+        Ok(scope) => scope,
+        Err(error) => return Ok(scope::refuse(&error)),
     };
+    let options = options(&args, &scope)?;
+    let (stop, stopped) = (CancellationToken::new(), scope::stopped()?);
+    let told = stop.clone();
+    tokio::spawn(async move {
+        stopped.await;
+        told.cancel();
+    });
+    let mut line = ProgressLine::new(scope.json);
+    let mut tell = |progress: &Progress| line.show(progress);
+    let report = Box::pin(restore(&scope.settings, &options, &mut tell, &stop)).await?;
     line.end();
     let mut out = io::stdout().lock();
-    if args.json {
+    if scope.json {
         writeln!(out, "{}", serde_json::to_string(&report)?)?;
     } else {
         write!(out, "{}", text(&report)?)?;
@@ -100,34 +96,7 @@ pub async fn execute(args: RestoreArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// `None` after a second signal.
-async fn until_told_twice(
-    settings: &Settings,
-    options: &RestoreOptions,
-    line: &mut ProgressLine,
-) -> anyhow::Result<Option<Report>> {
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = CancellationToken::new();
-    let mut tell = |progress: &Progress| line.show(progress);
-    let mut restoring = Box::pin(restore(settings, options, &mut tell, &stop));
-    loop {
-        tokio::select! {
-            report = &mut restoring => return Ok(Some(report?)),
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        if stop.is_cancelled() {
-            return Ok(None);
-        }
-        tracing::info!(
-            "Stopping: copies in flight are finished first; a second signal ends it at once."
-        );
-        stop.cancel();
-    }
-}
-
-fn options(args: &RestoreArgs, source: &StoreSettings) -> anyhow::Result<RestoreOptions> {
+fn options(args: &RestoreArgs, scope: &Scope) -> anyhow::Result<RestoreOptions> {
     let read = |path: &Path| {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("failed to read {}", path.display()))?;
@@ -135,7 +104,8 @@ fn options(args: &RestoreArgs, source: &StoreSettings) -> anyhow::Result<Restore
     };
     let mut to = None;
     if let Some(endpoint) = &args.to_endpoint {
-        let mut store = StoreSettings { endpoint: endpoint.clone(), ..source.clone() };
+        let source = scope.settings.source.clone();
+        let mut store = StoreSettings { endpoint: endpoint.clone(), ..source };
         if let (Some(access), Some(secret)) = (&args.to_access_key_file, &args.to_secret_key_file) {
             (store.access_key, store.secret_key) = (Some(read(access)?), Some(read(secret)?));
             store.session_token = None;
@@ -153,8 +123,7 @@ fn options(args: &RestoreArgs, source: &StoreSettings) -> anyhow::Result<Restore
         }
     };
     Ok(RestoreOptions {
-        buckets: args.buckets.clone(),
-        prefix: args.prefix.clone(),
+        prefix: scope.prefix.to_string(),
         map: args.map.iter().cloned().collect::<BTreeMap<_, _>>(),
         to,
         at,

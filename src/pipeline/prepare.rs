@@ -20,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Waits until every bucket is there on both sides, or nothing more can be done about it here. Once one
 /// is ready the others have [`GRACE`] left: a bucket that does not answer must not stop the rest, and is
 /// asked on in the background. Returns early when cancelled.
-pub(super) async fn prepare(settings: &Settings, stores: &Stores, stop: &CancellationToken) {
+pub(crate) async fn prepare(settings: &Settings, stores: &Stores, stop: &CancellationToken) {
     let mut buckets = JoinSet::new();
     for bucket in &settings.buckets {
         let (source, target) = (stores.source.clone(), stores.target.clone());

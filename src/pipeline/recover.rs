@@ -16,16 +16,16 @@ const SHELF_SIZE: u64 = 1 << 30;
 
 /// All state on disk, opened.
 #[derive(Debug)]
-pub(super) struct State {
-    pub(super) journal: Journal,
-    pub(super) gaps: Arc<GapBook>,
-    pub(super) held: Shelf,
-    pub(super) deferred: Arc<Shelf>,
+pub(crate) struct State {
+    pub(crate) journal: Journal,
+    pub(crate) gaps: Arc<GapBook>,
+    pub(crate) held: Shelf,
+    pub(crate) deferred: Arc<Shelf>,
 }
 
 /// Opens what is in `data_dir`, or begins it. Damage is reported, marks every bucket for reconcile, and
 /// does not prevent the start.
-pub(super) async fn open(
+pub(crate) async fn open(
     settings: &Settings,
     metrics: &Metrics,
 ) -> anyhow::Result<(State, Cursor)> {

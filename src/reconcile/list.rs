@@ -87,6 +87,14 @@ impl Side {
             tokio::time::sleep(RETRY.delay(tries - 1)).await;
         }
     }
+
+    /// The first key behind a text. Two are asked for, since the first may be the text itself, and
+    /// since RustFS lists keys that were deleted when one is asked for (#5375).
+    pub(super) async fn first_behind(&self, text: &str) -> Result<Option<String>, StoreError> {
+        let query = ListQuery { start_after: Some(text), max_keys: 2, ..ListQuery::default() };
+        let page = self.page(query).await?;
+        Ok(page.objects.into_iter().map(|object| object.key).find(|key| **key > *text))
+    }
 }
 
 /// Where the next page begins.
@@ -111,7 +119,7 @@ impl Listing {
     /// Begins to list `range` of `side`, and asks for the first page.
     pub fn new(side: Side, range: KeyRange) -> Self {
         let first = Place::After(range.start.clone());
-        let order = Order { last: range.start, end: range.end };
+        let order = Order { last: range.start, end: range.end, page_end: None };
         let mut listing = Self { side, order, page: VecDeque::new(), ahead: None };
         listing.ask(first);
         listing
@@ -235,6 +243,8 @@ struct Order {
     last: Option<String>,
     /// Where it ends, included.
     end: Option<String>,
+    /// The last key of the page that the next token belongs to, whether or not it was new.
+    page_end: Option<String>,
 }
 
 impl Order {
@@ -255,13 +265,14 @@ impl Order {
             }
             previous = Some(&object.key);
         }
-        if let (Place::Token(_), Some(last), Some(first)) =
-            (asked, &self.last, page.objects.first())
-            && first.key < *last
-            && page.objects.last().is_some_and(|object| object.key > *last)
+        // A token goes on behind the last page, whose last key may come again.
+        let before = self.page_end.take().filter(|_| asked.token().is_some());
+        if let (Some(before), Some(first)) = (&before, page.objects.first())
+            && first.key < *before
         {
-            return Err(Fault::Order { previous: last.clone(), key: first.key.clone() });
+            return Err(Fault::Order { previous: before.clone(), key: first.key.clone() });
         }
+        self.page_end = page.objects.last().map(|object| object.key.clone()).or(before);
         if page.next.is_some() && page.next.as_deref() == asked.token() {
             return Err(Fault::Circle);
         }
@@ -296,5 +307,125 @@ impl Place {
             Self::Token(token) => Some(token),
             Self::After(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::object::ETag;
+
+    fn object(key: &str) -> ListedObject {
+        ListedObject { key: key.to_owned(), size: 0, etag: ETag::new(""), modified_ms: 0 }
+    }
+
+    fn page(keys: &[&str], next: Option<&str>) -> ListPage {
+        let objects = keys.iter().map(|key| object(key)).collect();
+        ListPage { objects, prefixes: Vec::new(), next: next.map(str::to_owned) }
+    }
+
+    /// How a store departs from the rules.
+    #[derive(Debug, Clone, Default)]
+    struct Lies {
+        /// `start-after` includes the key itself.
+        inclusive: bool,
+        /// `start-after` is not looked at.
+        ignores_start: bool,
+        /// The last key of a page comes again as the first of the next.
+        repeats: bool,
+        /// Every page of this number says that it is the last.
+        ends_early: usize,
+        /// Every other page is empty.
+        empty_pages: bool,
+    }
+
+    /// Lists `range` from a store that lies, as `Listing` would.
+    fn list(
+        keys: &BTreeSet<String>,
+        range: KeyRange,
+        size: usize,
+        lies: &Lies,
+    ) -> Result<Vec<String>, Fault> {
+        let mut place = Some(Place::After(range.start.clone()));
+        let mut order = Order { last: range.start, end: range.end, page_end: None };
+        let (mut found, mut pages) = (Vec::new(), 0);
+        while let Some(asked) = place {
+            pages += 1;
+            assert!(pages < 10_000, "it never ends");
+            let (from, skip) = match &asked {
+                Place::After(_) if lies.ignores_start => (None, false),
+                Place::After(key) => (key.clone(), !lies.inclusive),
+                Place::Token(token) => {
+                    (token.split_once(':').map(|(_, key)| key.to_owned()), !lies.repeats)
+                }
+            };
+            let empty = lies.empty_pages && pages % 2 == 0;
+            let behind = |key: &&String| {
+                from.as_ref().is_none_or(|from| *key > from || (!skip && *key == from))
+            };
+            let mut rest = keys.iter().filter(behind).map(String::as_str).peekable();
+            let given: Vec<_> = rest.by_ref().take(if empty { 0 } else { size }).collect();
+            let lie = lies.ends_early > 0 && pages % lies.ends_early == 0 && !given.is_empty();
+            let at = given.last().map(|key| (*key).to_owned()).or(from.clone()).unwrap_or_default();
+            let next = (rest.peek().is_some() && !lie).then(|| format!("{pages}:{at}"));
+            let step = order.accept(&asked, page(&given, next.as_deref()))?;
+            found.extend(step.objects.into_iter().map(|object| object.key));
+            place = step.next;
+        }
+        Ok(found)
+    }
+
+    fn lies() -> impl Strategy<Value = Lies> {
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>(), 0_usize..4, any::<bool>());
+        flags.prop_map(|(inclusive, ignores_start, repeats, ends_early, empty_pages)| {
+            // A store that ignores `start-after` and ends early cannot be listed at all.
+            let ends_early = if ignores_start { 0 } else { ends_early };
+            Lies { inclusive, ignores_start, repeats, ends_early, empty_pages }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_key_of_a_range_is_listed_once_whatever_the_store_says(
+            keys in prop::collection::btree_set("[ab/é]{1,4}", 0..60),
+            start in prop::option::of("[ab/]{1,3}"), end in prop::option::of("[ab/]{1,3}"),
+            size in 2_usize..9, lies in lies(),
+        ) {
+            let range = KeyRange { start, end };
+            let wanted: Vec<_> = keys.iter().filter(|key| range.contains(key)).cloned().collect();
+            prop_assert_eq!(list(&keys, range, size, &lies).unwrap(), wanted);
+        }
+    }
+
+    #[test]
+    fn a_listing_out_of_order_is_an_error_that_names_the_keys() {
+        let mut order = Order { last: None, end: None, page_end: None };
+        let first = Place::After(None);
+        let fault = order.accept(&first, page(&["a", "c", "b"], None)).unwrap_err();
+        assert_eq!(fault, Fault::Order { previous: "c".to_owned(), key: "b".to_owned() });
+        let fault = order.accept(&first, page(&["a", "a"], None)).unwrap_err();
+        assert_eq!(fault, Fault::Order { previous: "a".to_owned(), key: "a".to_owned() });
+        order.accept(&first, page(&["a", "m"], Some("t"))).unwrap();
+        let token = Place::Token("t".to_owned());
+        let fault = order.accept(&token, page(&["b", "z"], None)).unwrap_err();
+        assert_eq!(fault, Fault::Order { previous: "m".to_owned(), key: "b".to_owned() });
+    }
+
+    #[test]
+    fn a_page_that_leads_to_itself_is_an_error() {
+        let mut order = Order { last: None, end: None, page_end: None };
+        let token = Place::Token("t".to_owned());
+        assert_eq!(order.accept(&token, page(&[], Some("t"))).unwrap_err(), Fault::Circle);
+    }
+
+    #[test]
+    fn nothing_is_asked_behind_the_end_of_a_range() {
+        let mut order = Order { last: None, end: Some("b".to_owned()), page_end: None };
+        let step = order.accept(&Place::After(None), page(&["a", "b", "c"], Some("t"))).unwrap();
+        assert_eq!((step.objects.len(), step.next), (2, None));
     }
 }

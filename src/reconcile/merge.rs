@@ -134,3 +134,94 @@ fn same_kind(source: &ETag, target: &ETag) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: &str = "0cc175b9c0f1b6a831c399e269772661";
+    const B: &str = "92eb5ffee6ae2fec3ad71c777531578f";
+    const RULES: Rules<'_> = Rules { skew_ms: 0, opaque: false, pairs: &NoPairs };
+
+    fn object(etag: &str, size: u64, modified_ms: i64) -> ListedObject {
+        ListedObject { key: "k".to_owned(), size, etag: ETag::new(etag), modified_ms }
+    }
+
+    fn tags(source: &str, target: &str, rules: Rules<'_>) -> Finding {
+        compare(Some(&object(source, 1, 0)), Some(&object(target, 1, 0)), rules)
+    }
+
+    #[test]
+    fn a_key_on_one_side_is_missing_or_extra() {
+        let one = object(A, 1, 0);
+        assert_eq!(compare(Some(&one), None, RULES), Finding::Missing);
+        assert_eq!(compare(None, Some(&one), RULES), Finding::Extra);
+    }
+
+    #[test]
+    fn sizes_decide_before_tags_and_pairs() {
+        let known = |_: &str, _: &ETag, _: &ETag| true;
+        let rules = Rules { pairs: &known, ..RULES };
+        let found = compare(Some(&object(A, 1, 0)), Some(&object(A, 2, 0)), rules);
+        assert_eq!(found, Finding::Different(Why::Size));
+    }
+
+    #[test]
+    fn tags_prove_a_difference_only_where_they_are_made_alike() {
+        let parts = |tag: &str, count: u32| format!("{tag}-{count}");
+        assert_eq!(tags(A, A, RULES), Finding::Same);
+        assert_eq!(tags(A, B, RULES), Finding::Different(Why::ETag));
+        assert_eq!(tags(&parts(A, 3), &parts(A, 3), RULES), Finding::Same);
+        assert_eq!(tags(&parts(A, 3), &parts(B, 3), RULES), Finding::Different(Why::ETag));
+        assert_eq!(tags(&parts(A, 3), &parts(B, 4), RULES), Finding::Unverifiable);
+        assert_eq!(tags(&parts(A, 3), A, RULES), Finding::Unverifiable);
+        assert_eq!(tags(A, "opaque", RULES), Finding::Unverifiable);
+        assert_eq!(tags("", "", RULES), Finding::Unverifiable);
+        assert_eq!(tags(A, B, Rules { opaque: true, ..RULES }), Finding::Unverifiable);
+    }
+
+    #[test]
+    fn a_remembered_pair_makes_unequal_tags_the_same() {
+        let known = |key: &str, source: &ETag, target: &ETag| {
+            (key, source.as_str(), target.as_str()) == ("k", A, B)
+        };
+        let rules = Rules { pairs: &known, ..RULES };
+        assert_eq!(tags(A, B, rules), Finding::Same);
+        assert_eq!(tags(B, A, rules), Finding::Different(Why::ETag));
+    }
+
+    #[test]
+    fn newer_means_later_by_more_than_the_clocks_differ_and_a_second() {
+        let at = |source_ms, skew_ms| {
+            let (source, target) = (object(A, 1, source_ms), object(A, 1, 10_000));
+            compare(Some(&source), Some(&target), Rules { skew_ms, ..RULES })
+        };
+        assert_eq!(at(11_000, 0), Finding::Same);
+        assert_eq!(at(11_001, 0), Finding::Newer);
+        assert_eq!(at(16_000, 5_000), Finding::Same);
+        assert_eq!(at(16_001, 5_000), Finding::Newer);
+        assert_eq!(at(6_000, -5_000), Finding::Same);
+        assert_eq!(at(6_001, -5_000), Finding::Newer);
+        assert_eq!(at(i64::MAX, i64::MIN), Finding::Newer);
+    }
+
+    proptest! {
+        #[test]
+        fn what_differs_is_never_the_same(
+            source in ("[ab]", 0_u64..3, -5_000_i64..5_000), target in ("[ab]", 0_u64..3, -5_000_i64..5_000),
+            skew_ms in -3_000_i64..3_000,
+        ) {
+            let names = BTreeMap::from([("a", A), ("b", B)]);
+            let side = |(tag, size, at): &(String, u64, i64)| object(names[tag.as_str()], *size, *at);
+            let found = compare(Some(&side(&source)), Some(&side(&target)), Rules { skew_ms, ..RULES });
+            let same = source.0 == target.0 && source.1 == target.1;
+            let late = source.2 - target.2 > skew_ms + 1_000;
+            prop_assert_eq!(found == Finding::Same, same && !late);
+            prop_assert_eq!(found == Finding::Newer, same && late);
+        }
+    }
+}

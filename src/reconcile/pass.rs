@@ -2,17 +2,20 @@
 
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::board::{Board, WorkId};
 use super::list::{Listing, ListingError, Side};
 use super::merge::{Finding, Pairs, Rules, compare};
-use super::ranges::KeyRange;
+use super::ranges::{KeyRange, Samples, thin, tile, without};
 use super::rate::Rate;
-use crate::store::{ListedObject, Store};
+use super::split::Search;
+use crate::store::{ListQuery, ListedObject, Store};
 
 /// Which keys are compared; the others are as if they were on neither side.
 pub type Filter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
@@ -136,50 +139,246 @@ pub async fn run(
         rate: Rate::new(options.requests_per_second),
     };
     let (source, target) = (side(&options.source), side(&options.target));
+    let ranges = without(tile(first_cuts(&options, &source).await?), &options.done);
+    let parallel = options.parallel.get();
+    let board = Mutex::new(Board::new(ranges));
+    let pass = Arc::new(Pass { options, source, target, sink, board, changed: Notify::new() });
+    let mut workers: JoinSet<_> =
+        (0..parallel).map(|_| Arc::clone(&pass).work(PassReport::default())).collect();
     let mut report = PassReport::default();
-    compare_range(&options, source, target, KeyRange::ALL, &sink, &mut report).await?;
-    report.ranges = 1;
+    let mut samples = Samples::new();
+    while let Some(worker) = workers.join_next().await {
+        let (part, seen) = worker.map_err(|_| PassError::Cancelled)??;
+        report.add(&part);
+        samples = samples.join(seen);
+    }
+    report.split_points = samples.into_points();
     report.elapsed = begin.elapsed();
     Ok(report)
 }
 
-async fn compare_range(
-    options: &PassOptions,
+/// Where to cut before anything is known of the sizes: at remembered points, else at the folders.
+async fn first_cuts(options: &PassOptions, source: &Side) -> Result<Vec<String>, PassError> {
+    let inside = |point: &String| point.starts_with(&*options.prefix);
+    let wanted = (options.parallel.get() * RANGES_PER_WORKER).saturating_sub(1);
+    if options.parallel.get() == 1 {
+        return Ok(Vec::new());
+    }
+    if !options.split_points.is_empty() {
+        let points: Vec<_> = options.split_points.iter().filter(|p| inside(p)).cloned().collect();
+        let worth = points.len() / PAGES_PER_RANGE;
+        return Ok(thin(points, wanted.min(worth)));
+    }
+    let query = ListQuery { delimiter: Some("/"), ..ListQuery::default() };
+    let page = source.page(query).await.map_err(|error| failed("source", error.into()))?;
+    Ok(thin(page.prefixes, wanted))
+}
+
+/// With remembered points the ranges are nearly equal; two for each worker even out the rest.
+const RANGES_PER_WORKER: usize = 2;
+/// Each end of a range costs half a page that is thrown away.
+const PAGES_PER_RANGE: usize = 6;
+
+/// What the workers of one pass share.
+struct Pass {
+    options: PassOptions,
     source: Side,
     target: Side,
-    range: KeyRange,
-    sink: &mpsc::Sender<PassEvent>,
-    report: &mut PassReport,
-) -> Result<(), PassError> {
-    let rules = Rules { skew_ms: options.skew_ms, opaque: options.opaque, pairs: &*options.pairs };
-    let mut source = Listing::new(source, range.clone());
-    let mut target = Listing::new(target, range.clone());
-    loop {
-        source.fill().await.map_err(|error| PassError::Listing { side: "source", error })?;
-        target.fill().await.map_err(|error| PassError::Listing { side: "target", error })?;
-        let (ours, theirs) = match (source.front(), target.front()) {
-            (None, None) => break,
-            (Some(ours), Some(theirs)) => (ours.key <= theirs.key, theirs.key <= ours.key),
-            (ours, theirs) => (ours.is_some(), theirs.is_some()),
-        };
-        let ours = if ours { source.pop() } else { None };
-        let theirs = if theirs { target.pop() } else { None };
-        let Some(key) = ours.as_ref().or(theirs.as_ref()).map(|object| &object.key) else { break };
-        if !(options.filter)(key) {
-            continue;
-        }
-        let finding = compare(ours.as_ref(), theirs.as_ref(), rules);
-        report.count(finding, ours.as_ref(), theirs.as_ref());
-        if finding != Finding::Same {
-            let key = key.clone();
-            let found = Difference { key, finding, source: ours, target: theirs };
-            sink.send(PassEvent::Difference(found)).await.map_err(|_| PassError::Cancelled)?;
+    sink: mpsc::Sender<PassEvent>,
+    board: Mutex<Board>,
+    /// The board may have work for one who waits.
+    changed: Notify,
+}
+
+/// What a worker does next.
+enum Task {
+    Compare(WorkId, KeyRange),
+    Search { id: WorkId, from: String, end: Option<String> },
+    Wait,
+    End,
+}
+
+impl Pass {
+    /// Compares ranges, and cuts those of others, until there are none.
+    async fn work(
+        self: Arc<Self>,
+        mut report: PassReport,
+    ) -> Result<(PassReport, Samples), PassError> {
+        let mut samples = Samples::new();
+        loop {
+            let changed = self.changed.notified();
+            match self.task() {
+                Task::Compare(id, range) => {
+                    self.compare_range(id, range, &mut report, &mut samples).await?;
+                }
+                Task::Search { id, from, end } => self.search(id, &from, end.as_deref()).await,
+                Task::Wait => changed.await,
+                Task::End => return Ok((report, samples)),
+            }
         }
     }
-    sink.send(PassEvent::RangeDone(range)).await.map_err(|_| PassError::Cancelled)
+
+    fn task(&self) -> Task {
+        let mut board = self.board();
+        if let Some((id, range)) = board.take() {
+            Task::Compare(id, range)
+        } else if board.is_finished() {
+            Task::End
+        } else if let Some((id, from, end)) = board.search() {
+            Task::Search { id, from, end }
+        } else {
+            Task::Wait
+        }
+    }
+
+    async fn compare_range(
+        &self,
+        id: WorkId,
+        range: KeyRange,
+        report: &mut PassReport,
+        samples: &mut Samples,
+    ) -> Result<(), PassError> {
+        let options = &self.options;
+        let rules =
+            Rules { skew_ms: options.skew_ms, opaque: options.opaque, pairs: &*options.pairs };
+        let mut pair = Pair::new(self, id, range);
+        while let Some((ours, theirs)) = pair.next().await? {
+            let Some(object) = ours.as_ref().or(theirs.as_ref()) else { break };
+            samples.pass(&object.key);
+            if !(options.filter)(&object.key) {
+                continue;
+            }
+            let finding = compare(ours.as_ref(), theirs.as_ref(), rules);
+            report.count(finding, ours.as_ref(), theirs.as_ref());
+            if finding != Finding::Same {
+                let key = object.key.clone();
+                let found = Difference { key, finding, source: ours, target: theirs };
+                self.send(PassEvent::Difference(found)).await?;
+            }
+        }
+        report.ranges += 1;
+        let range = self.board().finish(id);
+        self.changed.notify_waiters();
+        match range {
+            Some(range) => self.send(PassEvent::RangeDone(range)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Cuts a range of another worker in pieces. A failed search costs nothing but speed.
+    async fn search(&self, id: WorkId, from: &str, end: Option<&str>) {
+        let mut points = Vec::new();
+        for side in [&self.source, &self.target] {
+            let mut search = Search::new(from.to_owned(), end.map(str::to_owned));
+            while let Some(text) = search.question() {
+                match side.first_behind(&text).await {
+                    Ok(key) => search.answer(key),
+                    Err(error) => {
+                        tracing::debug!(%error, "A search for a place to cut failed.");
+                        break;
+                    }
+                }
+            }
+            points = search.into_points();
+            if !points.is_empty() {
+                break;
+            }
+        }
+        self.board().cut(id, thin(points, self.options.parallel.get()));
+        self.changed.notify_waiters();
+    }
+
+    async fn send(&self, event: PassEvent) -> Result<(), PassError> {
+        self.sink.send(event).await.map_err(|_| PassError::Cancelled)
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn failed(side: &'static str, error: ListingError) -> PassError {
+    PassError::Listing { side, error }
+}
+
+/// Both listings of a range, joined by key.
+struct Pair<'a> {
+    pass: &'a Pass,
+    id: WorkId,
+    source: Listing,
+    target: Listing,
+    claimed: Option<String>,
+}
+
+impl<'a> Pair<'a> {
+    fn new(pass: &'a Pass, id: WorkId, range: KeyRange) -> Self {
+        let source = Listing::new(pass.source.clone(), range.clone());
+        let target = Listing::new(pass.target.clone(), range);
+        Self { pass, id, source, target, claimed: None }
+    }
+
+    /// What the two sides list under the next key.
+    async fn next(
+        &mut self,
+    ) -> Result<Option<(Option<ListedObject>, Option<ListedObject>)>, PassError> {
+        loop {
+            self.source.fill().await.map_err(|error| failed("source", error))?;
+            self.target.fill().await.map_err(|error| failed("target", error))?;
+            let (source, target) = (self.source.front(), self.target.front());
+            let key = match (source, target) {
+                (Some(source), Some(target)) => source.key.as_str().min(&target.key),
+                (Some(one), None) | (None, Some(one)) => &one.key,
+                (None, None) => return Ok(None),
+            };
+            if self.claimed.as_deref().is_some_and(|claimed| key <= claimed) {
+                let ours = source.is_some_and(|object| object.key == key);
+                let theirs = target.is_some_and(|object| object.key == key);
+                let ours = if ours { self.source.pop() } else { None };
+                return Ok(Some((ours, if theirs { self.target.pop() } else { None })));
+            }
+            self.claim();
+        }
+    }
+
+    /// Claims what both sides have received, so that nobody cuts there.
+    fn claim(&mut self) {
+        let open = [&self.source, &self.target].into_iter().filter(|side| side.goes_on());
+        let all = [&self.source, &self.target].into_iter();
+        let Some(key) = open
+            .filter_map(Listing::received)
+            .min()
+            .or_else(|| all.filter_map(Listing::received).max())
+        else {
+            return;
+        };
+        let goes_on = self.source.goes_on() || self.target.goes_on();
+        let mut board = self.pass.board();
+        let end = board.claim(self.id, key, goes_on).and_then(|range| range.end.clone());
+        drop(board);
+        self.claimed = Some(key.to_owned());
+        if let Some(end) = end {
+            self.source.shorten(&end);
+            self.target.shorten(&end);
+        }
+        self.pass.changed.notify_waiters();
+    }
 }
 
 impl PassReport {
+    /// Adds what another worker counted.
+    fn add(&mut self, other: &Self) {
+        self.source_objects += other.source_objects;
+        self.source_bytes += other.source_bytes;
+        self.target_objects += other.target_objects;
+        self.same += other.same;
+        self.missing += other.missing;
+        self.extra += other.extra;
+        self.different += other.different;
+        self.newer += other.newer;
+        self.unverifiable += other.unverifiable;
+        self.ranges += other.ranges;
+    }
+
     /// Counts one key.
     fn count(
         &mut self,

@@ -194,14 +194,20 @@ fn without_aws_chunked(value: &HeaderValue) -> Option<HeaderValue> {
 /// length, and every carried header. Tags are not part of a head.
 pub(super) fn same_object(source: &ObjectHead, target: &ObjectHead) -> bool {
     let Some(etag) = &source.etag else { return false };
-    let pair = target.headers.get(SOURCE_ETAG).and_then(|v| v.to_str().ok());
-    let content = target.etag.as_ref() == Some(etag) || pair == Some(etag.as_str());
-    content
+    (target.etag.as_ref() == Some(etag) || remembers(target, etag))
         && source.length == target.length
         && carried_headers(&source.headers) == carried_headers(&target.headers)
 }
 
-fn carried_headers(headers: &HeaderMap) -> Vec<(&str, HeaderValue)> {
+/// Whether the target's object says in its metadata that it is the verified copy of the source's object
+/// of this tag: the remembered pair.
+pub(crate) fn remembers(target: &ObjectHead, source: &ETag) -> bool {
+    let pair = target.headers.get(SOURCE_ETAG).and_then(|v| v.to_str().ok());
+    pair == Some(source.as_str())
+}
+
+/// The headers that belong to the object and are carried, sorted by name, by their carried values.
+pub(crate) fn carried_headers(headers: &HeaderMap) -> Vec<(&str, HeaderValue)> {
     let mut all: Vec<_> =
         headers.iter().filter_map(|(n, v)| Some((n.as_str(), carried(n, v)?))).collect();
     all.sort();
@@ -209,14 +215,14 @@ fn carried_headers(headers: &HeaderMap) -> Vec<(&str, HeaderValue)> {
 }
 
 /// How many tags the source said the object has; `None` when it said nothing.
-pub(super) fn tag_count(head: &ObjectHead) -> Option<u32> {
+pub(crate) fn tag_count(head: &ObjectHead) -> Option<u32> {
     head.headers.get("x-amz-tagging-count")?.to_str().ok()?.parse().ok()
 }
 
 /// Whether a store's GET and HEAD give `x-amz-tagging-count` for every tagged object, so that its
 /// absence means "no tags". MinIO and AWS do; RustFS 1.0.1's GET does not (run, 2026-11-23), and of
 /// others nothing is known.
-pub(super) fn tells_tag_count(server: Option<&str>) -> bool {
+pub(crate) fn tells_tag_count(server: Option<&str>) -> bool {
     server.is_some_and(|name| name.starts_with("MinIO") || name.starts_with("AmazonS3"))
 }
 

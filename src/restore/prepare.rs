@@ -11,14 +11,13 @@ use crate::store::{ErrorKind, ListQuery, Store, StoreError, Versioning};
 pub(super) async fn buckets(
     way: &Way,
     options: &RestoreOptions,
-    of_the_past: bool,
     resumed: bool,
     report: &mut Report,
 ) -> Result<bool, RestoreError> {
     let mut all_empty = true;
     for (bucket, told) in way.settings.buckets.iter().zip(&mut report.buckets) {
         way.from.head_bucket(&bucket.source).await?;
-        if of_the_past {
+        if options.at.is_some() {
             remembers(&way.from, &bucket.source).await?;
         }
         match is_empty(&way.to, bucket.target_name()).await? {
@@ -44,7 +43,7 @@ pub(super) async fn buckets(
         way.to.create_bucket(&bucket.to).await?;
         tracing::info!(bucket = bucket.to, "A missing bucket was created at the destination.");
     }
-    Ok(all_empty && !resumed)
+    Ok(all_empty)
 }
 
 /// A bucket without versions has no past, and would come back full of holes.

@@ -81,7 +81,7 @@ async fn verify_bucket(
             }
         }
     };
-    let (pass, ()) = tokio::join!(pass::run(options, sink), judge);
+    let (pass, ()) = tokio::join!(Box::pin(pass::run(options, sink)), judge);
     let pass = pass?;
     (told.objects, told.bytes) = (pass.source_objects, pass.source_bytes);
     Ok(())

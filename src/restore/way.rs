@@ -20,19 +20,14 @@ pub(super) fn back(
     options: &RestoreOptions,
 ) -> Result<Settings, RestoreError> {
     let known: BTreeSet<&str> = settings.buckets.iter().map(|b| b.source.as_str()).collect();
-    for name in options.buckets.iter().chain(options.map.keys()) {
-        if !known.contains(name.as_str()) {
-            return Err(RestoreError::Refused(format!(
-                "{name:?} is not the name of a source bucket in [[buckets]]"
-            )));
-        }
+    if let Some(name) = options.map.keys().find(|name| !known.contains(name.as_str())) {
+        return Err(RestoreError::Refused(format!(
+            "--map {name}: it is not one of the source buckets to restore"
+        )));
     }
-    let wanted =
-        |b: &&BucketSettings| options.buckets.is_empty() || options.buckets.contains(&b.source);
     let buckets: Vec<_> = settings
         .buckets
         .iter()
-        .filter(wanted)
         .map(|bucket| BucketSettings {
             source: bucket.target_name().to_owned(),
             target: Some(options.map.get(&bucket.source).unwrap_or(&bucket.source).clone()),
@@ -51,6 +46,14 @@ pub(super) fn back(
         }
     }
     let destination = options.to.clone().unwrap_or_else(|| settings.source.clone());
+    if same_store(&destination.endpoint, &settings.target.endpoint)
+        && let Some(bucket) = buckets.iter().find(|b| destinations.contains_key(b.source.as_str()))
+    {
+        return Err(RestoreError::Refused(format!(
+            "{:?} on {} would be read and written at once; give the destination another name with --map",
+            bucket.source, destination.endpoint
+        )));
+    }
     let mut back = Settings {
         data_dir: state_dir(settings),
         source: settings.target.store(),
@@ -62,6 +65,11 @@ pub(super) fn back(
     back.replicate.retry_max = back.replicate.retry_max.min(RETRY_MAX);
     back.replicate.retry_initial = back.replicate.retry_initial.min(RETRY_MAX);
     Ok(back)
+}
+
+/// Whether two endpoints are spelled as the same one. Two names of one host are not seen through.
+pub(super) fn same_store(one: &str, other: &str) -> bool {
+    one.trim_end_matches('/').eq_ignore_ascii_case(other.trim_end_matches('/'))
 }
 
 /// Where a restore keeps how far it came.
@@ -117,9 +125,23 @@ mod tests {
 
     #[test]
     fn a_bucket_that_is_not_configured_and_two_into_one_are_refused() {
-        let unknown = RestoreOptions { buckets: vec!["c".to_owned()], ..Default::default() };
-        assert!(back(&settings(), &unknown).is_err());
+        let unknown = [("c".to_owned(), "d".to_owned())].into();
+        assert!(back(&settings(), &RestoreOptions { map: unknown, ..Default::default() }).is_err());
         let one = [("b".to_owned(), "a".to_owned())].into();
         assert!(back(&settings(), &RestoreOptions { map: one, ..Default::default() }).is_err());
+    }
+    #[test]
+    fn the_live_copy_is_never_restored_into_itself() {
+        let into = |map: &[(&str, &str)]| {
+            let map = map.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect();
+            let to = Some(StoreSettings {
+                endpoint: "HTTP://t:2/".to_owned(),
+                ..settings().target.store()
+            });
+            back(&settings(), &RestoreOptions { map, to, ..Default::default() })
+        };
+        assert!(into(&[]).unwrap_err().to_string().contains("\"b\""));
+        assert!(into(&[("b", "a-copy")]).is_err());
+        assert!(into(&[("b", "b-new")]).is_ok());
     }
 }

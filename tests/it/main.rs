@@ -21,9 +21,12 @@ mod lies; // Duplicates, reorderings and false events.
 mod main_job; // Every operation at a source arrives at the target.
 mod observability; // Health, metrics and logs.
 mod promises; // The README's guarantees, one test each.
+mod reconcile_engine; // Two buckets compared by their listings.
 mod restore; // The way back, and the disaster drill.
 mod stop; // A graceful stop.
 mod support; // The servers, the proxies, the comparison.
 mod support_works; // The ground the other tests stand on, checked itself.
+mod sync; // `evermirror sync`, as an operator uses it.
 mod tidy; // Rules about the code that no lint knows.
 mod tls; // HTTPS everywhere, and client certificates at the webhook.
+mod verify; // `evermirror verify`: every planted difference is found, and no other.

@@ -1,7 +1,7 @@
 //! The way back: by one command, into a clean store, proven.
 
 use std::collections::BTreeMap;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ fn assert_same(wanted: &BTreeMap<String, Picture>, found: &BTreeMap<String, Pict
 
 /// Runs `evermirror restore` to its end.
 fn run(evermirror: &Evermirror, arguments: &[&str]) -> Output {
-    let mut command = evermirror.command("restore", arguments);
+    let mut command = evermirror.command(&[&["restore"], arguments].concat());
     tokio::task::block_in_place(|| command.output()).expect("the binary starts")
 }
 
@@ -140,7 +140,7 @@ async fn another_store_another_bucket_and_a_prefix_while_run_goes_on() {
     let head = head.send().await.unwrap();
     let metadata = head.metadata().unwrap();
     assert_eq!((metadata.len(), metadata["mine"].as_str()), (1, "yes"));
-    refused(&site.evermirror, &["--map", "nothing=x"], "is not the name of a source bucket");
+    refused(&site.evermirror, &["--map", "nothing=x"], "is not one of the source buckets");
     refused(&site.evermirror, &["--at", "1m", "--to-endpoint", &endpoint], "keeps no versions");
 }
 
@@ -162,16 +162,18 @@ async fn a_restore_that_is_killed_goes_on_where_it_was() {
     proxy.misbehave(move |method, _| (method == Method::PUT).then_some(Fault::Wait(slow)));
     let endpoint = proxy.endpoint();
     let to = ["--to-endpoint", &endpoint];
-    for there in [60, 200] {
-        let mut command = site.evermirror.command("restore", &to);
+    for (there, signal) in [(60, "-TERM"), (180, "-KILL")] {
+        let mut command = site.evermirror.command(&["restore", "--to-endpoint", &endpoint]);
         let mut child = command.stdout(Stdio::null()).spawn().expect("the binary starts");
         eventually("it is in the middle", SOON, async || {
             let count = store.list(&site.bucket).await?.len();
             if count >= there { Ok(()) } else { Err(format!("{count} objects")) }
         })
         .await;
-        child.kill().expect("a child of ours");
-        child.wait().expect("a child of ours");
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        let status = tokio::task::block_in_place(|| child.wait()).expect("a child of ours");
+        assert_eq!(status.code(), (signal == "-TERM").then_some(1));
     }
     let there = store.list(&site.bucket).await.unwrap().len();
     assert!(there < wanted.len(), "it was killed too late to prove anything");
@@ -236,6 +238,40 @@ async fn a_commit_is_written_only_after_all_that_it_names() {
     for pair in steps[3][1..4].windows(2) {
         assert!(puts(pair[0]).1 < puts(pair[1]).0, "{pair:?} are out of order");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_is_left_out_while_a_file_before_it_fails() {
+    let site = Site::shared("stuck").await;
+    let (data, commit) = ("t/data/a.parquet", "t/metadata/v1.metadata.json");
+    for key in [data, "t/data/b.parquet", commit] {
+        site.put(key, key).await;
+    }
+    site.converges(SOON).await;
+    let fresh = Minio::target().await;
+    let store = fresh.client();
+    let proxy = FaultProxy::in_front_of(&fresh.authority()).await;
+    proxy.misbehave(|method, uri| {
+        let denied = method == Method::PUT && uri.path().ends_with("a.parquet");
+        denied.then_some(Fault::Answer(403, "AccessDenied"))
+    });
+    let endpoint = proxy.endpoint();
+    let to = ["restore", "--to-endpoint", &endpoint];
+    let keys = async || store.list(&site.bucket).await.unwrap().into_keys().collect::<Vec<_>>();
+    let (status, report) = site.evermirror.once(&to).await;
+    assert_eq!((status, &report["outcome"]), (1, &"incomplete".into()), "{report}");
+    assert!(report["failed"][0]["key"].as_str().unwrap().ends_with(data), "{report}");
+    assert_eq!(keys().await, ["t/data/b.parquet"]);
+
+    let (status, report) = site.evermirror.once(&[&to[..], &["--keep-going"]].concat()).await;
+    assert_eq!((status, &report["outcome"]), (1, &"differs".into()), "{report}");
+    assert_eq!(report["buckets"][0]["missing"], 1);
+    assert_eq!(keys().await, ["t/data/b.parquet", commit]);
+
+    proxy.behave();
+    let (status, report) = site.evermirror.once(&to).await;
+    assert_eq!((status, &report["outcome"]), (0, &"restored".into()), "{report}");
+    assert_eq!(keys().await, [data, "t/data/b.parquet", commit]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

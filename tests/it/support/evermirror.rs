@@ -130,13 +130,24 @@ impl Evermirror {
         self.child = Some(child);
     }
 
-    /// Another command of the binary with this configuration, not started yet.
-    pub(crate) fn command(&self, name: &str, arguments: &[&str]) -> Command {
+    /// A command that ends, with this configuration: `sync`, `verify`, `restore`.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evermirror"));
-        command.arg(name).arg("--config").arg(self.file()).args(arguments);
+        command.args(arguments).arg("--config").arg(self.file());
         command.envs(self.settings.iter().map(|(k, v)| (format!("EVERMIRROR__{k}"), v)));
-        command.env("RUST_BACKTRACE", "1").stdin(Stdio::null());
+        command.stdin(Stdio::null());
         command
+    }
+
+    /// Runs a command that ends, to its end, and gives its status and its JSON answer.
+    pub(crate) async fn once(&self, arguments: &[&str]) -> (i32, Value) {
+        let mut command = self.command(&[arguments, &["--json"]].concat());
+        let ended = tokio::task::spawn_blocking(move || command.output().expect("it starts"));
+        let output = ended.await.expect("it does not panic");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let status = output.status.code().expect("it ends by itself");
+        let answer = serde_json::from_slice(&output.stdout);
+        (status, answer.unwrap_or_else(|error| panic!("{error}; status {status}: {said}")))
     }
 
     /// SIGKILL: no last words, no flush.

@@ -91,6 +91,23 @@ impl Servers {
         Site { evermirror, source, target, bucket: bucket.to_owned(), target_bucket }
     }
 
+    /// A source bucket of this name that notifies nobody, for commands that need no notification; the
+    /// target's bucket is not there yet.
+    pub(crate) async fn silent(&self, bucket: &str, setup: Setup) -> Site {
+        let source = self.source.client();
+        source.create_bucket(bucket).await;
+        let target_bucket = format!("{bucket}-copy");
+        let evermirror = Evermirror::configure(Config {
+            source_endpoint: setup.source_endpoint.unwrap_or_else(|| self.source.endpoint()),
+            target_endpoint: setup.target_endpoint.unwrap_or_else(|| self.target.endpoint()),
+            bucket: (bucket.to_owned(), target_bucket.clone()),
+            webhook_port: free_port(),
+            settings: setup.settings.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+        });
+        let target = self.target.client();
+        Site { evermirror, source, target, bucket: bucket.to_owned(), target_bucket }
+    }
+
     /// The same, with evermirror ready.
     pub(crate) async fn site(&self, bucket: &str, setup: Setup) -> Site {
         let mut site = self.prepare(bucket, setup).await;

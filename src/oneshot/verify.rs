@@ -1,0 +1,208 @@
+//! `verify`: whether both sides agree. Writes nothing at either.
+//!
+//! Promise: every difference that both listings show is reported once, with what it is, and is looked
+//! at again before that, so that a key which changed meanwhile is not blamed. Listings tell of existence,
+//! size and `ETag`; where two tags cannot agree, the target's own metadata is asked; with `metadata` and
+//! `deep` every pair of objects is looked at, since a listing shows neither headers, tags nor bytes.
+//!
+//! On an error of one key that key is `unverifiable`; when a listing fails, the report says that it is
+//! not complete, and the command fails. A signal ends it with what was found so far.
+
+mod check;
+mod recorder;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::progress::{Progress, Sample};
+use super::{Scope, compare};
+use crate::config::settings::BucketSettings;
+use crate::pipeline;
+use crate::reconcile::list::{Listing, Side};
+use crate::reconcile::merge::Finding;
+use crate::reconcile::pass::{self, PassEvent, PassOptions, PassReport};
+use crate::reconcile::ranges::KeyRange;
+use crate::reconcile::rate::Rate;
+use crate::replicate::Stores;
+use check::{Checker, Depth};
+use recorder::Recorder;
+
+/// Keys on their way to a check.
+const AHEAD: usize = 1_024;
+/// Pairs of objects that are read at once with `deep`.
+const DEEP_PARALLEL: usize = 16;
+
+/// How closely is looked.
+#[derive(Debug, Clone, Default)]
+pub struct VerifyOptions {
+    /// Compare headers, user metadata and tags of every object.
+    pub metadata: bool,
+    /// Read and hash the bytes of every object, on both sides.
+    pub deep: bool,
+    /// Where to write one JSON object per difference.
+    pub report: Option<PathBuf>,
+}
+
+/// Compares all buckets of `scope` and prints the result. Returns whether both sides agree.
+pub async fn run(
+    scope: Scope,
+    options: VerifyOptions,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<bool> {
+    let mut recorder = Recorder::open(options.report.as_deref())?;
+    let stores = pipeline::connect(&scope.settings).await?;
+    let verify = Verify { scope, options, stores, counters: Arc::default() };
+    let begin = Instant::now();
+    let ended = tokio::select! {
+        ended = verify.buckets(&mut recorder) => ended,
+        () = stop => Err(anyhow::anyhow!("interrupted")),
+    };
+    let compared = verify.counters.compared.load(Ordering::Relaxed);
+    recorder.finish(compared, begin.elapsed(), ended.err(), verify.scope.json)
+}
+
+/// What is counted while it runs, for the progress.
+#[derive(Debug, Default)]
+struct Counters {
+    compared: Arc<AtomicU64>,
+    to_check: AtomicU64,
+    checked: AtomicU64,
+    bytes: Arc<AtomicU64>,
+    all_listed: AtomicBool,
+}
+
+/// One key to look at.
+#[derive(Debug)]
+struct Job {
+    key: String,
+    depth: Depth,
+    /// It was found different already, so one look confirms it.
+    suspect: bool,
+}
+
+#[derive(Debug)]
+struct Verify {
+    scope: Scope,
+    options: VerifyOptions,
+    stores: Stores,
+    counters: Arc<Counters>,
+}
+
+impl Verify {
+    async fn buckets(&self, recorder: &mut Recorder) -> anyhow::Result<()> {
+        let _progress = self.progress();
+        for bucket in &self.scope.settings.buckets {
+            let checker = Checker::new(
+                &self.scope.settings,
+                &self.stores,
+                bucket,
+                Arc::clone(&self.counters.bytes),
+            );
+            let (jobs, received) = mpsc::channel(AHEAD);
+            let (listed, ()) =
+                tokio::join!(self.list(bucket, jobs), self.check(&checker, received, recorder),);
+            recorder.compared(&listed?);
+        }
+        self.counters.all_listed.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Finds the keys of one bucket that have to be looked at.
+    async fn list(
+        &self,
+        bucket: &BucketSettings,
+        jobs: mpsc::Sender<Job>,
+    ) -> anyhow::Result<PassReport> {
+        let options = compare::options(&self.scope, &self.stores, bucket, &self.counters.compared);
+        let every = self.options.metadata || self.options.deep;
+        if !every {
+            return self.compare(options, jobs).await;
+        }
+        let (report, ()) = tokio::try_join!(self.compare(options.clone(), jobs.clone()), async {
+            self.every_pair(bucket, &options, jobs).await
+        })?;
+        Ok(report)
+    }
+
+    /// Both listings: keys that they do not agree on.
+    async fn compare(
+        &self,
+        options: PassOptions,
+        jobs: mpsc::Sender<Job>,
+    ) -> anyhow::Result<PassReport> {
+        let every = self.options.metadata || self.options.deep;
+        let (sink, mut events) = mpsc::channel(AHEAD);
+        let pass_on = async {
+            while let Some(event) = events.recv().await {
+                let PassEvent::Difference(found) = event else { continue };
+                let depth = match found.finding {
+                    Finding::Missing | Finding::Extra => Depth::Existence,
+                    // They are among the pairs that are all looked at.
+                    _ if every => continue,
+                    Finding::Newer => Depth::Metadata,
+                    Finding::Same | Finding::Different(_) | Finding::Unverifiable => Depth::Content,
+                };
+                self.counters.to_check.fetch_add(1, Ordering::Relaxed);
+                // The checks end only after this.
+                drop(jobs.send(Job { key: found.key, depth, suspect: true }).await);
+            }
+        };
+        let (report, ()) = tokio::join!(pass::run(options, sink), pass_on);
+        Ok(report?)
+    }
+
+    /// Every object of the source, to be compared with its copy.
+    async fn every_pair(
+        &self,
+        bucket: &BucketSettings,
+        options: &PassOptions,
+        jobs: mpsc::Sender<Job>,
+    ) -> anyhow::Result<()> {
+        let (store, name) = options.source.clone();
+        let rate = Rate::new(options.requests_per_second);
+        let side = Side { store, bucket: name, prefix: Arc::clone(&self.scope.prefix), rate };
+        let depth = if self.options.deep { Depth::Bytes } else { Depth::Metadata };
+        let mut listing = Listing::new(side, KeyRange::ALL);
+        while let Some(object) = listing.next().await? {
+            if bucket.wants(&object.key) {
+                self.counters.to_check.fetch_add(1, Ordering::Relaxed);
+                drop(jobs.send(Job { key: object.key, depth, suspect: false }).await);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at keys side by side, and records what differs.
+    async fn check(&self, checker: &Checker, jobs: mpsc::Receiver<Job>, recorder: &mut Recorder) {
+        let most = self.scope.settings.replicate.concurrency;
+        let parallel = if self.options.deep { most.min(DEEP_PARALLEL) } else { most };
+        let metadata = self.options.metadata;
+        let mut checks = std::pin::pin!(
+            stream::unfold(jobs, |mut jobs| async { jobs.recv().await.map(|job| (job, jobs)) })
+                .map(|job| checker.check(job.key, job.depth, metadata, job.suspect))
+                .buffer_unordered(parallel)
+        );
+        while let Some(differences) = checks.next().await {
+            self.counters.checked.fetch_add(1, Ordering::Relaxed);
+            for difference in differences {
+                recorder.record(difference);
+            }
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let counters = Arc::clone(&self.counters);
+        Progress::show(move || Sample {
+            compared: counters.compared.load(Ordering::Relaxed),
+            done: counters.checked.load(Ordering::Relaxed),
+            total: counters.to_check.load(Ordering::Relaxed),
+            bytes: counters.bytes.load(Ordering::Relaxed),
+            searching: !counters.all_listed.load(Ordering::Relaxed),
+        })
+    }
+}

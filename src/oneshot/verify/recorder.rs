@@ -1,0 +1,190 @@
+//! What `verify` has found: counted, the first ones kept to be shown, all of them in the report file.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use indicatif::{HumanBytes, HumanCount};
+use serde::Serialize;
+
+use super::check::{KINDS, Mismatch};
+use crate::oneshot::report;
+use crate::reconcile::pass::PassReport;
+
+/// So many differences are shown; the report file has all of them.
+const SHOWN: usize = 50;
+
+/// The answer of `verify`.
+#[derive(Debug, Serialize)]
+struct VerifyReport {
+    /// Both sides were compared to the end.
+    complete: bool,
+    /// Why not.
+    error: Option<String>,
+    /// Keys compared.
+    compared: u64,
+    /// Objects at the source, their bytes, and objects at the target.
+    source_objects: u64,
+    source_bytes: u64,
+    target_objects: u64,
+    /// Keys whose source object is newer than its copy, though the content is the same. Each was looked
+    /// at, and differs only if it is counted below.
+    newer: u64,
+    /// Differences.
+    differences: u64,
+    /// The same by kind.
+    by_kind: BTreeMap<&'static str, u64>,
+    /// The first of them.
+    first: Vec<Mismatch>,
+    /// How long it took, in seconds.
+    elapsed_s: f64,
+}
+
+/// Takes differences as they are found.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    report: VerifyReport,
+    file: Option<(PathBuf, BufWriter<File>)>,
+    /// The first failure to write the file.
+    unwritten: Option<std::io::Error>,
+}
+
+impl Recorder {
+    /// Begins a report file, if one is wanted; an older one is replaced.
+    pub(super) fn open(path: Option<&Path>) -> anyhow::Result<Self> {
+        let create = |path: &Path| -> anyhow::Result<_> {
+            let file = File::create(path)
+                .with_context(|| format!("failed to create the report {}", path.display()))?;
+            Ok((path.to_owned(), BufWriter::new(file)))
+        };
+        let report = VerifyReport {
+            complete: false,
+            error: None,
+            compared: 0,
+            source_objects: 0,
+            source_bytes: 0,
+            target_objects: 0,
+            newer: 0,
+            differences: 0,
+            by_kind: KINDS.into_iter().map(|kind| (kind, 0)).collect(),
+            first: Vec::new(),
+            elapsed_s: 0.0,
+        };
+        Ok(Self { report, file: path.map(create).transpose()?, unwritten: None })
+    }
+
+    /// Takes one difference.
+    pub(super) fn record(&mut self, found: Mismatch) {
+        self.report.differences += 1;
+        *self.report.by_kind.entry(found.finding).or_default() += 1;
+        if let Some((_, file)) = &mut self.file {
+            let written = serde_json::to_writer(&mut *file, &found)
+                .map_err(std::io::Error::from)
+                .and_then(|()| file.write_all(b"\n"));
+            self.unwritten = self.unwritten.take().or(written.err());
+        }
+        if self.report.first.len() < SHOWN {
+            self.report.first.push(found);
+        }
+    }
+
+    /// A bucket's listings were compared to their end.
+    pub(super) fn compared(&mut self, pass: &PassReport) {
+        self.report.source_objects += pass.source_objects;
+        self.report.source_bytes += pass.source_bytes;
+        self.report.target_objects += pass.target_objects;
+        self.report.newer += pass.newer;
+    }
+
+    /// Prints the answer. Returns whether both sides agree; an unwritten report file is an error.
+    pub(super) fn finish(
+        mut self,
+        compared: u64,
+        elapsed: Duration,
+        error: Option<anyhow::Error>,
+        json: bool,
+    ) -> anyhow::Result<bool> {
+        self.report.compared = compared;
+        self.report.elapsed_s = elapsed.as_secs_f64();
+        self.report.complete = error.is_none();
+        self.report.error = error.map(|error| format!("{error:#}"));
+        report::print(json, &self.report, &self.report.text());
+        if let Some((path, mut file)) = self.file {
+            let written = self.unwritten.map_or_else(|| file.flush(), Err);
+            written.with_context(|| format!("failed to write the report {}", path.display()))?;
+        }
+        Ok(self.report.complete && self.report.differences == 0)
+    }
+}
+
+impl VerifyReport {
+    fn text(&self) -> String {
+        let mut lines = Vec::new();
+        for found in &self.first {
+            let key = format!("{}/{}", found.bucket, found.key);
+            let detail = found.detail.iter().map(|detail| format!(": {detail}"));
+            let detail: String = detail.collect();
+            lines.push(format!("{} {}{detail}", found.finding, key.escape_debug()));
+        }
+        let more = self.differences - self.first.len() as u64;
+        if more > 0 {
+            lines.push(format!("and {} more; --report FILE has all of them", HumanCount(more)));
+        }
+        lines.push(format!(
+            "{} keys compared ({} at the source, {}; {} at the target): {} differences, in {:.1} s",
+            HumanCount(self.compared),
+            HumanCount(self.source_objects),
+            HumanBytes(self.source_bytes),
+            HumanCount(self.target_objects),
+            HumanCount(self.differences),
+            self.elapsed_s,
+        ));
+        if let Some(error) = &self.error {
+            lines.push(format!("NOT COMPLETE, there may be more differences: {error}"));
+        }
+        lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mismatch(number: usize) -> Mismatch {
+        Mismatch {
+            bucket: "b".into(),
+            key: format!("key\n{number}"),
+            finding: "missing",
+            detail: None,
+            source: None,
+            target: None,
+        }
+    }
+
+    #[test]
+    fn every_difference_is_a_line_of_the_file_and_the_first_ones_are_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("report");
+        let mut recorder = Recorder::open(Some(&path)).unwrap();
+        (0..SHOWN + 3).for_each(|number| recorder.record(mismatch(number)));
+        let text = recorder.report.text();
+        assert!(text.contains("missing b/key\\n0\n") && text.contains("and 3 more"), "{text}");
+        assert!(!recorder.finish(60, Duration::ZERO, None, false).unwrap());
+        let file = std::fs::read_to_string(path).unwrap();
+        assert_eq!(file.lines().count(), SHOWN + 3);
+        let line: serde_json::Value = serde_json::from_str(file.lines().next().unwrap()).unwrap();
+        assert_eq!((&line["finding"], &line["key"]), (&"missing".into(), &"key\n0".into()));
+    }
+
+    #[test]
+    fn an_incomplete_comparison_is_no_agreement() {
+        let recorder = Recorder::open(None).unwrap();
+        assert!(recorder.finish(1, Duration::ZERO, None, false).unwrap());
+        let recorder = Recorder::open(None).unwrap();
+        let error = anyhow::anyhow!("the listing failed");
+        assert!(!recorder.finish(1, Duration::ZERO, Some(error), false).unwrap());
+    }
+}

@@ -1,0 +1,251 @@
+//! `evermirror sync`, as an operator uses it.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use hyper::Method;
+use serde_json::json;
+
+use crate::support::eventually::{SOON, eventually};
+use crate::support::fault_proxy::{Fault, FaultProxy};
+use crate::support::site::{Servers, Setup, Site};
+
+/// Objects of every kind: headers, metadata, tags, parts, awkward keys, nothing in them.
+async fn seed(site: &Site) -> usize {
+    for number in 0..20 {
+        site.put(&format!("dir/{number:02}"), format!("value {number}")).await;
+    }
+    for key in ["a b+c%20", "ünï/cödé", "empty", "x/y/z", "ctrl\u{1}"] {
+        site.put(key, if key == "empty" { "" } else { key }).await;
+    }
+    let call = site.source.client.put_object().bucket(&site.bucket).key("rich");
+    let call = call.content_type("text/x-rich").cache_control("max-age=5").metadata("who", "me");
+    call.tagging("colour=red&a=b").body(b"rich".to_vec().into()).send().await.unwrap();
+    let parts = [vec![1; 5 << 20], vec![2; 6 << 20], vec![3; 9]];
+    site.source.put_parts(&site.bucket, "parts", parts).await;
+    27
+}
+
+async fn equal(site: &Site) {
+    assert_eq!(site.differences().await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_makes_both_sides_equal_in_every_field_and_a_second_one_changes_nothing() {
+    let site = Servers::shared().await.silent("sync-all", Setup::default()).await;
+    let objects = seed(&site).await;
+    let (status, answer) = site.evermirror.once(&["sync"]).await;
+    assert_eq!((status, &answer["copied"], &answer["failed"]), (0, &json!(objects), &json!(0)));
+    assert!(answer["bytes"].as_u64().unwrap() > 11 << 20, "{answer}");
+    equal(&site).await;
+
+    // One of each: changed, new, deleted, and tags or metadata alone.
+    site.put("dir/00", "another value").await;
+    site.put("new", "new").await;
+    site.delete("dir/01").await;
+    let copy = site.source.client.copy_object().bucket(&site.bucket).key("dir/02");
+    let copy = copy.copy_source(format!("{}/dir/02", site.bucket)).metadata("new", "metadata");
+    copy.metadata_directive("REPLACE".into()).send().await.unwrap();
+    let (status, answer) = site.evermirror.once(&["sync"]).await;
+    assert_eq!((status, &answer["copied"], &answer["deleted"]), (0, &json!(3), &json!(1)));
+    equal(&site).await;
+
+    let (status, answer) = site.evermirror.once(&["sync"]).await;
+    assert_eq!((status, &answer["copied"], &answer["deleted"]), (0, &json!(0), &json!(0)));
+    assert_eq!(answer["unchanged"], objects);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_tells_what_would_be_done_and_writes_nothing() {
+    let site = Servers::shared().await.silent("sync-dry", Setup::default()).await;
+    for number in 0..10 {
+        site.put(&format!("{number}"), "value").await;
+    }
+    assert_eq!(site.evermirror.once(&["sync"]).await.0, 0);
+    site.put("1", "changed").await;
+    site.put("new", "1234567").await;
+    site.delete("2").await;
+    let before = site.target.list(&site.target_bucket).await.unwrap();
+    let state = std::fs::read_dir(site.evermirror.data_dir().join("sync")).unwrap().count();
+    std::fs::remove_dir_all(site.evermirror.data_dir()).unwrap();
+    assert!(state > 0, "a sync keeps its state there");
+
+    let (status, answer) = site.evermirror.once(&["sync", "--dry-run"]).await;
+    assert_eq!((status, &answer["dry_run"]), (0, &json!(true)));
+    assert_eq!((&answer["copied"], &answer["deleted"]), (&json!(2), &json!(1)), "{answer}");
+    assert_eq!(answer["bytes"], 14);
+    assert_eq!(site.target.list(&site.target_bucket).await.unwrap(), before);
+    assert!(!site.evermirror.data_dir().exists(), "a dry run keeps no state");
+
+    let output = site.evermirror.command(&["sync", "--dry-run"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    for line in ["copy sync-dry/1 (", "copy sync-dry/new (missing)", "delete sync-dry/2 (extra)"] {
+        assert!(said.contains(line), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_no_delete_the_target_only_grows() {
+    let site = Servers::shared().await.silent("sync-archive", Setup::default()).await;
+    seed(&site).await;
+    assert_eq!(site.evermirror.once(&["sync"]).await.0, 0);
+    site.delete("dir/03").await;
+    site.put("new", "new").await;
+    let (status, answer) = site.evermirror.once(&["sync", "--no-delete"]).await;
+    assert_eq!((status, &answer["kept"], &answer["deleted"]), (0, &json!(1), &json!(0)));
+    let kept = site.target.list(&site.target_bucket).await.unwrap();
+    assert!(kept.contains_key("dir/03") && kept.contains_key("new"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_chosen_prefix_is_touched() {
+    let site = Servers::shared().await.silent("sync-prefix", Setup::default()).await;
+    for key in ["in/1", "in/2", "in/3", "in/4", "out/1"] {
+        site.put(key, "value").await;
+    }
+    assert_eq!(site.evermirror.once(&["sync"]).await.0, 0);
+    for key in ["in/1", "out/1"] {
+        site.delete(key).await;
+        site.put(&format!("{key}/new"), "value").await;
+    }
+    let chosen = ["sync", "--bucket", "sync-prefix", "--prefix", "in/"];
+    let (status, answer) = site.evermirror.once(&chosen).await;
+    assert_eq!((status, &answer["copied"], &answer["deleted"]), (0, &json!(1), &json!(1)));
+    let keys: Vec<_> = site.target.list(&site.target_bucket).await.unwrap().into_keys().collect();
+    assert_eq!(keys, ["in/1/new", "in/2", "in/3", "in/4", "out/1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_source_empties_no_target_until_a_person_says_so() {
+    let site = Servers::shared().await.silent("sync-wiped", Setup::default()).await;
+    let keys: Vec<_> = (0..30).map(|number| format!("key {number}")).collect();
+    for key in &keys {
+        site.put(key, key.as_str()).await;
+    }
+    assert_eq!(site.evermirror.once(&["sync"]).await.0, 0);
+    // More than the share that may go at once, then all of them.
+    for gone in [&keys[..15], &keys[15..]] {
+        site.source.delete_all(&site.bucket, gone).await;
+        for _ in 0..2 {
+            let (status, answer) = site.evermirror.once(&["sync"]).await;
+            assert_eq!((status, &answer["deleted"]), (1, &json!(0)), "{answer}");
+            let held = 30 - site.source.list(&site.bucket).await.unwrap().len();
+            assert_eq!(answer["held"][0]["count"], held, "{answer}");
+            assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 30);
+        }
+    }
+    // A bucket that is not there at all is a failure, whoever approves.
+    site.source.client.delete_bucket().bucket(&site.bucket).send().await.unwrap();
+    let output = site.evermirror.command(&["sync", "--approve-deletes"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 30);
+
+    site.source.create_bucket(&site.bucket).await;
+    let (status, answer) = site.evermirror.once(&["sync", "--approve-deletes"]).await;
+    assert_eq!((status, &answer["deleted"]), (0, &json!(30)), "{answer}");
+    assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_is_killed_is_resumed_and_ends_with_both_sides_equal() {
+    let servers = Servers::shared().await;
+    let slow = FaultProxy::in_front_of(&servers.target.authority()).await;
+    let setup = Setup {
+        target_endpoint: Some(slow.endpoint()),
+        settings: vec![("REPLICATE__CONCURRENCY", "2".to_owned())],
+        ..Setup::default()
+    };
+    let site = servers.silent("sync-killed", setup).await;
+    for number in 0..300 {
+        site.put(&format!("{number}"), format!("value {number}")).await;
+    }
+    slow.misbehave(|method, _| {
+        (method == Method::PUT).then_some(Fault::Wait(Duration::from_millis(20)))
+    });
+    for wanted in [20, 60, 100] {
+        let mut command = site.evermirror.command(&["sync"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually("some objects are copied", SOON, async || {
+            let copied = site.target.list(&site.target_bucket).await?.len();
+            if copied >= wanted { Ok(()) } else { Err(format!("{copied} objects")) }
+        })
+        .await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(site.target.list(&site.target_bucket).await.unwrap().len() < 300);
+    slow.behave();
+    let (status, answer) = site.evermirror.once(&["sync"]).await;
+    assert_eq!((status, &answer["failed"]), (0, &json!(0)), "{answer}");
+    equal(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_sync_ends_by_itself_and_is_resumed() {
+    let servers = Servers::shared().await;
+    let slow = FaultProxy::in_front_of(&servers.target.authority()).await;
+    slow.misbehave(|method, _| {
+        (method == Method::PUT).then_some(Fault::Wait(Duration::from_millis(20)))
+    });
+    let setup = Setup {
+        target_endpoint: Some(slow.endpoint()),
+        settings: vec![("REPLICATE__CONCURRENCY", "2".to_owned())],
+        ..Setup::default()
+    };
+    let site = servers.silent("sync-stopped", setup).await;
+    for number in 0..200 {
+        site.put(&format!("{number}"), format!("value {number}")).await;
+    }
+    let mut command = site.evermirror.command(&["sync"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("an object is copied", SOON, async || {
+        let copied = site.target.list(&site.target_bucket).await?.len();
+        if copied > 5 { Ok(()) } else { Err(format!("{copied} objects")) }
+    })
+    .await;
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+    assert_eq!(status.code(), Some(1), "it ends in good order, and not with success");
+    slow.behave();
+    assert_eq!(site.evermirror.once(&["sync"]).await.0, 0);
+    equal(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_fail_for_good_are_named_and_the_others_are_copied() {
+    let servers = Servers::shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
+    proxy.misbehave(|method, uri| {
+        let refused = method == Method::PUT && uri.path().ends_with("/refused");
+        refused.then_some(Fault::Answer(403, "AccessDenied"))
+    });
+    let setup = Setup { target_endpoint: Some(proxy.endpoint()), ..Setup::default() };
+    let site = servers.silent("sync-failing", setup).await;
+    for key in ["1", "2", "refused"] {
+        site.put(key, "value").await;
+    }
+    let (status, answer) = site.evermirror.once(&["sync"]).await;
+    assert_eq!((status, &answer["copied"], &answer["failed"]), (1, &json!(2), &json!(1)));
+    assert_eq!(answer["failures"][0]["key"], "refused", "{answer}");
+    assert!(answer["failures"][0]["reason"].as_str().unwrap().contains("denied"), "{answer}");
+    proxy.behave();
+    assert_eq!(site.evermirror.once(&["sync"]).await.0, 0);
+    equal(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_command_line_or_configuration_has_a_status_of_its_own() {
+    let site = Servers::shared().await.silent("sync-usage", Setup::default()).await;
+    for arguments in [
+        &["sync", "--bucket", "another"][..],
+        &["sync", "--no-delete", "--approve-deletes"],
+        &["verify", "--bucket", "another"],
+        &["verify", "--what"],
+    ] {
+        let output = site.evermirror.command(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{said}");
+        assert!(said.contains("error"), "{said}");
+    }
+}

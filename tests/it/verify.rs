@@ -1,0 +1,161 @@
+//! `evermirror verify`: every planted difference is found, and no other.
+
+use std::collections::BTreeMap;
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::support::fault_proxy::{Fault, FaultProxy};
+use crate::support::site::{Servers, Setup, Site};
+
+/// Twelve objects, the same on both sides, one of them in parts.
+async fn agreeing(bucket: &str, setup: Setup) -> Site {
+    let site = Servers::shared().await.silent(bucket, setup).await;
+    for number in 0..10 {
+        site.put(&format!("key/{number}"), format!("value {number}")).await;
+    }
+    let call = site.source.client.put_object().bucket(bucket).key("rich").metadata("who", "me");
+    call.tagging("colour=red").body(b"rich".to_vec().into()).send().await.unwrap();
+    site.source.put_parts(bucket, "parts", [vec![1; 5 << 20], vec![2; 7]]).await;
+    let (status, answer) = site.evermirror.once(&["sync"]).await;
+    assert_eq!((status, &answer["copied"]), (0, &json!(12)), "{answer}");
+    site
+}
+
+/// The kinds of difference that were found, and how many of each.
+fn kinds(answer: &Value) -> BTreeMap<String, u64> {
+    let kinds = answer["by_kind"].as_object().unwrap().iter();
+    let counts = kinds.map(|(kind, count)| (kind.clone(), count.as_u64().unwrap()));
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
+fn expected<const N: usize>(kinds: [&str; N]) -> BTreeMap<String, u64> {
+    kinds.into_iter().map(|kind| (kind.to_owned(), 1)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sides_that_agree_are_told_so_however_closely_they_are_looked_at() {
+    let site = agreeing("verify-same", Setup::default()).await;
+    for how in [&["verify"][..], &["verify", "--metadata"], &["verify", "--metadata", "--deep"]] {
+        let (status, answer) = site.evermirror.once(how).await;
+        assert_eq!((status, &answer["differences"]), (0, &json!(0)), "{answer}");
+        assert_eq!((&answer["complete"], &answer["compared"]), (&json!(true), &json!(12)));
+    }
+    let output = site.evermirror.command(&["verify"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("12 keys compared") && said.contains("0 differences"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_difference_that_listings_show_is_reported_with_what_it_is() {
+    let site = agreeing("verify-listed", Setup::default()).await;
+    site.target.delete(&site.target_bucket, "key/0").await;
+    site.target.put(&site.target_bucket, "key/extra", "theirs").await;
+    site.target.put(&site.target_bucket, "key/1", "value X").await;
+    site.target.put(&site.target_bucket, "key/2", "longer than before").await;
+    let report = tempfile::tempdir().unwrap();
+    let file = report.path().join("differences");
+    let before = site.target.list(&site.target_bucket).await.unwrap();
+    let arguments = ["verify", "--report", file.to_str().unwrap()];
+    let (status, answer) = site.evermirror.once(&arguments).await;
+    assert_eq!(status, 1);
+    let kinds = kinds(&answer);
+    assert_eq!(kinds, expected(["missing", "extra", "different_etag", "different_size"]));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let found: BTreeMap<_, _> = lines
+        .map(|line| {
+            assert_eq!(line["bucket"], "verify-listed");
+            let text = |name: &str| line[name].as_str().unwrap().to_owned();
+            (text("key"), text("finding"))
+        })
+        .collect();
+    let wanted = [
+        ("key/0", "missing"),
+        ("key/1", "different_etag"),
+        ("key/2", "different_size"),
+        ("key/extra", "extra"),
+    ];
+    assert_eq!(found, wanted.map(|(key, kind)| (key.to_owned(), kind.to_owned())).into());
+    assert_eq!(site.target.list(&site.target_bucket).await.unwrap(), before, "it is read-only");
+    assert!(!site.evermirror.data_dir().join("verify").exists());
+
+    let (status, answer) = site.evermirror.once(&["verify", "--prefix", "key/9"]).await;
+    assert_eq!((status, &answer["compared"]), (0, &json!(1)), "{answer}");
+    // However closely it is looked, each is reported once.
+    let (status, answer) = site.evermirror.once(&["verify", "--metadata", "--deep"]).await;
+    assert_eq!((status, &answer["differences"]), (1, &json!(4)), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_and_tags_are_compared_if_asked_for() {
+    let site = agreeing("verify-metadata", Setup::default()).await;
+    site.target.tag(&site.target_bucket, "key/4", &[("colour", "blue")]).await;
+    let copy = site.target.client.copy_object().bucket(&site.target_bucket).key("key/5");
+    let copy = copy.copy_source(format!("{}/key/5", site.target_bucket)).metadata("who", "they");
+    copy.metadata_directive("REPLACE".into()).send().await.unwrap();
+    let (status, answer) = site.evermirror.once(&["verify"]).await;
+    assert_eq!((status, &answer["differences"]), (0, &json!(0)), "no listing shows it: {answer}");
+    let (status, answer) = site.evermirror.once(&["verify", "--metadata"]).await;
+    assert_eq!((status, kinds(&answer)), (1, expected(["metadata", "tags"])), "{answer}");
+    for found in answer["first"].as_array().unwrap() {
+        let (finding, detail) = (found["finding"].as_str().unwrap(), &found["detail"]);
+        assert_eq!(
+            *detail,
+            if finding == "tags" { "colour" } else { "content-type, x-amz-meta-who" }
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_differ_under_the_same_etag_are_found_by_reading_them() {
+    let servers = Servers::shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
+    let setup = Setup { target_endpoint: Some(proxy.endpoint()), ..Setup::default() };
+    let site = agreeing("verify-deep", setup).await;
+    // A store that answers other bytes than it lists: what a bad disk behind it does.
+    proxy.misbehave(|method, uri| {
+        let rotten = method == Method::GET && uri.path().ends_with("/key/7");
+        rotten.then_some(Fault::SpoilAnswer)
+    });
+    let (status, answer) = site.evermirror.once(&["verify", "--metadata"]).await;
+    assert_eq!((status, &answer["differences"]), (0, &json!(0)), "{answer}");
+    let (status, answer) = site.evermirror.once(&["verify", "--deep"]).await;
+    assert_eq!((status, kinds(&answer)), (1, expected(["different_bytes"])), "{answer}");
+    assert_eq!(answer["first"][0]["key"], "key/7");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_whose_tags_cannot_agree_are_known_by_their_pair_and_else_by_their_bytes() {
+    let setup = Setup {
+        settings: vec![("REPLICATE__MULTIPART_THRESHOLD", "5MiB".to_owned())],
+        ..Setup::default()
+    };
+    let site = Servers::shared().await.silent("verify-pairs", setup).await;
+    // In one piece at the source, in parts at the target.
+    site.put("paired", vec![7; 6 << 20]).await;
+    assert_eq!(site.evermirror.once(&["sync"]).await.0, 0);
+    let (status, answer) = site.evermirror.once(&["verify", "--metadata"]).await;
+    assert_eq!((status, &answer["differences"]), (0, &json!(0)), "{answer}");
+    assert_eq!(site.evermirror.once(&["verify"]).await.0, 0);
+
+    // Uploaded by someone else, in parts: the same bytes, and nothing that says so.
+    site.target
+        .put_parts(&site.target_bucket, "paired", [vec![7; 5 << 20], vec![7; 1 << 20]])
+        .await;
+    let (status, answer) = site.evermirror.once(&["verify"]).await;
+    assert_eq!((status, kinds(&answer)), (1, expected(["unverifiable"])), "{answer}");
+    let (status, answer) = site.evermirror.once(&["verify", "--deep"]).await;
+    assert_eq!((status, &answer["differences"]), (0, &json!(0)), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_that_cannot_be_finished_is_no_agreement() {
+    let servers = Servers::shared().await;
+    let site = servers.silent("verify-half", Setup::default()).await;
+    site.put("key", "value").await;
+    // There is no bucket at the target.
+    let (status, answer) = site.evermirror.once(&["verify"]).await;
+    assert_eq!((status, &answer["complete"]), (1, &json!(false)), "{answer}");
+    assert!(answer["error"].as_str().unwrap().contains("verify-half-copy"), "{answer}");
+}
