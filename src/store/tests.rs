@@ -264,6 +264,7 @@ async fn a_view_reads_the_version_of_its_time_and_honours_deletions() {
     let disordered = store.as_of(at("30:00")).head("b", "k").await.unwrap_err();
     assert_eq!(disordered.kind, ErrorKind::Invalid);
     let received = server.await.unwrap();
-    assert!(received[0].starts_with("GET /b?encoding-type=url&max-keys=100&prefix=k&versions= "));
+    let query = "?encoding-type=url&max-keys=100&prefix=k&versions= ";
+    assert!(received[0].contains(query), "{}", received[0]);
     assert!(received[1].starts_with("GET /b/k?versionId=v2 "), "{}", received[1]);
 }
