@@ -12,6 +12,7 @@ pub mod deletes;
 pub mod demo;
 pub mod logging;
 pub mod reconcile;
+pub mod restore;
 pub mod run;
 pub mod scope;
 pub mod sync;
@@ -38,6 +39,8 @@ Examples:
   evermirror check-config /etc/evermirror.toml     validate, and print the settings in force
   evermirror run --config /etc/evermirror.toml     replicate until SIGTERM
   evermirror deletes list                          which deletes wait for a person, and why
+  evermirror restore --config /etc/evermirror.toml --dry-run
+                                                   what would come back, and what stands in the way
   EVERMIRROR__SOURCE__ENDPOINT=http://minio:9000 … evermirror run
                                                    without a file: every key has a variable";
 
@@ -58,6 +61,8 @@ enum Command {
     Sync(sync::SyncArgs),
     /// Compare both sides, write nothing, and end with status 1 if they differ
     Verify(verify::VerifyArgs),
+    /// Bring the target's objects back into the source, or into another store
+    Restore(Box<restore::RestoreArgs>),
     /// Validate the configuration and print the settings in force, secrets hidden
     CheckConfig(check_config::CheckConfigArgs),
     /// Show, approve or discard the deletes that the running evermirror holds
@@ -75,6 +80,7 @@ impl Cli {
             Command::Run(args) => run::execute(args).await,
             Command::Sync(args) => sync::execute(args).await,
             Command::Verify(args) => verify::execute(args).await,
+            Command::Restore(args) => restore::execute(*args).await,
             Command::CheckConfig(args) => check_config::execute(&args),
             Command::Deletes(args) => deletes::execute(args).await,
             Command::Reconcile(args) => reconcile::execute(args).await,

@@ -20,5 +20,6 @@ pub mod demo;
 pub mod metrics;
 pub mod oneshot;
 pub mod pipeline;
+pub mod restore;
 pub mod serve;
 pub mod web;

@@ -62,6 +62,16 @@ pub struct Stores {
     pub target: Store,
 }
 
+/// Which way objects travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    /// From the protected store to its live copy.
+    Forth,
+    /// From the live copy to a store that is to be filled again: nothing is deleted there, and nothing
+    /// of evermirror's own is written to the objects.
+    Back,
+}
+
 impl Replicator {
     /// Begins to work on what `queue` holds, and to abort uploads that an earlier process left. Waits
     /// for no store.
@@ -69,8 +79,31 @@ impl Replicator {
         settings: &Settings,
         stores: Stores,
         queue: Arc<WorkQueue>,
+        brakes: (Hold, Arc<Delays>),
+        metrics: Metrics,
+    ) -> std::io::Result<Self> {
+        Self::begin(settings, stores, queue, brakes, metrics, Direction::Forth).await
+    }
+
+    /// As [`Replicator::start`], for the way back: a key that is not at the source is left as it is at
+    /// the target, and the objects carry no mark of evermirror.
+    pub async fn start_back(
+        settings: &Settings,
+        stores: Stores,
+        queue: Arc<WorkQueue>,
+        brakes: (Hold, Arc<Delays>),
+        metrics: Metrics,
+    ) -> std::io::Result<Self> {
+        Self::begin(settings, stores, queue, brakes, metrics, Direction::Back).await
+    }
+
+    async fn begin(
+        settings: &Settings,
+        stores: Stores,
+        queue: Arc<WorkQueue>,
         (hold, delays): (Hold, Arc<Delays>),
         metrics: Metrics,
+        direction: Direction,
     ) -> std::io::Result<Self> {
         let Stores { source, target } = stores;
         let (uploads, left) = Uploads::open(&settings.data_dir.join("uploads")).await?;
@@ -81,6 +114,7 @@ impl Replicator {
         tasks.spawn(deleting);
         let replicate = &settings.replicate;
         let worker = Worker {
+            direction,
             source,
             target,
             target_settings: settings.target.clone(),

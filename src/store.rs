@@ -24,6 +24,8 @@ mod sign;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod versions;
+mod view;
 mod xml;
 
 use std::collections::BTreeMap;
@@ -37,6 +39,7 @@ pub(crate) use self::http::tls_config;
 pub use self::list::ListQuery;
 pub use self::s3::{ConnectError, Store};
 pub use self::stream::{ByteStream, ObjectStream};
+pub use self::versions::Versioning;
 use crate::object::ETag;
 
 /// What an error asks of the caller; the operator's decision table.

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::Direction;
 use super::delay;
 use super::guard::Verdict;
 use super::worker::{Done, Mapping, Worker};
@@ -19,6 +20,9 @@ use crate::workqueue::Work;
 impl Worker {
     /// Deals with a key to which the source has just answered 404.
     pub(super) async fn remove(&self, work: &Work, mapping: &Mapping) -> Result<Done, StoreError> {
+        if self.direction == Direction::Back {
+            return Ok(Done::Unchanged);
+        }
         let (due, approved) =
             (work.pending.aspects.has(Aspects::DUE), work.pending.aspects.has(Aspects::APPROVED));
         if !approved && self.hold.discarded(&work.key.bucket, work.pending.last_lsn) {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::HeaderMap;
 use md5::{Digest, Md5};
 
+use super::Direction;
 use super::delay::Delays;
 use super::delete::Deleter;
 use super::hold::Hold;
@@ -51,6 +52,7 @@ pub(super) enum Done {
 /// What every try needs; shared by all of them.
 #[derive(Debug)]
 pub(super) struct Worker {
+    pub(super) direction: Direction,
     pub(super) source: Store,
     pub(super) target: Store,
     pub(super) target_settings: TargetSettings,
@@ -253,7 +255,7 @@ impl Worker {
         };
         let carries_over = proof && plan::tag_carries_over(layout, head.etag.as_ref());
         let paired = self.target_kms.load(Ordering::Relaxed) || !carries_over;
-        let pair = head.etag.as_ref().filter(|_| paired);
+        let pair = head.etag.as_ref().filter(|_| paired && self.direction == Direction::Forth);
         let (inline, behind) =
             if plan::tags_fit_header(&tags) { (tags, None) } else { (Tags::new(), Some(tags)) };
         let job = CopyJob {

@@ -41,6 +41,9 @@ impl Store {
     /// `ListObjectsV2`: one page. A page that is cut, or that cannot be understood, is an error and
     /// never a short page.
     pub async fn list(&self, bucket: &str, list: &ListQuery<'_>) -> Result<ListPage, StoreError> {
+        if let Some(view) = self.view() {
+            return self.list_as_of(view, bucket, list).await;
+        }
         let max_keys = list.max_keys.min(MAX_KEYS).to_string();
         let prefix = Some(list.prefix).filter(|prefix| !prefix.is_empty());
         let mut query = Query::default();

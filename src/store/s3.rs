@@ -16,6 +16,7 @@ use super::encode::Query;
 use super::failure::Origin;
 use super::http::{Transport, tls_config};
 use super::request::Call;
+use super::view::View;
 use super::{
     ErrorKind, GetOptions, ObjectBody, ObjectHead, PutBody, PutOutcome, StoreError, Tags, admin,
     xml,
@@ -47,7 +48,7 @@ pub enum ConnectError {
 
 /// The client of one store; cheap to clone, and all clones share one connection pool.
 #[derive(Clone)]
-pub struct Store(Arc<Inner>);
+pub struct Store(Arc<Inner>, Option<Arc<View>>);
 
 /// What the clones share.
 pub(super) struct Inner {
@@ -102,7 +103,7 @@ impl Store {
             let reason = "the host has characters that cannot be sent";
             ConnectError::Endpoint { endpoint: settings.endpoint.clone(), reason }
         })?;
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             transport: Transport::new(tls, request_timeout),
             credentials,
             endpoint: format!("{scheme}://{authority}").into(),
@@ -117,7 +118,8 @@ impl Store {
             server: RwLock::new(None),
             is_aws: AtomicBool::new(false),
             deletes_singly: AtomicBool::new(false),
-        })))
+        };
+        Ok(Self(Arc::new(inner), None))
     }
 
     /// Scheme, host and port.
@@ -141,6 +143,15 @@ impl Store {
         &self.0
     }
 
+    /// The same store, read through `view`.
+    pub(super) fn with_view(&self, view: Arc<View>) -> Self {
+        Self(Arc::clone(&self.0), Some(view))
+    }
+
+    pub(super) fn view(&self) -> Option<&View> {
+        self.1.as_deref()
+    }
+
     /// `GetObject`: the object, one part of it, or a range of its bytes.
     pub async fn get(
         &self,
@@ -149,9 +160,12 @@ impl Store {
         options: GetOptions<'_>,
     ) -> Result<ObjectBody, StoreError> {
         let mut call = Call::new("GetObject", Method::GET, bucket, key);
+        let mut query = Query::default();
         if let Some(part) = options.part {
-            call = call.query(Query::default().with("partNumber", &part.to_string()));
+            query = query.with("partNumber", &part.to_string());
         }
+        let version = self.version("GetObject", bucket, key).await?;
+        call = call.query(of_version(query, version.as_deref()));
         let range = options.range.map(|(first, last)| (RANGE, format!("bytes={first}-{last}")));
         let condition = options.if_match.map(|etag| (IF_MATCH, format!("\"{etag}\"")));
         for (name, text) in range.into_iter().chain(condition) {
@@ -169,7 +183,10 @@ impl Store {
     /// AWS and RustFS answer a bare 404 for either, as does a proxy that has lost its way, so a 404
     /// without a code is followed by `HeadBucket`, and what that says comes first.
     pub async fn head(&self, bucket: &str, key: &str) -> Result<ObjectHead, StoreError> {
-        let answer = match self.0.send(Call::new("HeadObject", Method::HEAD, bucket, key)).await {
+        let version = self.version("HeadObject", bucket, key).await?;
+        let call = Call::new("HeadObject", Method::HEAD, bucket, key)
+            .query(of_version(Query::default(), version.as_deref()));
+        let answer = match self.0.send(call).await {
             Err(error) if error.kind == ErrorKind::NotFound && error.code.is_none() => {
                 self.head_bucket(bucket).await?;
                 return Err(error);
@@ -196,8 +213,10 @@ impl Store {
 
     /// `GetObjectTagging`. Some stores answer an error to an object that has no tags.
     pub async fn get_tags(&self, bucket: &str, key: &str) -> Result<Tags, StoreError> {
-        let call = Call::new("GetObjectTagging", Method::GET, bucket, key);
-        let answer = match self.0.send(call.query(Query::flag("tagging"))).await {
+        let version = self.version("GetObjectTagging", bucket, key).await?;
+        let call = Call::new("GetObjectTagging", Method::GET, bucket, key)
+            .query(of_version(Query::flag("tagging"), version.as_deref()));
+        let answer = match self.0.send(call).await {
             Err(error)
                 if matches!(error.code.as_deref(), Some("NoSuchTagSet" | "NoSuchTagSetError")) =>
             {
@@ -272,6 +291,14 @@ impl Inner {
         };
         let headers = self.send(call.data(body)).await?.finish().await?;
         Ok(PutOutcome { etag: etag(&headers), encryption: encryption(&headers) })
+    }
+}
+
+/// Asks for one version, if there is one to ask for.
+fn of_version(query: Query, version: Option<&str>) -> Query {
+    match version {
+        Some(version) => query.with("versionId", version),
+        None => query,
     }
 }
 

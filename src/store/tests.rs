@@ -227,3 +227,44 @@ async fn deletes_are_answered_in_the_order_of_their_keys() {
     assert!(received[0].contains("<Key>a</Key>") && !received[0].contains('\u{1}'));
     assert!(received[1].starts_with("DELETE /b/%01 "), "{}", received[1]);
 }
+
+#[tokio::test]
+async fn a_view_reads_the_version_of_its_time_and_honours_deletions() {
+    let entry = |kind: &str, id: &str, time: &str| {
+        format!(
+            "<{kind}><Key>k</Key><VersionId>{id}</VersionId><LastModified>2026-11-23T14:{time}Z</LastModified>\
+             <Size>1</Size><ETag>\"x\"</ETag></{kind}>"
+        )
+    };
+    let versions = |inner: &[String]| {
+        let inner = inner.concat();
+        let end = "<IsTruncated>false</IsTruncated>";
+        answer("200 OK", &format!("<ListVersionsResult>{end}{inner}</ListVersionsResult>"))
+    };
+    let history = [
+        entry("DeleteMarker", "v3", "30:00.500"),
+        entry("Version", "v2", "20:00"),
+        entry("Version", "v1", "10:00"),
+    ];
+    let at = |time: &str| {
+        let time: jiff::Timestamp = format!("2026-11-23T14:{time}Z").parse().unwrap();
+        time.as_millisecond()
+    };
+    let (store, server) = server([
+        versions(&history),
+        answer("200 OK", "y"),
+        versions(&history),
+        versions(&[history[2].clone(), history[1].clone()]),
+    ])
+    .await;
+    let then = store.as_of(at("30:00.499"));
+    then.get("b", "k", GetOptions::default()).await.unwrap().bytes().await.unwrap();
+    let gone = store.as_of(at("30:00.500")).head("b", "k").await.unwrap_err();
+    assert_eq!(gone.kind, ErrorKind::NotFound);
+    let disordered = store.as_of(at("30:00")).head("b", "k").await.unwrap_err();
+    assert_eq!(disordered.kind, ErrorKind::Invalid);
+    let received = server.await.unwrap();
+    let query = "?encoding-type=url&max-keys=100&prefix=k&versions= ";
+    assert!(received[0].contains(query), "{}", received[0]);
+    assert!(received[1].starts_with("GET /b/k?versionId=v2 "), "{}", received[1]);
+}

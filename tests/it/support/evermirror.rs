@@ -130,7 +130,7 @@ impl Evermirror {
         self.child = Some(child);
     }
 
-    /// A command that ends, with this configuration, not yet started: `sync`, `verify`.
+    /// A command that ends, with this configuration, not yet started: `sync`, `verify`, `restore`.
     pub(crate) fn process(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evermirror"));
         command.args(arguments).arg("--config").arg(self.file());

@@ -147,6 +147,24 @@ impl Minio {
         assert!(self.try_start().await, "MinIO does not start again. Its log: {}", self.log());
     }
 
+    /// Destroys everything it holds, without warning, and starts it again: empty, on its port.
+    pub(crate) async fn lose_everything(&mut self) {
+        self.stop();
+        self.start_empty().await;
+    }
+
+    /// After a stop: destroys everything it held, and starts it again.
+    pub(crate) async fn start_empty(&mut self) {
+        let data = self.directory.path().join("data");
+        // What was killed may still be writing in its last moment.
+        eventually("its data is gone", SOON, async || match fs::remove_dir_all(&data) {
+            Err(error) if data.exists() => Err(error.to_string()),
+            Ok(()) | Err(_) => Ok(()),
+        })
+        .await;
+        self.start_again().await;
+    }
+
     /// False if it ended before it served.
     async fn try_start(&mut self) -> bool {
         let arguments = [

@@ -1,0 +1,290 @@
+//! `evermirror restore`: the way back, in one command.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::scope::{self, ScopeArgs};
+use crate::clock;
+use crate::config::settings::StoreSettings;
+use crate::oneshot::Scope;
+use crate::restore::{Outcome, Progress, Report, RestoreOptions, restore, when};
+
+/// A line of progress, where it is not a terminal's, comes so often at most.
+const LINE_EVERY_MS: u64 = 10_000;
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+#[command(
+    after_help = "Exit status: 0 everything is back, by the listings of both sides (or the dry run is \
+through); 1 something is not, or it was stopped: the same command goes on; 2 a wrong command line."
+)]
+pub struct RestoreArgs {
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// Restore a bucket under another name; may be given more than once
+    #[arg(long = "map", value_name = "FROM=TO", value_parser = mapping)]
+    pub map: Vec<(String, String)>,
+    /// Restore into this store instead of the configured source
+    #[arg(long, value_name = "URL")]
+    pub to_endpoint: Option<String>,
+    /// A file that holds its access key; by default it takes the source's keys
+    #[arg(long, value_name = "FILE", requires_all = ["to_endpoint", "to_secret_key_file"])]
+    pub to_access_key_file: Option<PathBuf>,
+    /// A file that holds its secret key
+    #[arg(long, value_name = "FILE", requires = "to_access_key_file")]
+    pub to_secret_key_file: Option<PathBuf>,
+    /// Its region; by default the source's
+    #[arg(long, value_name = "REGION", requires = "to_endpoint")]
+    pub to_region: Option<String>,
+    /// PEM certificates to trust there besides the system's
+    #[arg(long, value_name = "FILE", requires = "to_endpoint")]
+    pub to_ca_file: Option<PathBuf>,
+    /// Each key as of the newest version written at or before this time: an RFC 3339 time, or how
+    /// long ago it was (`90m`, `2h ago`). The target's buckets must keep versions
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// Restore into buckets that hold objects: what differs is overwritten, nothing is deleted
+    #[arg(long)]
+    pub into_non_empty: bool,
+    /// Say what would be restored, and what stands in the way; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Restore table commits although keys before them failed
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Restore into the configured source although `run` is at work on it
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Restores until everything is back or it is told to stop (SIGTERM, Ctrl-C); a second signal ends it
+/// at once. Either way the same command goes on.
+pub async fn execute(args: RestoreArgs) -> anyhow::Result<ExitCode> {
+    let scope = match args.scope.load()? {
+        Ok(scope) => scope,
+        Err(error) => return Ok(scope::refuse(&error)),
+    };
+    let options = options(&args, &scope)?;
+    let (stop, stopped) = (CancellationToken::new(), scope::stopped()?);
+    let told = stop.clone();
+    tokio::spawn(async move {
+        stopped.await;
+        told.cancel();
+    });
+    let mut line = ProgressLine::new(scope.json);
+    let mut tell = |progress: &Progress| line.show(progress);
+    let report = Box::pin(restore(&scope.settings, &options, &mut tell, &stop)).await?;
+    line.end();
+    let mut out = io::stdout().lock();
+    if scope.json {
+        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+    } else {
+        write!(out, "{}", text(&report)?)?;
+    }
+    Ok(match report.outcome {
+        Outcome::Restored | Outcome::Planned => ExitCode::SUCCESS,
+        Outcome::Differs | Outcome::Incomplete | Outcome::Interrupted => ExitCode::FAILURE,
+    })
+}
+
+fn options(args: &RestoreArgs, scope: &Scope) -> anyhow::Result<RestoreOptions> {
+    let read = |path: &Path| {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("failed to read {}", path.display()))?;
+        Ok::<_, anyhow::Error>(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
+    };
+    let mut to = None;
+    if let Some(endpoint) = &args.to_endpoint {
+        let source = scope.settings.source.clone();
+        let mut store = StoreSettings { endpoint: endpoint.clone(), ..source };
+        if let (Some(access), Some(secret)) = (&args.to_access_key_file, &args.to_secret_key_file) {
+            (store.access_key, store.secret_key) = (Some(read(access)?), Some(read(secret)?));
+            store.session_token = None;
+        }
+        store.region = args.to_region.clone().unwrap_or(store.region);
+        store.ca_file = args.to_ca_file.clone().or(store.ca_file);
+        to = Some(store);
+    }
+    let at = match &args.at {
+        None => None,
+        Some(text) => {
+            let at_ms =
+                when::parse(text, clock::now_ms()).map_err(|why| anyhow::anyhow!("--at: {why}"))?;
+            Some((text.clone(), at_ms))
+        }
+    };
+    Ok(RestoreOptions {
+        prefix: scope.prefix.to_string(),
+        map: args.map.iter().cloned().collect::<BTreeMap<_, _>>(),
+        to,
+        at,
+        into_non_empty: args.into_non_empty,
+        dry_run: args.dry_run,
+        force: args.force,
+        keep_going: args.keep_going,
+    })
+}
+
+fn mapping(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((from, to)) if !from.is_empty() && !to.is_empty() => {
+            Ok((from.to_owned(), to.to_owned()))
+        }
+        _ => Err("it must be FROM=TO".to_owned()),
+    }
+}
+
+/// Progress on stderr: one line that changes on a terminal, a line now and then elsewhere.
+struct ProgressLine {
+    terminal: bool,
+    json: bool,
+    told_ms: u64,
+}
+
+impl ProgressLine {
+    fn new(json: bool) -> Self {
+        Self { terminal: io::stderr().is_terminal(), json, told_ms: 0 }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        let due = progress.elapsed_ms >= self.told_ms.saturating_add(LINE_EVERY_MS);
+        if !self.terminal && !due {
+            return;
+        }
+        self.told_ms = progress.elapsed_ms;
+        let line = match serde_json::to_string(progress) {
+            Ok(line) if self.json => line,
+            _ => progress_text(progress),
+        };
+        let (begin, end) = if self.terminal { ("\r\u{1b}[K", "") } else { ("", "\n") };
+        let mut stderr = io::stderr().lock();
+        // With stderr closed nobody watches.
+        drop(write!(stderr, "{begin}{line}{end}").and_then(|()| stderr.flush()));
+    }
+
+    fn end(&self) {
+        if self.terminal && self.told_ms > 0 {
+            drop(writeln!(io::stderr().lock()));
+        }
+    }
+}
+
+fn progress_text(progress: &Progress) -> String {
+    let seconds = (progress.elapsed_ms / 1_000).max(1);
+    let mut line = format!(
+        "{} in {}: {} objects restored ({}), {} there already, {} objects/s, {}/s",
+        progress.step,
+        progress.bucket,
+        progress.copied,
+        size(progress.bytes),
+        progress.unchanged,
+        progress.copied / seconds,
+        size(progress.bytes / seconds),
+    );
+    if progress.parked > 0 {
+        _ = write!(line, ", {} failing", progress.parked);
+    }
+    line
+}
+
+/// The report for people.
+fn text(report: &Report) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
+    let at = report.at.as_ref().map_or_else(String::new, |at| format!(" as of {at}"));
+    let verb = if report.outcome == Outcome::Planned { "would restore" } else { "restored" };
+    for bucket in &report.buckets {
+        write!(out, "{} -> {}", bucket.from, bucket.to)?;
+        if bucket.created {
+            write!(out, " (new)")?;
+        }
+        if report.outcome == Outcome::Planned {
+            let (files, bytes) = (bucket.table_files, size(bucket.bytes));
+            writeln!(
+                out,
+                ": {} objects, {bytes}; {files} of them metadata of tables",
+                bucket.objects
+            )?;
+            continue;
+        }
+        writeln!(
+            out,
+            ": {} objects, {}; missing {}, different {}, not comparable by listing {}, only there {}",
+            bucket.objects,
+            size(bucket.bytes),
+            bucket.missing,
+            bucket.different,
+            bucket.unverifiable,
+            bucket.extra
+        )?;
+        for example in &bucket.examples {
+            writeln!(out, "  {example}")?;
+        }
+    }
+    for failed in &report.failed {
+        writeln!(out, "failed: {}: {}", failed.key, failed.reason)?;
+    }
+    for conflict in &report.conflicts {
+        writeln!(out, "conflict: {conflict}")?;
+    }
+    writeln!(out, "{verb}{at} from {} into {}", report.from, report.to)?;
+    if report.outcome != Outcome::Planned {
+        let (bytes, seconds) = (size(report.bytes), report.elapsed_ms / 1_000);
+        let (copied, unchanged) = (report.copied, report.unchanged);
+        writeln!(out, "{copied} objects ({bytes}) copied, {unchanged} there already, {seconds} s")?;
+    }
+    writeln!(out, "{}", verdict(report.outcome))?;
+    Ok(out)
+}
+
+const fn verdict(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Restored => "verified: both sides list the same objects",
+        Outcome::Planned => "nothing was changed",
+        Outcome::Differs => "NOT verified: not everything is there; the same command tries again",
+        Outcome::Incomplete => {
+            "INCOMPLETE: keys failed, and what must come after them was not begun; \
+             the same command goes on, --keep-going goes on without them"
+        }
+        Outcome::Interrupted => "stopped; the same command goes on from here",
+    }
+}
+
+/// Bytes for people.
+fn size(bytes: u64) -> String {
+    let mut unit = 0;
+    while unit < 4 && bytes >> (10 * (unit + 1)) > 0 {
+        unit += 1;
+    }
+    let tenths = (u128::from(bytes) * 10) >> (10 * unit);
+    let name = ["B", "KiB", "MiB", "GiB", "TiB"].get(unit).copied().unwrap_or("TiB");
+    if unit == 0 { format!("{bytes} B") } else { format!("{}.{} {name}", tenths / 10, tenths % 10) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_told_in_the_unit_that_fits() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(1 << 40), "1.0 TiB");
+        assert_eq!(size(u64::MAX), "16777215.9 TiB");
+    }
+
+    #[test]
+    fn a_mapping_names_two_buckets() {
+        assert_eq!(mapping("a=b"), Ok(("a".to_owned(), "b".to_owned())));
+        assert!(mapping("a").is_err() && mapping("=b").is_err() && mapping("a=").is_err());
+    }
+}

@@ -1,0 +1,278 @@
+//! From the listing to the work queue: class after class, and how far everything is settled.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::order::{CLASSES, class_name, one_by_one, order_class};
+use super::report::millis;
+use super::state::{State, StateFile};
+use super::{Failed, Progress, RestoreError, Way};
+use crate::clock;
+use crate::config::settings::BucketSettings;
+use crate::dirty::{Aspects, DirtyKey, Origin};
+use crate::journal::Lsn;
+use crate::metrics::Metrics;
+use crate::object::ObjectKey;
+use crate::reconcile::list::Listing;
+use crate::reconcile::ranges::KeyRange;
+use crate::workqueue::WorkQueue;
+
+/// A key that failed so often, with growing waits, is given up. While a store is down nothing is tried.
+const TRIES: u32 = 4;
+/// A place to go on from is remembered once for so many keys.
+const PLACE_EVERY: Lsn = 64;
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// How long a look at the queue is good for.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+const SETTLE_STEP: Duration = Duration::from_millis(5);
+/// So many failed keys are named.
+const NAMED: usize = 100;
+
+/// How feeding ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Everything that was listed is settled.
+    Done,
+    /// Keys failed for good, and what must come after them was not begun.
+    Stuck,
+    /// It was stopped.
+    Stopped,
+}
+
+/// A key in its place: all before it in its bucket, and all buckets before, are listed.
+#[derive(Debug)]
+struct Place {
+    lsn: Lsn,
+    bucket: usize,
+    key: String,
+}
+
+/// Feeds one replicator.
+pub(super) struct Feed<'a> {
+    way: &'a Way,
+    queue: &'a WorkQueue,
+    metrics: &'a Metrics,
+    aspects: Aspects,
+    state: State,
+    file: &'a StateFile,
+    tell: &'a mut (dyn FnMut(&Progress) + Send),
+    stop: &'a CancellationToken,
+    /// Go on to the next class although keys failed.
+    pub(super) keep_going: bool,
+    places: VecDeque<Place>,
+    last: Lsn,
+    failed: Vec<Failed>,
+    began: Instant,
+    looked: Instant,
+    saved: Instant,
+}
+
+impl<'a> Feed<'a> {
+    #[expect(clippy::too_many_arguments, reason = "it joins what its caller has built")]
+    pub(super) fn new(
+        way: &'a Way,
+        queue: &'a WorkQueue,
+        metrics: &'a Metrics,
+        aspects: Aspects,
+        state: State,
+        file: &'a StateFile,
+        tell: &'a mut (dyn FnMut(&Progress) + Send),
+        stop: &'a CancellationToken,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            way,
+            queue,
+            metrics,
+            aspects,
+            state,
+            file,
+            tell,
+            stop,
+            keep_going: false,
+            places: VecDeque::new(),
+            last: 0,
+            failed: Vec::new(),
+            began: now,
+            looked: now,
+            saved: now,
+        }
+    }
+
+    /// Restores class after class, from where the state is.
+    pub(super) async fn run(&mut self) -> Result<End, RestoreError> {
+        while self.state.class < CLASSES {
+            if self.state.seen & (1 << self.state.class) != 0 {
+                let end = self.restore_class().await?;
+                if end != End::Done {
+                    return Ok(end);
+                }
+            }
+            self.places.clear();
+            (self.state.bucket, self.state.after) = (0, None);
+            self.state.class += 1;
+            self.file.save(&self.state)?;
+        }
+        Ok(End::Done)
+    }
+
+    /// Saves the place up to which everything is settled.
+    pub(super) fn save(&mut self) -> Result<(), RestoreError> {
+        let unsettled = self.queue.lowest_unfinished().unwrap_or(self.last + 1);
+        let mut settled = None;
+        while self.places.front().is_some_and(|place| place.lsn < unsettled) {
+            settled = self.places.pop_front();
+        }
+        let Some(place) = settled else { return Ok(()) };
+        (self.state.bucket, self.state.after) = (place.bucket, Some(place.key));
+        self.file.save(&self.state)
+    }
+
+    /// The keys that were given up.
+    pub(super) fn into_failed(self) -> Vec<Failed> {
+        self.failed
+    }
+
+    async fn restore_class(&mut self) -> Result<End, RestoreError> {
+        let way = self.way;
+        let (first, mut start) = (self.state.bucket, self.state.after.clone());
+        for (number, bucket) in way.settings.buckets.iter().enumerate().skip(first) {
+            let start = start.take();
+            let end = self.restore_bucket(number, bucket, start).await?;
+            if end != End::Done {
+                return Ok(end);
+            }
+        }
+        self.settle().await
+    }
+
+    async fn restore_bucket(
+        &mut self,
+        number: usize,
+        bucket: &BucketSettings,
+        start: Option<String>,
+    ) -> Result<End, RestoreError> {
+        let class = self.state.class;
+        let mut listing = Listing::new(self.way.side(bucket), KeyRange { start, end: None });
+        let mut folder = None;
+        loop {
+            let next = match self.stop.run_until_cancelled(listing.next()).await {
+                Some(next) => next?,
+                None => return Ok(End::Stopped),
+            };
+            let Some(object) = next else { return Ok(End::Done) };
+            if !bucket.wants(&object.key) {
+                continue;
+            }
+            self.state.seen |= 1 << order_class(&object.key);
+            if order_class(&object.key) != class {
+                continue;
+            }
+            let next_folder = one_by_one(&object.key).map(str::to_owned);
+            if next_folder.is_some() && next_folder == folder {
+                let end = self.settle().await?;
+                if end != End::Done {
+                    return Ok(end);
+                }
+            }
+            folder = next_folder;
+            let end = self.room(number).await?;
+            if end != End::Done {
+                return Ok(end);
+            }
+            self.mark(number, bucket, object.key);
+        }
+    }
+
+    fn mark(&mut self, number: usize, bucket: &BucketSettings, key: String) {
+        self.last += 1;
+        let dirty = DirtyKey {
+            key: ObjectKey::new(bucket.source.as_str(), key.as_str()),
+            aspects: self.aspects,
+            origin: Origin::Repair,
+            since_ms: clock::now_ms(),
+        };
+        self.queue.mark(&dirty, self.last);
+        if self.last.is_multiple_of(PLACE_EVERY) {
+            self.places.push_back(Place { lsn: self.last, bucket: number, key });
+        }
+    }
+
+    /// Waits until the queue has room for one more key.
+    async fn room(&mut self, number: usize) -> Result<End, RestoreError> {
+        loop {
+            if self.look(number)? && !self.give_up() {
+                return Ok(End::Stuck);
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(End::Stopped),
+                _ = self.queue.room() => return Ok(End::Done),
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    /// Waits until everything in the queue is settled.
+    async fn settle(&mut self) -> Result<End, RestoreError> {
+        let number = self.way.settings.buckets.len().saturating_sub(1);
+        while self.queue.counts().pending > 0 {
+            if self.look(number)? && !self.give_up() {
+                return Ok(End::Stuck);
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(End::Stopped),
+                () = tokio::time::sleep(SETTLE_STEP) => {}
+            }
+        }
+        Ok(End::Done)
+    }
+
+    /// Now and then: tells how far it is, and saves it. Returns whether nothing in the queue moves any
+    /// more.
+    fn look(&mut self, number: usize) -> Result<bool, RestoreError> {
+        if self.looked.elapsed() < LOOK_EVERY {
+            return Ok(false);
+        }
+        self.looked = Instant::now();
+        let counts = self.queue.counts();
+        if self.saved.elapsed() >= SAVE_EVERY {
+            self.saved = self.looked;
+            self.save()?;
+            self.tell(number, counts.parked);
+        }
+        let all_parked = counts.parked > 0 && counts.parked == counts.pending;
+        Ok(all_parked && self.queue.parked(usize::MAX).iter().all(|key| key.attempts >= TRIES))
+    }
+
+    fn tell(&mut self, number: usize, parked: usize) {
+        let totals = self.metrics.totals();
+        let bucket = self.way.settings.buckets.get(number);
+        (self.tell)(&Progress {
+            step: class_name(self.state.class),
+            bucket: bucket.map_or_else(String::new, |bucket| bucket.target_name().to_owned()),
+            copied: totals.copied,
+            bytes: totals.bytes,
+            unchanged: totals.unchanged + totals.tagged,
+            parked,
+            elapsed_ms: millis(self.began.elapsed()),
+        });
+    }
+
+    /// Names the keys that failed. Returns whether it goes on without them.
+    fn give_up(&mut self) -> bool {
+        for parked in self.queue.parked(usize::MAX) {
+            if self.failed.len() < NAMED {
+                let (key, reason) = (parked.key.to_string(), parked.reason.to_string());
+                self.failed.push(Failed { key, reason });
+            }
+            if self.keep_going {
+                self.queue.forget_parked(&parked.key);
+            }
+        }
+        self.keep_going
+    }
+}

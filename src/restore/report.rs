@@ -1,0 +1,136 @@
+//! What a restore tells: while it runs, and at its end.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::config::Settings;
+
+/// How a restore ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Everything is at the destination, by the listings of both sides.
+    Restored,
+    /// Nothing was done: a dry run.
+    Planned,
+    /// All was tried, and the listings of both sides do not agree.
+    Differs,
+    /// Keys failed again and again; what must come after them was left out.
+    Incomplete,
+    /// It was stopped; the same command goes on from there.
+    #[default]
+    Interrupted,
+}
+
+/// How far a restore is.
+#[derive(Debug, Clone, Serialize)]
+pub struct Progress {
+    /// The kind of objects that is being restored ([`super::order::class_name`]).
+    pub step: &'static str,
+    /// The bucket at the destination.
+    pub bucket: String,
+    /// Objects copied by this process.
+    pub copied: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects that were there already.
+    pub unchanged: u64,
+    /// Keys that failed and will be tried again.
+    pub parked: usize,
+    /// Since the beginning, in milliseconds.
+    pub elapsed_ms: u64,
+}
+
+/// A key that could not be restored.
+#[derive(Debug, Clone, Serialize)]
+pub struct Failed {
+    /// Bucket and key at the store that was read, control characters escaped.
+    pub key: String,
+    /// The last error.
+    pub reason: String,
+}
+
+/// What a restore did to one bucket.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct BucketReport {
+    /// The bucket that was read.
+    pub from: String,
+    /// The bucket at the destination.
+    pub to: String,
+    /// The destination did not have it.
+    pub created: bool,
+    /// Objects to restore.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Of them, objects that must come after others ([`super::order`]): the metadata of tables.
+    pub table_files: u64,
+    /// Not at the destination, at the end.
+    pub missing: u64,
+    /// Of another content there.
+    pub different: u64,
+    /// Of the same size, and not comparable by listing (encrypted with KMS, other part sizes).
+    pub unverifiable: u64,
+    /// At the destination only: they are left alone.
+    pub extra: u64,
+    /// The first of those that are missing or different.
+    pub examples: Vec<String>,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// It went on from where an earlier one stopped.
+    pub resumed: bool,
+    /// The time that was restored, if not now.
+    pub at: Option<String>,
+    /// Endpoint of the store that was read.
+    pub from: String,
+    /// Endpoint of the destination.
+    pub to: String,
+    /// By bucket.
+    pub buckets: Vec<BucketReport>,
+    /// Objects copied.
+    pub copied: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects that were there already.
+    pub unchanged: u64,
+    /// Keys that could not be restored; the first hundred.
+    pub failed: Vec<Failed>,
+    /// What would stand in the way of what was only planned.
+    pub conflicts: Vec<String>,
+    /// In milliseconds.
+    pub elapsed_ms: u64,
+}
+
+impl Report {
+    pub(super) fn new(back: &Settings) -> Self {
+        let buckets = back.buckets.iter().map(|bucket| BucketReport {
+            from: bucket.source.clone(),
+            to: bucket.target_name().to_owned(),
+            ..BucketReport::default()
+        });
+        Self {
+            from: back.source.endpoint.clone(),
+            to: back.target.endpoint.clone(),
+            buckets: buckets.collect(),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn finish(&mut self, outcome: Outcome, elapsed: Duration) {
+        // A key that failed and was passed over is no success, whatever the listings say.
+        let passed_over = outcome == Outcome::Restored && !self.failed.is_empty();
+        self.outcome = if passed_over { Outcome::Differs } else { outcome };
+        self.elapsed_ms = millis(elapsed);
+    }
+}
+
+/// Whole milliseconds.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
