@@ -8,7 +8,7 @@
 //!
 //! Memory does not grow with the buckets: the listing is the queue, and goes no further ahead of the
 //! workers than their queue has room for. How far everything is settled is kept in `data_dir/restore`
-//! ([`state`]): after a stop or a crash the same command goes on from there, comparing first what may be
+//! (`state`): after a stop or a crash the same command goes on from there, comparing first what may be
 //! there already. A key that fails again and again ends the restore before the next class of objects,
 //! unless it was told to keep going.
 
