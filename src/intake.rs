@@ -19,12 +19,14 @@ pub mod tls;
 pub mod webhook;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinError;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::settings::BucketSettings;
 use crate::dirty::DirtyKey;
@@ -43,6 +45,53 @@ const LOG_INTERVAL: i64 = 10_000;
 
 const TOO_LARGE: Unusable =
     Unusable { reason: UnusableReason::TooLarge, bucket: None, key: None, event: None };
+
+/// One way in, ready to run.
+#[async_trait::async_trait]
+pub trait Intake: Debug + Send {
+    /// Its name, its place and whether it is well, for people; the same one throughout.
+    fn health(&self) -> Arc<Health>;
+
+    /// Takes notifications until told to stop. It never ends before, whatever fails: trouble goes to
+    /// its [`Health`] and the log, and it tries again.
+    async fn run(self: Box<Self>, stop: CancellationToken);
+}
+
+/// Whether an intake is well.
+#[derive(Debug)]
+pub struct Health {
+    /// As in the configuration: `webhook`, `sqs`, `kafka`, `listen`.
+    pub name: &'static str,
+    /// Where it listens or what it reads from, without secrets.
+    pub address: String,
+    trouble: Mutex<Option<String>>,
+}
+
+impl Health {
+    /// A well intake.
+    pub fn new(name: &'static str, address: String) -> Self {
+        Self { name, address, trouble: Mutex::default() }
+    }
+
+    /// It works.
+    pub fn set_well(&self) {
+        self.set(None);
+    }
+
+    /// No notification arrives through it at present, and why.
+    pub fn set_trouble(&self, reason: impl Into<String>) {
+        self.set(Some(reason.into()));
+    }
+
+    /// Why no notification arrives through it, if so.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+}
 
 /// Why a document was not taken. It must not be acknowledged; the sender may try again.
 #[derive(Debug, thiserror::Error)]
@@ -108,21 +157,37 @@ impl Inlet {
         &self.dead_letters
     }
 
-    /// Takes one document that arrived at `received_ms` (milliseconds since the Unix epoch).
+    /// Takes one document that arrived at `received_ms` (milliseconds since the Unix epoch). Its
+    /// sender may never send it again, so a refusal leaves a gap.
     pub async fn accept(&self, parsed: Parsed, received_ms: i64) -> Result<(), Refused> {
-        let mut sorted =
-            sort::sort(parsed, received_ms, &self.buckets, |identity| self.recent.knows(identity));
-        match self.store(&mut sorted, received_ms).await {
-            Ok(()) => {
-                self.recent.remember(sorted.identities.iter().copied());
-                self.count(&sorted, received_ms);
-                Ok(())
-            }
-            Err(refused) => {
-                self.refuse(&refused, &sorted, received_ms).await;
-                Err(refused)
-            }
+        let mut sorted = self.sort(parsed, received_ms);
+        let taken = self.take(&mut sorted, received_ms).await;
+        if let Err(refused) = &taken {
+            self.refuse(refused, &sorted, received_ms).await;
         }
+        taken
+    }
+
+    /// As [`Inlet::accept`], for a document that stays where it came from until it is acknowledged:
+    /// a refusal loses nothing and leaves no gap.
+    pub async fn accept_kept(&self, parsed: Parsed, received_ms: i64) -> Result<(), Refused> {
+        let mut sorted = self.sort(parsed, received_ms);
+        let taken = self.take(&mut sorted, received_ms).await;
+        if let Err(refused) = &taken {
+            self.metrics.error(Stage::Journal, refused.class());
+        }
+        taken
+    }
+
+    fn sort(&self, parsed: Parsed, received_ms: i64) -> Sorted {
+        sort::sort(parsed, received_ms, &self.buckets, |identity| self.recent.knows(identity))
+    }
+
+    async fn take(&self, sorted: &mut Sorted, received_ms: i64) -> Result<(), Refused> {
+        self.store(sorted, received_ms).await?;
+        self.recent.remember(sorted.identities.iter().copied());
+        self.count(sorted, received_ms);
+        Ok(())
     }
 
     /// A document was too long to be read: whatever it said, every bucket is in doubt.

@@ -6,6 +6,7 @@
 //! finished within `drain_timeout`, the journal trimmed and closed. **On crash** none of this
 //! happens, and the next start recovers.
 
+mod intakes;
 mod overview;
 pub(crate) mod prepare;
 pub(crate) mod recover;
@@ -14,23 +15,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Settings;
-use crate::config::settings::WebhookSettings;
 use crate::gaps::GapReason;
-use crate::intake::webhook::{self, Webhook};
-use crate::intake::{Inlet, tls};
+use crate::intake::Intake;
 use crate::journal::Cursor;
 use crate::metrics::Metrics;
 use crate::replicate::{Replicator, Stores};
 use crate::serve::{self, BearerToken, Limits};
 use crate::store::Store;
-use crate::web::{self, IntakeStatus, Web};
+use crate::web::{self, Web};
 use crate::workqueue::feeder::Feeder;
+use intakes::Listeners;
 use overview::Overview;
 
 /// Readers of status and metrics.
@@ -66,17 +65,12 @@ impl Pipeline {
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let settings = Arc::new(settings);
         let web = serve::bind(settings.web.listen, "web.listen").await?;
-        let webhook = match &settings.intake.webhook {
-            Some(webhook) => Some(serve::bind(webhook.listen, "intake.webhook.listen").await?),
-            None => None,
-        };
-        let (web_address, webhook_address) =
-            (web.local_addr()?, webhook.as_ref().map(TcpListener::local_addr).transpose()?);
+        let listeners = Listeners::bind(&settings.intake).await?;
+        let (web_address, webhook_address) = (web.local_addr()?, listeners.webhook_address()?);
         let metrics = Metrics::new();
         let (state, cursor) = recover::open(&settings, &metrics).await?;
         let stores = connect(&settings).await?;
-        let intakes = webhook_address.iter().map(intake_status).collect();
-        let overview = Arc::new(Overview::new(settings, metrics, state, intakes));
+        let overview = Arc::new(Overview::new(settings, metrics, state));
         let (stops, tasks, web_tasks) = (Stops::default(), TaskTracker::new(), TaskTracker::new());
         let (break_down, broken) = watch::channel(None);
 
@@ -87,12 +81,11 @@ impl Pipeline {
             stops.intake.clone(),
             break_down.clone(),
         ));
-        tasks.spawn(work(stores, Arc::clone(&overview), stops.feed.clone(), break_down));
+        tasks.spawn(work(stores, Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
         tasks.spawn(delay(Arc::clone(&overview), stops.feed.clone()));
         let inlet = Arc::new(overview.inlet());
-        if let (Some(listener), Some(webhook)) = (webhook, &overview.settings.intake.webhook) {
-            let stop = stops.intake.clone();
-            tasks.spawn(take_notifications(listener, webhook, &overview, &inlet, stop)?);
+        for intake in intakes::open(listeners, &overview, &inlet)? {
+            tasks.spawn(take(intake, stops.intake.clone(), break_down.clone()));
         }
         let router = web::router(Web {
             operations: Arc::clone(&overview) as _,
@@ -253,25 +246,12 @@ async fn work(
     }
 }
 
-/// The webhook, ready to be served.
-fn take_notifications(
-    listener: TcpListener,
-    settings: &WebhookSettings,
-    overview: &Overview,
-    inlet: &Arc<Inlet>,
+/// Takes notifications until stopped.
+async fn take(
+    intake: Box<dyn Intake>,
     stop: CancellationToken,
-) -> anyhow::Result<impl Future<Output = ()> + use<>> {
-    let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
-    let router = webhook::router(Webhook {
-        path: settings.path.clone(),
-        token: settings.auth_token.as_ref().map(BearerToken::new),
-        max_body: usize::try_from(settings.max_body.0).unwrap_or(usize::MAX),
-        inlet: Arc::clone(inlet),
-        metrics: overview.metrics.clone(),
-    });
-    Ok(serve::run(listener, tls, router, Limits::connections(settings.max_connections), stop))
-}
-
-fn intake_status(address: &SocketAddr) -> IntakeStatus {
-    IntakeStatus { name: "webhook", address: address.to_string() }
+    break_down: watch::Sender<Option<String>>,
+) {
+    let _guard = BreakOnPanic(break_down);
+    intake.run(stop).await;
 }

@@ -108,7 +108,8 @@ impl Draft {
 
     /// That there is no intake, if there is none.
     pub(super) fn missing_intake(&self) -> Option<Problem> {
-        (!self.is_present("intake.webhook")).then(|| {
+        let given = ["intake.webhook"].iter().any(|table| self.is_present(table));
+        (!given).then(|| {
             Problem::at(
                 Place::Nowhere,
                 "no intake is given, so no notification could arrive: write an [intake.webhook] \

@@ -8,6 +8,7 @@
 //!
 //! **On cancellation** (the sender hangs up) nothing was acknowledged.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +20,16 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
-use super::Inlet;
+use super::{Health, Inlet, Intake};
 use crate::clock;
 use crate::event::{self, Channel};
 use crate::metrics::{Metrics, RequestOutcome, Stage};
-use crate::serve::BearerToken;
+use crate::serve::{self, BearerToken, Limits};
 
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
@@ -45,6 +49,46 @@ pub struct Webhook {
     pub inlet: Arc<Inlet>,
     /// Where requests are counted.
     pub metrics: Metrics,
+}
+
+/// The webhook and its port.
+pub struct WebhookIntake {
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    max_connections: usize,
+    health: Arc<Health>,
+}
+
+impl fmt::Debug for WebhookIntake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebhookIntake").field("health", &self.health).finish_non_exhaustive()
+    }
+}
+
+impl WebhookIntake {
+    /// Serves `webhook` on `listener`.
+    pub fn new(
+        listener: TcpListener,
+        tls: Option<TlsAcceptor>,
+        webhook: Webhook,
+        max_connections: usize,
+    ) -> std::io::Result<Self> {
+        let health = Arc::new(Health::new("webhook", listener.local_addr()?.to_string()));
+        Ok(Self { listener, tls, router: router(webhook), max_connections, health })
+    }
+}
+
+#[async_trait::async_trait]
+impl Intake for WebhookIntake {
+    fn health(&self) -> Arc<Health> {
+        Arc::clone(&self.health)
+    }
+
+    async fn run(self: Box<Self>, stop: CancellationToken) {
+        let limits = Limits::connections(self.max_connections);
+        serve::run(self.listener, self.tls, self.router, limits, stop).await;
+    }
 }
 
 /// The webhook's HTTP interface, for [`crate::serve::run`].

@@ -10,15 +10,15 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::config::Settings;
 use crate::gaps::{GapBook, GapReason};
-use crate::intake::Inlet;
+use crate::intake::{Health, Inlet};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::reconcile::{Parts, Reconciler};
 use crate::replicate::{Decision, Delays, Hold, Replicator, StoreState};
 use crate::shelf::Shelf;
 use crate::web::{
-    Acted, AtRisk, Concurrency, DelayedDeletes, HeldDeletes, IntakeStatus, JournalStatus,
-    KeyCounts, Operations, ParkedKey, Status, StoreStatus,
+    Acted, AtRisk, Concurrency, DelayedDeletes, HeldDeletes, JournalStatus, KeyCounts, Operations,
+    ParkedKey, Status, StoreStatus,
 };
 use crate::workqueue::WorkQueue;
 
@@ -46,19 +46,14 @@ pub(super) struct Overview {
     pub(super) replicator: OnceLock<Replicator>,
     /// Cancelled once the stores were prepared and replication has begun.
     pub(super) prepared: CancellationToken,
-    /// Name and address of each intake that is open.
-    pub(super) intakes: Vec<IntakeStatus>,
+    /// The intakes that run.
+    pub(super) intakes: OnceLock<Vec<Arc<Health>>>,
     started: Instant,
     stopping: AtomicBool,
 }
 
 impl Overview {
-    pub(super) fn new(
-        settings: Arc<Settings>,
-        metrics: Metrics,
-        state: State,
-        intakes: Vec<IntakeStatus>,
-    ) -> Self {
+    pub(super) fn new(settings: Arc<Settings>, metrics: Metrics, state: State) -> Self {
         let replicate = &settings.replicate;
         let position = Arc::new(AtomicU64::new(state.journal.stats().trimmed_lsn));
         let queue = Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval));
@@ -88,7 +83,7 @@ impl Overview {
             deferred: state.deferred,
             replicator: OnceLock::new(),
             prepared: CancellationToken::new(),
-            intakes,
+            intakes: OnceLock::new(),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             settings,
@@ -195,7 +190,13 @@ impl Operations for Overview {
                 full: journal.full,
                 failed: self.journal.failure().map(|error| error.to_string()),
             },
-            intakes: self.intakes.clone(),
+            intakes: self
+                .intakes
+                .get()
+                .into_iter()
+                .flatten()
+                .map(|health| (&**health).into())
+                .collect(),
             gaps,
             parked: self.queue.parked(SHOWN_PARKED).iter().map(parked).collect(),
             held,

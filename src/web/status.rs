@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::gaps::Gap;
+use crate::intake::Health;
 use crate::journal::JournalStats;
 use crate::metrics::{LagSummary, Snapshot, Totals};
 use crate::reconcile::BucketProgress;
@@ -142,10 +143,18 @@ impl From<JournalStats> for JournalStatus {
 /// One intake.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct IntakeStatus {
-    /// `webhook`.
+    /// `webhook`, `sqs`, `kafka` or `listen`.
     pub name: &'static str,
-    /// Where it listens.
+    /// Where it listens or what it reads from.
     pub address: String,
+    /// Why no notification arrives through it, if so.
+    pub trouble: Option<String>,
+}
+
+impl From<&Health> for IntakeStatus {
+    fn from(health: &Health) -> Self {
+        Self { name: health.name, address: health.address.clone(), trouble: health.trouble() }
+    }
 }
 
 /// A key that could not be replicated yet.

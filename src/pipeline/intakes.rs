@@ -1,0 +1,65 @@
+//! The intakes that the configuration asks for, built.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use super::overview::Overview;
+use crate::config::settings::{IntakeSettings, WebhookSettings};
+use crate::intake::webhook::{Webhook, WebhookIntake};
+use crate::intake::{Inlet, Intake, tls};
+use crate::serve::{self, BearerToken};
+
+/// The ports that intakes need, taken before anything else is done: a port in use is the most
+/// frequent mistake, and nothing should have happened then.
+pub(super) struct Listeners {
+    webhook: Option<TcpListener>,
+}
+
+impl Listeners {
+    pub(super) async fn bind(settings: &IntakeSettings) -> anyhow::Result<Self> {
+        let webhook = match &settings.webhook {
+            Some(webhook) => Some(serve::bind(webhook.listen, "intake.webhook.listen").await?),
+            None => None,
+        };
+        Ok(Self { webhook })
+    }
+
+    pub(super) fn webhook_address(&self) -> std::io::Result<Option<SocketAddr>> {
+        self.webhook.as_ref().map(TcpListener::local_addr).transpose()
+    }
+}
+
+/// Every intake whose table is present, in the order of the configuration's documentation.
+pub(super) fn open(
+    listeners: Listeners,
+    overview: &Overview,
+    inlet: &Arc<Inlet>,
+) -> anyhow::Result<Vec<Box<dyn Intake>>> {
+    let settings = &overview.settings.intake;
+    let mut intakes: Vec<Box<dyn Intake>> = Vec::new();
+    if let (Some(listener), Some(settings)) = (listeners.webhook, &settings.webhook) {
+        intakes.push(Box::new(webhook(listener, settings, overview, inlet)?));
+    }
+    let health = intakes.iter().map(|intake| intake.health()).collect();
+    drop(overview.intakes.set(health));
+    Ok(intakes)
+}
+
+fn webhook(
+    listener: TcpListener,
+    settings: &WebhookSettings,
+    overview: &Overview,
+    inlet: &Arc<Inlet>,
+) -> anyhow::Result<WebhookIntake> {
+    let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
+    let webhook = Webhook {
+        path: settings.path.clone(),
+        token: settings.auth_token.as_ref().map(BearerToken::new),
+        max_body: usize::try_from(settings.max_body.0).unwrap_or(usize::MAX),
+        inlet: Arc::clone(inlet),
+        metrics: overview.metrics.clone(),
+    };
+    Ok(WebhookIntake::new(listener, tls, webhook, settings.max_connections)?)
+}
