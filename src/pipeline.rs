@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::replicate::{Replicator, Stores};
 use crate::serve::{self, BearerToken, Limits};
 use crate::store::Store;
-use crate::web::{self, Web};
+use crate::web::{self, History, Latest, Web};
 use crate::workqueue::feeder::Feeder;
 use intakes::Listeners;
 use overview::Overview;
@@ -87,12 +87,18 @@ impl Pipeline {
         for intake in intakes::open(listeners, &overview, &inlet)? {
             tasks.spawn(take(intake, stops.intake.clone(), break_down.clone()));
         }
+        let history = History::default();
         let router = web::router(Web {
             operations: Arc::clone(&overview) as _,
             metrics: overview.metrics.clone(),
             dead_letters: Arc::clone(inlet.dead_letters()),
             token: overview.settings.web.auth_token.as_ref().map(BearerToken::new),
+            protect_reading: overview.settings.web.protect_reading,
+            history: history.clone(),
+            latest: Latest::default(),
+            stop: stops.web.clone(),
         });
+        web_tasks.spawn(history.record(Arc::clone(&overview) as _, stops.web.clone()));
         web_tasks.spawn(serve::run(web, None, router, WEB_LIMITS, stops.web.clone()));
         Ok(Self { overview, stops, tasks, web_tasks, broken, webhook_address, web_address })
     }

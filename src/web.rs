@@ -1,10 +1,14 @@
-//! Health, metrics and status over HTTP, and what a person can have done: approve or discard held
-//! deletes, and reconcile.
+//! The status page, health, metrics and status over HTTP, and what a person can have done: approve or
+//! discard held deletes, and reconcile.
 //!
-//! Reading needs no token: the listener is on loopback unless the operator moves it, and nothing shown
-//! is a secret. Acting needs one, and is refused altogether while none is configured. Nothing here
-//! waits for a store; an answer is a snapshot.
+//! Reading needs no token unless `web.protect_reading` asks for it: the listener is on loopback unless
+//! the operator moves it, and nothing shown is a secret. Acting needs one, and is refused altogether while
+//! none is configured. The token is only ever read from a header that no other site can make a browser
+//! send, so a forged request cannot act. Nothing here waits for a store; an answer is a snapshot.
 
+mod history;
+mod live;
+mod page;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -23,10 +27,13 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::intake::dead_letters::DeadLetters;
 use crate::metrics::{self, Metrics};
 use crate::serve::BearerToken;
+pub use history::History;
+pub use live::Latest;
 pub use status::{
     AtRisk, Concurrency, DelayedDeletes, HeldDeletes, IntakeStatus, JournalStatus, KeyCounts,
     ParkedKey, Status, StoreStatus,
@@ -65,6 +72,14 @@ pub struct Web {
     pub dead_letters: Arc<DeadLetters>,
     /// The token that acting needs (`web.auth_token`).
     pub token: Option<BearerToken>,
+    /// Reading needs it, too (`web.protect_reading`).
+    pub protect_reading: bool,
+    /// The last hour.
+    pub history: History,
+    /// The status that open pages share.
+    pub latest: Latest,
+    /// Ends the streams.
+    pub stop: CancellationToken,
 }
 
 impl std::fmt::Debug for Web {
@@ -75,13 +90,18 @@ impl std::fmt::Debug for Web {
 
 /// The HTTP interface, for [`crate::serve::run`].
 pub fn router(web: Web) -> Router {
-    Router::new()
-        .route("/healthz", get(healthy))
-        .route("/readyz", get(ready))
+    let reading = Router::new()
         .route("/metrics", get(scrape))
         .route("/api/v1/status", get(status))
+        .route("/api/v1/stream", get(live::stream))
+        .route("/api/v1/history", get(history))
         .route("/api/v1/dead-letters", get(dead_letters))
         .route("/api/v1/deletes", get(deletes))
+        .route_layer(middleware::from_fn_with_state(web.clone(), may_read));
+    page::routes()
+        .merge(reading)
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(ready))
         .route("/api/v1/deletes/{bucket}/approve", post(approve))
         .route("/api/v1/deletes/{bucket}/discard", post(discard))
         .route("/api/v1/reconcile", post(reconcile))
@@ -96,6 +116,15 @@ async fn harden(request: Request, next: Next) -> Response {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// Reading is for everybody who reaches the listener, unless the operator wants it otherwise.
+async fn may_read(State(web): State<Web>, request: Request, next: Next) -> Response {
+    let refused = web.protect_reading.then(|| refusal(&web, request.headers())).flatten();
+    match refused {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
 }
 
 /// 200 while the process can do its work: only a restart mends a failed journal.
@@ -126,6 +155,10 @@ async fn scrape(State(web): State<Web>) -> Response {
 
 async fn status(State(web): State<Web>) -> Response {
     Json(web.operations.status()).into_response()
+}
+
+async fn history(State(web): State<Web>) -> Response {
+    Json(json!({ "samples": web.history.list() })).into_response()
 }
 
 async fn dead_letters(State(web): State<Web>) -> Response {

@@ -310,6 +310,8 @@ pub struct WebSettings {
     pub auth_token: Option<SecretString>,
     /// A file that holds the token.
     pub auth_token_file: Option<PathBuf>,
+    /// Reading the status and the metrics needs the token, too; `/healthz` and `/readyz` never do.
+    pub protect_reading: bool,
 }
 
 impl Default for WebSettings {
@@ -318,6 +320,7 @@ impl Default for WebSettings {
             listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
             auth_token: None,
             auth_token_file: None,
+            protect_reading: false,
         }
     }
 }

@@ -10,7 +10,7 @@ use http::Uri;
 use super::problem::{Place, Problem};
 use super::settings::{
     BucketSettings, DeleteSettings, JournalSettings, LogSettings, ReconcileSettings,
-    ReplicateSettings, Settings, StoreSettings, TargetSettings, WebhookSettings,
+    ReplicateSettings, Settings, StoreSettings, TargetSettings, WebSettings, WebhookSettings,
 };
 use super::units::ByteSize;
 
@@ -30,6 +30,7 @@ pub(super) fn validate(settings: &Settings) -> Vec<Problem> {
     if let Some(webhook) = &settings.intake.webhook {
         check.webhook(webhook);
     }
+    check.web(&settings.web);
     check.journal(&settings.journal);
     check.replicate(&settings.replicate);
     check.deletes(&settings.deletes);
@@ -180,6 +181,15 @@ impl Check {
             self.report(
                 "web.listen",
                 format!("[web] and [intake.webhook] cannot both listen on port {}", a.port()),
+            );
+        }
+    }
+
+    fn web(&mut self, web: &WebSettings) {
+        if web.protect_reading && web.auth_token.is_none() {
+            self.report(
+                "web.protect_reading",
+                "`protect_reading` needs a token: set `auth_token` or `auth_token_file` in [web]",
             );
         }
     }

@@ -48,6 +48,10 @@ fn web(fixed: Fixed, token: Option<&str>) -> Web {
         metrics: Metrics::new(),
         dead_letters: Arc::default(),
         token: token.map(|t| BearerToken::new(&SecretString::from(t))),
+        protect_reading: false,
+        history: History::default(),
+        latest: Latest::default(),
+        stop: CancellationToken::new(),
     }
 }
 
@@ -220,4 +224,56 @@ async fn a_reconcile_needs_the_token_and_a_bucket_that_is_known() {
         assert_eq!(got, status, "{body}: {said}");
         assert!(said.contains(answer), "{body}: {said}");
     }
+}
+
+#[tokio::test]
+async fn reading_needs_the_token_when_configured_and_probes_never_do() {
+    let web = Web { protect_reading: true, ..web(Fixed::default(), Some("t")) };
+    for path in ["/api/v1/status", "/api/v1/stream", "/api/v1/history", "/metrics"] {
+        let (status, headers, _) = ask(&web, "GET", path, "Bearer u").await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");
+        assert!(headers.contains_key("www-authenticate"), "{path}");
+    }
+    for path in ["/api/v1/status", "/api/v1/history", "/metrics"] {
+        assert_eq!(ask(&web, "GET", path, "Bearer t").await.0, StatusCode::OK, "{path}");
+    }
+    for path in ["/healthz", "/readyz", "/", "/page/main.js"] {
+        assert_eq!(ask(&web, "GET", path, "").await.0, StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_allows_nothing_inline_and_nothing_from_elsewhere() {
+    let web = web(Fixed::default(), None);
+    let (status, headers, page) = ask(&web, "GET", "/", "").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(headers["content-type"], "text/html; charset=utf-8");
+    let policy = headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self'"));
+    assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
+    assert!(!page.contains("style=") && !page.contains("://"), "inline or from elsewhere");
+    let linked = page.split(['"']).filter(|part| part.starts_with("/page/"));
+    let linked: Vec<_> = linked.collect();
+    assert_eq!(linked.len(), 3);
+    for path in linked {
+        assert_eq!(ask(&web, "GET", path, "").await.0, StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stream_tells_the_status_and_ends_at_a_stop() {
+    let web = web(Fixed::default(), None);
+    let request = Request::get("/api/v1/stream").body(Body::empty()).unwrap();
+    let answer = router(web.clone()).oneshot(request).await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    let mut body = answer.into_body();
+    for _ in 0..3 {
+        let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        let text = String::from_utf8(frame.to_vec()).unwrap();
+        let status = text.strip_prefix("event: status\ndata: ").unwrap();
+        let status: serde_json::Value = serde_json::from_str(status.trim_end()).unwrap();
+        assert!(status.get("at_risk").is_some());
+    }
+    web.stop.cancel();
+    assert!(body.frame().await.is_none(), "the stream goes on after the stop");
 }

@@ -21,6 +21,7 @@ mod large; // Objects larger than memory.
 mod lies; // Duplicates, reorderings and false events.
 mod main_job; // Every operation at a source arrives at the target.
 mod observability; // Health, metrics and logs.
+mod page;
 mod policies; // Archives, and deletes that wait for their time.
 mod promises; // The README's guarantees, one test each.
 mod reconcile; // What no event announced.

@@ -1,6 +1,7 @@
 //! What the tests stand on: real servers, the real binary, an independent S3 client, and the faults
 //! between them.
 
+pub(crate) mod browser;
 pub(crate) mod compare;
 pub(crate) mod events;
 pub(crate) mod eventually;
