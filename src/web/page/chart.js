@@ -44,7 +44,9 @@ export function draw(svg, times, series, show) {
     let path = "";
     let open = false;
     line.forEach((value, at) => {
-      if (value !== null) path += `${open ? "L" : "M"}${x(times[at]).toFixed(1)} ${y(value).toFixed(1)}`;
+      // A line of no length, so that a value between two breaks is a dot.
+      const [start, end] = open ? ["L", ""] : ["M", "h0"];
+      if (value !== null) path += `${start}${x(times[at]).toFixed(1)} ${y(value).toFixed(1)}${end}`;
       open = value !== null;
     });
     if (path) parts.push(shape("path", { class: number === 0 ? "line" : "line second", d: path }));

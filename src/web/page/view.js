@@ -187,7 +187,7 @@ export function showHistory(samples) {
   const latest = samples.at(-1);
   if (!latest) return;
   const [median, most] = [duration(latest.lag_p50_ms), duration(latest.lag_p99_ms)];
-  text("lag-now", `median ${median}, 99 % ${most} (dashed)`);
+  text("lag-now", latest.lag_p99_ms === 0 ? "" : `median ${median}, 99 % ${most} (dashed)`);
   text("rate-now", rate.at(-1) === null ? "" : count(Math.round(rate.at(-1) * 10) / 10));
   text("waiting-now", count(latest.pending));
   byId("lag-chart").setAttribute("aria-label", `Lag of the last events: median ${median}, 99 % ${most}`);
