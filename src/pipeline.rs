@@ -93,7 +93,7 @@ impl Pipeline {
             metrics: overview.metrics.clone(),
             dead_letters: Arc::clone(inlet.dead_letters()),
             token: overview.settings.web.auth_token.as_ref().map(BearerToken::new),
-            protect_reading: overview.settings.web.protect_reading,
+            read_without_token: overview.settings.web.read_without_token,
             history: history.clone(),
             latest: Latest::default(),
             stop: stops.web.clone(),

@@ -1,7 +1,7 @@
 //! The status page, health, metrics and status over HTTP, and what a person can have done: approve or
 //! discard held deletes, and reconcile.
 //!
-//! Reading needs no token unless `web.protect_reading` asks for it: the listener is on loopback unless
+//! Reading needs no token unless `web.read_without_token` is false: the listener is on loopback unless
 //! the operator moves it, and nothing shown is a secret. Acting needs one, and is refused altogether while
 //! none is configured. The token is only ever read from a header that no other site can make a browser
 //! send, so a forged request cannot act. Nothing here waits for a store; an answer is a snapshot.
@@ -72,8 +72,8 @@ pub struct Web {
     pub dead_letters: Arc<DeadLetters>,
     /// The token that acting needs (`web.auth_token`).
     pub token: Option<BearerToken>,
-    /// Reading needs it, too (`web.protect_reading`).
-    pub protect_reading: bool,
+    /// Only acting needs it.
+    pub read_without_token: bool,
     /// The last hour.
     pub history: History,
     /// The status that open pages share.
@@ -120,7 +120,7 @@ async fn harden(request: Request, next: Next) -> Response {
 
 /// Reading is for everybody who reaches the listener, unless the operator wants it otherwise.
 async fn may_read(State(web): State<Web>, request: Request, next: Next) -> Response {
-    let refused = web.protect_reading.then(|| refusal(&web, request.headers())).flatten();
+    let refused = (!web.read_without_token).then(|| refusal(&web, request.headers())).flatten();
     match refused {
         Some(refusal) => refusal,
         None => next.run(request).await,

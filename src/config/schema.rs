@@ -98,7 +98,7 @@ pub(super) static KEYS: &[Key] = &[
     key("web.listen", Kind::Address),
     key("web.auth_token", Kind::Secret),
     key("web.auth_token_file", Kind::Path),
-    key("web.protect_reading", Kind::Flag),
+    key("web.read_without_token", Kind::Flag),
     key("log.format", Kind::Word(&["text", "json"])),
     key("log.filter", Kind::Text),
 ];

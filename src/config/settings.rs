@@ -310,8 +310,9 @@ pub struct WebSettings {
     pub auth_token: Option<SecretString>,
     /// A file that holds the token.
     pub auth_token_file: Option<PathBuf>,
-    /// Reading the status and the metrics needs the token, too; `/healthz` and `/readyz` never do.
-    pub protect_reading: bool,
+    /// Reading the status and the metrics needs no token; if false, it needs `auth_token`, which
+    /// `/healthz` and `/readyz` never do.
+    pub read_without_token: bool,
 }
 
 impl Default for WebSettings {
@@ -320,7 +321,7 @@ impl Default for WebSettings {
             listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
             auth_token: None,
             auth_token_file: None,
-            protect_reading: false,
+            read_without_token: true,
         }
     }
 }

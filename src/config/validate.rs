@@ -186,10 +186,10 @@ impl Check {
     }
 
     fn web(&mut self, web: &WebSettings) {
-        if web.protect_reading && web.auth_token.is_none() {
+        if !web.read_without_token && web.auth_token.is_none() {
             self.report(
-                "web.protect_reading",
-                "`protect_reading` needs a token: set `auth_token` or `auth_token_file` in [web]",
+                "web.read_without_token",
+                "`read_without_token = false` needs a token: set `auth_token` or `auth_token_file` in [web]",
             );
         }
     }

@@ -48,7 +48,7 @@ fn web(fixed: Fixed, token: Option<&str>) -> Web {
         metrics: Metrics::new(),
         dead_letters: Arc::default(),
         token: token.map(|t| BearerToken::new(&SecretString::from(t))),
-        protect_reading: false,
+        read_without_token: true,
         history: History::default(),
         latest: Latest::default(),
         stop: CancellationToken::new(),
@@ -228,7 +228,7 @@ async fn a_reconcile_needs_the_token_and_a_bucket_that_is_known() {
 
 #[tokio::test]
 async fn reading_needs_the_token_when_configured_and_probes_never_do() {
-    let web = Web { protect_reading: true, ..web(Fixed::default(), Some("t")) };
+    let web = Web { read_without_token: false, ..web(Fixed::default(), Some("t")) };
     for path in ["/api/v1/status", "/api/v1/stream", "/api/v1/history", "/metrics"] {
         let (status, headers, _) = ask(&web, "GET", path, "Bearer u").await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");

@@ -120,8 +120,10 @@ async fn held_deletes_are_decided_by_keyboard_and_only_with_the_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_protected_page_asks_for_the_token_before_it_shows_anything() {
-    let settings =
-        vec![("WEB__AUTH_TOKEN", TOKEN.to_owned()), ("WEB__PROTECT_READING", "true".to_owned())];
+    let settings = vec![
+        ("WEB__AUTH_TOKEN", TOKEN.to_owned()),
+        ("WEB__READ_WITHOUT_TOKEN", "false".to_owned()),
+    ];
     let site =
         Servers::shared().await.site("page-private", Setup { settings, ..Setup::default() }).await;
     let refused = http::request(Method::GET, &site.evermirror.web("/api/v1/stream"), &[], "").await;

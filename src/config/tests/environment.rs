@@ -51,6 +51,7 @@ fn companions(path: &str) -> Vec<String> {
         "secret_key" | "secret_key_file" => &["access_key"],
         "session_token" => &["access_key", "secret_key"],
         "kms_key_id" => &["server_side_encryption"],
+        "read_without_token" => &["auth_token"],
         "cert_file" | "key_file" | "client_ca_file" => &["cert_file", "key_file"],
         _ => &[],
     };
