@@ -57,7 +57,11 @@ impl Browser {
             answer.text().contains("\"ready\":true").then_some(()).ok_or(answer.text())
         })
         .await;
-        let preferred = if scheme == Scheme::Dark { 0 } else { 1 };
+        // The values of Blink's own enumeration.
+        let preferred = match scheme {
+            Scheme::Dark => 0,
+            Scheme::Light => 1,
+        };
         let mut arguments: Vec<_> = ARGUMENTS.map(str::to_owned).into();
         arguments.push(format!("--user-data-dir={}", directory.path().join("profile").display()));
         arguments.push(format!("--blink-settings=preferredColorScheme={preferred}"));
