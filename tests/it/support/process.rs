@@ -14,6 +14,7 @@ trap '' INT TERM
 echo $!
 read -r fate || fate=remove
 exec 2>/dev/null # The shell would tell that its child was killed.
+pkill -9 -P $! # ChromeDriver's browser would outlive it.
 kill -9 $!
 wait $!
 [ "$fate" = keep ] || rm -rf "$ROOM"
