@@ -24,13 +24,14 @@ use crate::config::settings::{BucketSettings, StoreSettings};
 use crate::dirty::Aspects;
 use crate::journal::JournalError;
 use crate::metrics::Metrics;
+use crate::oneshot::patience::Unusable;
 use crate::reconcile::Remembered;
 use crate::reconcile::list::{ListingError, Side};
 use crate::reconcile::pass::PassError;
 use crate::reconcile::rate::Rate;
 use crate::replicate::{Delays, Discards, Hold, Replicator, Stores};
 use crate::shelf::Shelf;
-use crate::store::{ConnectError, Store, StoreError};
+use crate::store::{ConnectError, Store};
 use crate::workqueue::WorkQueue;
 
 mod conflict;
@@ -89,7 +90,7 @@ pub enum RestoreError {
     },
     /// A store refused what a restore cannot do without.
     #[error(transparent)]
-    Store(Box<StoreError>),
+    Store(#[from] Unusable),
     /// A listing failed.
     #[error(transparent)]
     Listing(Box<ListingError>),
@@ -114,12 +115,6 @@ pub enum RestoreError {
 impl RestoreError {
     fn io(action: &'static str, path: &Path, error: std::io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), error }
-    }
-}
-
-impl From<StoreError> for RestoreError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(Box::new(error))
     }
 }
 
@@ -164,15 +159,32 @@ pub async fn restore(
     options: &RestoreOptions,
     tell: &mut (dyn FnMut(&Progress) + Send),
     stop: &CancellationToken,
-) -> Result<Report, RestoreError> {
+) -> Report {
     let began = Instant::now();
+    let mut report = Report::default();
+    let result = Box::pin(run(settings, options, tell, stop, &mut report)).await;
+    let outcome = result.unwrap_or_else(|error| {
+        report.errors.push(error.to_string());
+        Outcome::Failed
+    });
+    report.finish(outcome, began.elapsed());
+    report
+}
+
+async fn run(
+    settings: &Settings,
+    options: &RestoreOptions,
+    tell: &mut (dyn FnMut(&Progress) + Send),
+    stop: &CancellationToken,
+    report: &mut Report,
+) -> Result<Outcome, RestoreError> {
     let back = way::back(settings, options)?;
-    let mut report = Report::new(&back);
-    let _kept_away = keep_run_away(settings, options, &back, &mut report).await?;
+    *report = Report::new(&back);
+    let _kept_away = keep_run_away(settings, options, &back, report).await?;
     let request = request(&back, options);
     let earlier = StateFile::at(&back.data_dir).load(&request)?;
     let mut way = connect(back, options).await?;
-    let empty = prepare::buckets(&way, options, earlier.is_some(), &mut report).await?;
+    let empty = prepare::buckets(&way, options, earlier.is_some(), report).await?;
     // Where nothing is left of what an earlier restore did, this is a new one.
     let earlier = earlier.filter(|_| !empty);
     report.resumed = earlier.is_some();
@@ -185,18 +197,17 @@ pub async fn restore(
         way.from = way.from.as_of(at_ms);
     }
     if options.dry_run {
-        prepare::count(&way, &mut report).await?;
-        report.finish(Outcome::Planned, began.elapsed());
-        return Ok(report);
+        prepare::count(&way, report).await?;
+        return Ok(Outcome::Planned);
     }
     let fresh = State { request, at_ms, class: 0, bucket: 0, after: None, seen: 1 };
     let aspects = if empty { Aspects::CONTENT } else { Aspects::CONTENT.with(Aspects::CHECK) };
     let file = StateFile::create(&way.settings.data_dir)?;
     let state = earlier.unwrap_or_else(|| fresh.clone());
     file.save(&state)?;
-    let end = copy(&way, options, aspects, (state, &file), tell, stop, &mut report).await?;
+    let end = copy(&way, options, aspects, (state, &file), tell, stop, report).await?;
     let outcome = match end {
-        End::Done => verify::verify(&way, stop, &mut report).await?,
+        End::Done => verify::verify(&way, stop, report).await?,
         End::Stuck => Outcome::Incomplete,
         End::Stopped => Outcome::Interrupted,
     };
@@ -204,10 +215,9 @@ pub async fn restore(
         Outcome::Restored => file.remove()?,
         // The next try looks at everything again.
         Outcome::Differs => file.save(&fresh)?,
-        Outcome::Incomplete | Outcome::Interrupted | Outcome::Planned => {}
+        Outcome::Incomplete | Outcome::Interrupted | Outcome::Planned | Outcome::Failed => {}
     }
-    report.finish(outcome, began.elapsed());
-    Ok(report)
+    Ok(outcome)
 }
 
 async fn keep_run_away(

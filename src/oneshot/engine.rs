@@ -23,7 +23,7 @@ use crate::config::units::ByteSize;
 use crate::dirty::DirtyKey;
 use crate::journal::{AppendError, Journal};
 use crate::metrics::Metrics;
-use crate::pipeline::{prepare, recover};
+use crate::pipeline::recover;
 use crate::reconcile::Remembered;
 use crate::replicate::{HeldDeletes, Hold, Replicator, StoreState, Stores};
 use crate::shelf::Shelf;
@@ -61,8 +61,7 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Opens the state in `settings.data_dir` and begins to work on what it holds. Creates the target's
-    /// buckets where `run` would.
+    /// Opens the state in `settings.data_dir` and begins to work on what it holds.
     pub(super) async fn start(mut settings: Settings, stores: Stores) -> anyhow::Result<Self> {
         settings.replicate.retry_max = settings.replicate.retry_max.min(LONGEST_WAIT);
         settings.replicate.retry_initial =
@@ -74,10 +73,6 @@ impl Engine {
         let (state, cursor) = recover::open(&settings, &metrics).await?;
         let recover::State { journal, held, discards, delays, deferred, remembered, .. } = state;
         let stop = CancellationToken::new();
-        let preparing = prepare::prepare(&settings, &stores, &stop);
-        tokio::time::timeout(PATIENCE, preparing)
-            .await
-            .with_context(|| format!("no store answered within {} s", PATIENCE.as_secs()))?;
         let hold = Hold::new(&settings.deletes, held, discards, Arc::clone(&remembered));
         let replicate = &settings.replicate;
         let queue = Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval));
@@ -129,8 +124,8 @@ impl Engine {
         }
     }
 
-    /// Waits until every key is settled or given up, and returns the latter.
-    pub(super) async fn finish(&self) -> anyhow::Result<Vec<ParkedKey>> {
+    /// Waits until every key is settled or given up.
+    pub(super) async fn finish(&self) -> anyhow::Result<()> {
         loop {
             self.check()?;
             // In this order a record may be counted twice, but is never missed.
@@ -142,11 +137,16 @@ impl Engine {
                 let hopeless = parked.iter().all(given_up);
                 // What is set aside had failed, too, and waits for its turn behind these.
                 if parked.len() == counts.parked && hopeless && !(parked.is_empty() && set_aside) {
-                    return Ok(parked);
+                    return Ok(());
                 }
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Keys that failed when they were last tried.
+    pub(super) fn failing(&self) -> Vec<ParkedKey> {
+        self.queue.parked(usize::MAX)
     }
 
     /// Deletes that the brake has held in this run.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::config::Settings;
+use crate::oneshot::Ended;
 
 /// How a restore ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -19,8 +20,10 @@ pub enum Outcome {
     /// Keys failed again and again; what must come after them was left out.
     Incomplete,
     /// It was stopped; the same command goes on from there.
-    #[default]
     Interrupted,
+    /// It could not run, or not to its end: [`Report::errors`] says why.
+    #[default]
+    Failed,
 }
 
 /// How far a restore is.
@@ -101,6 +104,10 @@ pub struct Report {
     pub unchanged: u64,
     /// Keys that could not be restored; the first hundred.
     pub failed: Vec<Failed>,
+    /// It was stopped.
+    pub interrupted: bool,
+    /// What kept it from its end, or from beginning.
+    pub errors: Vec<String>,
     /// What would stand in the way of what was only planned.
     pub conflicts: Vec<String>,
     /// In milliseconds.
@@ -122,10 +129,17 @@ impl Report {
         }
     }
 
+    /// As an exit status.
+    pub fn ended(&self) -> Ended {
+        let agrees = matches!(self.outcome, Outcome::Restored | Outcome::Planned);
+        Ended::of(&self.errors, agrees)
+    }
+
     pub(super) fn finish(&mut self, outcome: Outcome, elapsed: Duration) {
         // A key that failed and was passed over is no success, whatever the listings say.
         let passed_over = outcome == Outcome::Restored && !self.failed.is_empty();
         self.outcome = if passed_over { Outcome::Differs } else { outcome };
+        self.interrupted = outcome == Outcome::Interrupted;
         self.elapsed_ms = millis(elapsed);
     }
 }

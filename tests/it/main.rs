@@ -11,6 +11,7 @@ mod check_config; // `evermirror check-config`, as an operator uses it.
 mod config_errors; // A configuration that cannot work ends `run` with a useful message.
 mod crash; // kill -9 at random moments under load.
 mod deletes_cli; // `evermirror deletes` and `reconcile` against the running process.
+mod ends; // How `sync`, `verify` and `restore` end: status and report.
 mod environment; // A container without a file: variables, secrets in files, buckets made by hand.
 mod faults; // Stores and networks that fail.
 mod full_disk; // No room for the journal: no acknowledgement, a recorded gap, and back by itself.

@@ -156,6 +156,6 @@ async fn a_comparison_that_cannot_be_finished_is_no_agreement() {
     site.put("key", "value").await;
     // There is no bucket at the target.
     let (status, answer) = site.evermirror.once(&["verify"]).await;
-    assert_eq!((status, &answer["complete"]), (1, &json!(false)), "{answer}");
+    assert_eq!((status, &answer["complete"]), (2, &json!(false)), "{answer}");
     assert!(answer["errors"][0].as_str().unwrap().contains("verify-half-copy"), "{answer}");
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use serde::Serialize;
@@ -11,15 +10,10 @@ use sha2::{Digest as _, Sha256};
 use crate::config::Settings;
 use crate::config::settings::BucketSettings;
 use crate::object::ETag;
+use crate::oneshot::patience::patiently;
 use crate::reconcile::merge::{self, Finding, Rules};
-use crate::replicate::retry::RetryPolicy;
 use crate::replicate::{self, Stores};
 use crate::store::{ErrorKind, GetOptions, ListedObject, ObjectHead, Store, StoreError, Tags};
-
-/// How often a request that may succeed later is made.
-const TRIES: u32 = 5;
-const RETRY: RetryPolicy =
-    RetryPolicy { initial: Duration::from_millis(200), max: Duration::from_secs(5) };
 
 /// How closely a key is looked at; each includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -285,26 +279,6 @@ async fn tags(
         // A store without tagging has no tags.
         Err(error) if matches!(error.status, Some(405 | 501)) => Ok(Tags::new()),
         answer => answer,
-    }
-}
-
-/// Repeats what may succeed later, a bounded number of times.
-async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
-    ask: impl Fn() -> F,
-) -> Result<T, StoreError> {
-    let mut tries = 0;
-    loop {
-        let error = match ask().await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        tries += 1;
-        let passes =
-            matches!(error.kind, ErrorKind::Transient | ErrorKind::Throttled | ErrorKind::Corrupt);
-        if !passes || tries == TRIES {
-            return Err(error);
-        }
-        tokio::time::sleep(RETRY.delay(tries - 1)).await;
     }
 }
 
