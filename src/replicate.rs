@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::workqueue::WorkQueue;
 
+pub(crate) use delay::written_since;
 pub use delay::{DelayedDeletes, Delays};
 use delete::Deleter;
 pub use discards::Discards;

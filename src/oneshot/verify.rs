@@ -1,7 +1,7 @@
 //! `verify`: whether both sides agree. Writes nothing at either.
 //!
-//! Promise: every difference that both listings show is reported once, with what it is, and is looked
-//! at again before that, so that a key which changed meanwhile is not blamed. Listings tell of existence,
+//! Promise: every difference that both listings show is reported once, with what it is, and only when both
+//! sides were asked twice and stood still: a key that changes meanwhile, or is on its way, is not blamed. Listings tell of existence,
 //! size and `ETag`; where two tags cannot agree, the target's own metadata is asked; with `metadata` and
 //! `deep` every pair of objects is looked at, since a listing shows neither headers, tags nor bytes.
 //!

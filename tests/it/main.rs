@@ -20,11 +20,13 @@ mod journal_damage; // A sector of the journal is lost while evermirror is down.
 mod kms; // Stores that encrypt, where equal bytes have unequal ETags.
 mod large; // Objects larger than memory.
 mod lies; // Duplicates, reorderings and false events.
+mod listings; // Listings that go wrong delete nothing.
 mod main_job; // Every operation at a source arrives at the target.
 mod observability; // Health, metrics and logs.
 mod policies; // Archives, and deletes that wait for their time.
 mod promises; // The README's guarantees, one test each.
 mod reconcile; // What no event announced.
+mod reconcile_asked; // A reconcile begins after a gap, and when a person asks for it.
 mod reconcile_engine; // Two buckets compared by their listings.
 mod restore; // The way back, and the disaster drill.
 mod stop; // A graceful stop.
