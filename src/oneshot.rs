@@ -9,10 +9,11 @@
 //! which ends it at once and in good order. Whatever keeps a command from its end is in its report, which
 //! is printed in every case. After a crash, `sync` goes on with what its journal holds.
 
+mod backlog;
 mod compare;
-mod engine;
+pub(crate) mod engine;
 pub(crate) mod patience;
-mod progress;
+pub(crate) mod progress;
 pub(crate) mod report;
 pub mod sync;
 pub mod verify;

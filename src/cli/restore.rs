@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -16,10 +15,7 @@ use crate::clock;
 use crate::config::settings::StoreSettings;
 use crate::oneshot::Scope;
 use crate::oneshot::report::print;
-use crate::restore::{Outcome, Progress, Report, RestoreOptions, restore, when};
-
-/// A line of progress, where it is not a terminal's, comes so often at most.
-const LINE_EVERY_MS: u64 = 10_000;
+use crate::restore::{Outcome, Report, RestoreOptions, restore, when};
 
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
@@ -79,10 +75,7 @@ pub async fn execute(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         stopped.await;
         told.cancel();
     });
-    let mut line = ProgressLine::new(scope.json);
-    let mut tell = |progress: &Progress| line.show(progress);
-    let report = Box::pin(restore(&scope.settings, &options, &mut tell, &stop)).await;
-    line.end();
+    let report = Box::pin(restore(&scope.settings, &options, &stop)).await;
     print(scope.json, &report, &text(&report)?, &report.errors);
     Ok(report.ended().into())
 }
@@ -132,59 +125,6 @@ fn mapping(text: &str) -> Result<(String, String), String> {
         }
         _ => Err("it must be FROM=TO".to_owned()),
     }
-}
-
-/// Progress on stderr: one line that changes on a terminal, a line now and then elsewhere.
-struct ProgressLine {
-    terminal: bool,
-    json: bool,
-    told_ms: u64,
-}
-
-impl ProgressLine {
-    fn new(json: bool) -> Self {
-        Self { terminal: io::stderr().is_terminal(), json, told_ms: 0 }
-    }
-
-    fn show(&mut self, progress: &Progress) {
-        let due = progress.elapsed_ms >= self.told_ms.saturating_add(LINE_EVERY_MS);
-        if !self.terminal && !due {
-            return;
-        }
-        self.told_ms = progress.elapsed_ms;
-        let line = match serde_json::to_string(progress) {
-            Ok(line) if self.json => line,
-            _ => progress_text(progress),
-        };
-        let (begin, end) = if self.terminal { ("\r\u{1b}[K", "") } else { ("", "\n") };
-        let mut stderr = io::stderr().lock();
-        // With stderr closed nobody watches.
-        drop(write!(stderr, "{begin}{line}{end}").and_then(|()| stderr.flush()));
-    }
-
-    fn end(&self) {
-        if self.terminal && self.told_ms > 0 {
-            drop(writeln!(io::stderr().lock()));
-        }
-    }
-}
-
-fn progress_text(progress: &Progress) -> String {
-    let seconds = (progress.elapsed_ms / 1_000).max(1);
-    let mut line = format!(
-        "{} in {}: {} objects restored ({}), {} there already, {} objects/s, {}/s",
-        progress.step,
-        progress.bucket,
-        progress.copied,
-        size(progress.bytes),
-        progress.unchanged,
-        progress.copied / seconds,
-        size(progress.bytes / seconds),
-    );
-    if progress.parked > 0 {
-        _ = write!(line, ", {} failing", progress.parked);
-    }
-    line
 }
 
 /// The report for people.

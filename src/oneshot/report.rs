@@ -9,6 +9,7 @@ use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
 use super::Ended;
+use super::progress::Stderr;
 use crate::config::settings::BucketSettings;
 use crate::reconcile::pass::PassReport;
 use crate::replicate::HeldDeletes;
@@ -21,7 +22,7 @@ pub(super) fn answer(line: &str) {
 
 /// One line for people, beside the answer.
 pub(crate) fn say(line: &str) {
-    drop(writeln!(io::stderr(), "{line}"));
+    drop(writeln!(Stderr, "{line}"));
 }
 
 /// Prints the answer as one JSON object, or as text; what went wrong is told beside it, too.

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::Context as _;
+use indicatif::HumanCount;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::engine::Engine;
+use super::backlog::Backlog;
 use super::progress::{Progress, Sample};
 use super::report::{FailedKey, HeldBucket, SyncReport, answer, say};
 use super::{Ended, Scope, compare};
@@ -90,20 +91,20 @@ async fn work(
     let stores = pipeline::connect(&scope.settings).await?;
     let begun = async {
         let scope = usable(scope, &stores, report).await?;
-        let engine = Engine::start(scope.settings.clone(), stores.clone()).await?;
-        anyhow::Ok((scope, engine))
+        let backlog = Backlog::start(scope.settings.clone(), stores.clone()).await?;
+        anyhow::Ok((scope, backlog))
     };
-    let (scope, engine) = tokio::select! {
+    let (scope, backlog) = tokio::select! {
         begun = begun => begun?,
         () = &mut stop => return Ok(false),
     };
-    let run = Run { scope, options, stores, engine, counters: Arc::default() };
+    let run = Run { scope, options, stores, backlog, counters: Arc::default() };
     let result = tokio::select! {
         result = run.to_the_end(report) => result.map(|()| true),
         () = stop => Ok(false),
     };
     run.sum_up(report);
-    run.engine.stop().await;
+    run.backlog.stop().await;
     result
 }
 
@@ -137,40 +138,40 @@ struct Run {
     scope: Scope,
     options: SyncOptions,
     stores: Stores,
-    engine: Engine,
+    backlog: Backlog,
     counters: Arc<Counters>,
 }
 
 impl Run {
     async fn to_the_end(&self, report: &mut SyncReport) -> anyhow::Result<()> {
         let _progress = self.progress();
-        self.engine.finish().await?;
+        self.backlog.finish().await?;
         for bucket in &self.scope.settings.buckets {
             if let Err(error) = self.bucket(bucket, report).await {
                 report.errors.push(format!("bucket {}: {error:#}", bucket.source));
             }
         }
         self.counters.compared_all.store(true, Ordering::Relaxed);
-        self.engine.finish().await
+        self.backlog.finish().await
     }
 
     /// What has been done by now.
     fn sum_up(&self, report: &mut SyncReport) {
-        let totals = self.engine.metrics.totals();
+        let totals = self.backlog.engine.totals();
         report.copied = totals.copied;
         report.deleted = totals.deleted;
         report.tagged = totals.tagged;
         report.unchanged += totals.unchanged;
         report.bytes = totals.bytes;
-        let failed = self.engine.failing();
-        report.failed = failed.len() as u64 + self.engine.set_aside();
+        let failed = self.backlog.engine.failing();
+        report.failed = failed.len() as u64 + self.backlog.set_aside();
         report.failures = failed.iter().take(NAMED).map(FailedKey::from).collect();
-        report.held.extend(self.engine.held().into_iter().map(HeldBucket::from));
+        report.held.extend(self.backlog.held().into_iter().map(HeldBucket::from));
     }
 
     /// Compares one bucket and has the differences worked on. Half a comparison deletes nothing.
     async fn bucket(&self, bucket: &BucketSettings, report: &mut SyncReport) -> anyhow::Result<()> {
-        let (remembered, name) = (Arc::clone(&self.engine.remembered), bucket.source.clone());
+        let (remembered, name) = (Arc::clone(&self.backlog.remembered), bucket.source.clone());
         let pairs = move |key: &str, source: &ETag, target: &ETag| {
             remembered.is_pair(&name, key, source, target)
         };
@@ -240,21 +241,24 @@ impl Run {
 
     async fn work(&self, keys: &[DirtyKey]) -> anyhow::Result<()> {
         self.counters.found.fetch_add(keys.len() as u64, Ordering::Relaxed);
-        self.engine.append(keys).await
+        self.backlog.append(keys).await
     }
 
     fn progress(&self) -> Progress {
         let (counters, metrics): (_, Metrics) =
-            (Arc::clone(&self.counters), self.engine.metrics.clone());
+            (Arc::clone(&self.counters), self.backlog.engine.metrics.clone());
+        let queue = Arc::clone(&self.backlog.engine.queue);
         Progress::show(move || {
             let totals = metrics.totals();
             let done = totals.copied + totals.deleted + totals.tagged + totals.unchanged;
+            let compared = counters.compared.load(Ordering::Relaxed);
             Sample {
-                compared: counters.compared.load(Ordering::Relaxed),
+                step: format!("{} compared", HumanCount(compared)),
                 done,
                 // What an earlier run had left in the journal was not found by this one.
                 total: counters.found.load(Ordering::Relaxed).max(done),
                 bytes: totals.bytes,
+                failing: queue.counts().parked as u64,
                 searching: !counters.compared_all.load(Ordering::Relaxed),
             }
         })

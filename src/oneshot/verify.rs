@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::{StreamExt as _, stream};
+use indicatif::HumanCount;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -216,7 +217,8 @@ impl Verify {
     fn progress(&self) -> Progress {
         let counters = Arc::clone(&self.counters);
         Progress::show(move || Sample {
-            compared: counters.compared.load(Ordering::Relaxed),
+            step: format!("{} compared", HumanCount(counters.compared.load(Ordering::Relaxed))),
+            failing: 0,
             done: counters.checked.load(Ordering::Relaxed),
             total: counters.to_check.load(Ordering::Relaxed),
             bytes: counters.bytes.load(Ordering::Relaxed),

@@ -26,25 +26,6 @@ pub enum Outcome {
     Failed,
 }
 
-/// How far a restore is.
-#[derive(Debug, Clone, Serialize)]
-pub struct Progress {
-    /// The kind of objects that is being restored ([`super::order::class_name`]).
-    pub step: &'static str,
-    /// The bucket at the destination.
-    pub bucket: String,
-    /// Objects copied by this process.
-    pub copied: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Objects that were there already.
-    pub unchanged: u64,
-    /// Keys that failed and will be tried again.
-    pub parked: usize,
-    /// Since the beginning, in milliseconds.
-    pub elapsed_ms: u64,
-}
-
 /// A key that could not be restored.
 #[derive(Debug, Clone, Serialize)]
 pub struct Failed {
