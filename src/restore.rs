@@ -136,10 +136,12 @@ struct Way {
 }
 
 impl Way {
-    /// What is to be restored.
-    fn sides(&self) -> Vec<(Side, BucketSettings)> {
-        let buckets = self.settings.buckets.iter();
-        buckets.map(|bucket| (self.side(bucket), bucket.clone())).collect()
+    /// What is to be restored, to be counted: with a view of its own, lest it displace the versions that
+    /// the other one remembers for its GETs.
+    fn to_count(&self, at_ms: Option<i64>) -> Vec<(Side, BucketSettings)> {
+        let store = at_ms.map_or_else(|| self.from.clone(), |at_ms| self.from.as_of(at_ms));
+        let side = |bucket| Side { store: store.clone(), ..self.side(bucket) };
+        self.settings.buckets.iter().map(|bucket| (side(bucket), bucket.clone())).collect()
     }
 
     /// The listing of one bucket as it is to be restored.
@@ -206,7 +208,7 @@ async fn run(
     let state = earlier.unwrap_or_else(|| fresh.clone());
     file.save(&state)?;
     let told = Told::new(state.settled);
-    let _shown = told.show(way.sides());
+    let _shown = told.show(way.to_count(at_ms));
     let end = copy(&way, options, aspects, (state, &file), &told, stop, report).await?;
     let outcome = match end {
         End::Done => {
