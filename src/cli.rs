@@ -1,6 +1,7 @@
 //! The command line: what can be asked of `evermirror`, and where the answer comes from.
 //!
-//! Exit status: 0 success, 1 a failure while running, 2 a wrong command line or configuration.
+//! Exit status: 0 success, 1 a failure while running, 2 a wrong command line or configuration. The commands
+//! that compare both sides say more by it: [`crate::oneshot::Ended`].
 
 use std::process::ExitCode;
 

@@ -5,20 +5,57 @@
 //! can be used side by side. Standard output carries the answer and nothing else; progress and log
 //! lines go to standard error.
 //!
-//! On an error of one key the others go on, and the command ends with status 1. A signal ends it at
-//! once and in good order; after a crash, `sync` goes on with what its journal holds.
+//! On an error of one key the others go on, and the command ends as [`Ended::Differs`]; so does a signal,
+//! which ends it at once and in good order. Whatever keeps a command from its end is in its report, which
+//! is printed in every case. After a crash, `sync` goes on with what its journal holds.
 
+mod backlog;
 mod compare;
-mod engine;
-mod progress;
-mod report;
+pub(crate) mod engine;
+pub(crate) mod patience;
+pub(crate) mod progress;
+pub(crate) mod report;
 pub mod sync;
 pub mod verify;
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::config::settings::BucketSettings;
+
+/// How a command ended; the exit status of `sync`, `verify` and `restore`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All that was asked for is done, and both sides agree.
+    Agrees,
+    /// It did what it could, and they do not agree: differences, failed keys, held deletes; or it was
+    /// interrupted, and the same command goes on.
+    Differs,
+    /// It could not run, or not to its end: refused, or a store, a bucket or `data_dir` cannot be used.
+    Failed,
+}
+
+impl Ended {
+    /// As a report tells it: nothing may be said of what was not looked at.
+    pub(crate) const fn of(errors: &[String], agrees: bool) -> Self {
+        match (errors.is_empty(), agrees) {
+            (false, _) => Self::Failed,
+            (true, false) => Self::Differs,
+            (true, true) => Self::Agrees,
+        }
+    }
+}
+
+impl From<Ended> for ExitCode {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Agrees => Self::SUCCESS,
+            Ended::Differs => Self::FAILURE,
+            Ended::Failed => Self::from(2),
+        }
+    }
+}
 
 /// What a one-shot command works on.
 #[derive(Debug, Clone)]

@@ -24,7 +24,7 @@ use crate::gaps::GapReason;
 use crate::intake::Intake;
 use crate::journal::Cursor;
 use crate::metrics::Metrics;
-use crate::replicate::{Replicator, Stores};
+use crate::replicate::{Direction, Replicator, Stores};
 use crate::serve::{self, BearerToken, Limits};
 use crate::store::Store;
 use crate::web::{self, History, Latest, Web};
@@ -236,7 +236,7 @@ async fn work(
         &overview.settings,
         stores,
         Arc::clone(&overview.queue),
-        (overview.hold.clone(), Arc::clone(&overview.delays)),
+        Direction::Forth(overview.hold.clone(), Arc::clone(&overview.delays)),
         overview.metrics.clone(),
     );
     match started.await {

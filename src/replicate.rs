@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::workqueue::WorkQueue;
 
+pub(crate) use delay::written_since;
 pub use delay::{DelayedDeletes, Delays};
 use delete::Deleter;
 pub use discards::Discards;
@@ -42,6 +43,7 @@ pub use hold::{Decision, DecisionError, HeldDeletes, Hold};
 use limit::Limit;
 use pace::Pace;
 pub(crate) use plan::{carried_headers, remembers, tag_count, tells_tag_count};
+use remove::Forth;
 use retry::RetryPolicy;
 use uploads::Uploads;
 use worker::{Mapping, Worker};
@@ -63,12 +65,12 @@ pub struct Stores {
 }
 
 /// Which way objects travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    /// From the protected store to its live copy.
-    Forth,
-    /// From the live copy to a store that is to be filled again: nothing is deleted there, and nothing
-    /// of evermirror's own is written to the objects.
+#[derive(Debug)]
+pub enum Direction {
+    /// From the protected store to its live copy. Deletes pass the brake, or wait for their time.
+    Forth(Hold, Arc<Delays>),
+    /// From the live copy to a store that is to be filled again: a key that is not at the source is
+    /// left as it is, and the objects carry no mark of evermirror.
     Back,
 }
 
@@ -79,51 +81,31 @@ impl Replicator {
         settings: &Settings,
         stores: Stores,
         queue: Arc<WorkQueue>,
-        brakes: (Hold, Arc<Delays>),
-        metrics: Metrics,
-    ) -> std::io::Result<Self> {
-        Self::begin(settings, stores, queue, brakes, metrics, Direction::Forth).await
-    }
-
-    /// As [`Replicator::start`], for the way back: a key that is not at the source is left as it is at
-    /// the target, and the objects carry no mark of evermirror.
-    pub async fn start_back(
-        settings: &Settings,
-        stores: Stores,
-        queue: Arc<WorkQueue>,
-        brakes: (Hold, Arc<Delays>),
-        metrics: Metrics,
-    ) -> std::io::Result<Self> {
-        Self::begin(settings, stores, queue, brakes, metrics, Direction::Back).await
-    }
-
-    async fn begin(
-        settings: &Settings,
-        stores: Stores,
-        queue: Arc<WorkQueue>,
-        (hold, delays): (Hold, Arc<Delays>),
-        metrics: Metrics,
         direction: Direction,
+        metrics: Metrics,
     ) -> std::io::Result<Self> {
         let Stores { source, target } = stores;
         let (uploads, left) = Uploads::open(&settings.data_dir.join("uploads")).await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let aborting = uploads::abort_left_overs(left, target.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(aborting));
-        let (deleter, deleting) = Deleter::new(source.clone(), target.clone());
-        tasks.spawn(deleting);
+        let forth = match direction {
+            Direction::Forth(hold, delays) => {
+                let (deleter, deleting) = Deleter::new(source.clone(), target.clone());
+                tasks.spawn(deleting);
+                Some(Forth { hold, delays, deleter })
+            }
+            Direction::Back => None,
+        };
         let replicate = &settings.replicate;
         let worker = Worker {
-            direction,
+            forth,
             source,
             target,
             target_settings: settings.target.clone(),
             buckets: mappings(settings),
             settings: replicate.clone(),
             retry: RetryPolicy { initial: replicate.retry_initial, max: replicate.retry_max },
-            deleter,
-            hold,
-            delays,
             uploads,
             pace: Pace::new(replicate.bandwidth.map(|rate| rate.0)),
             target_kms: AtomicBool::new(settings.target.encrypts_with_kms()),

@@ -22,34 +22,30 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Settings;
 use crate::config::settings::{BucketSettings, StoreSettings};
 use crate::dirty::Aspects;
-use crate::journal::JournalError;
-use crate::metrics::Metrics;
-use crate::reconcile::Remembered;
+use crate::oneshot::engine::{Engine, StoreAway};
+use crate::oneshot::patience::Unusable;
 use crate::reconcile::list::{ListingError, Side};
 use crate::reconcile::pass::PassError;
 use crate::reconcile::rate::Rate;
-use crate::replicate::{Delays, Discards, Hold, Replicator, Stores};
-use crate::shelf::Shelf;
-use crate::store::{ConnectError, Store, StoreError};
-use crate::workqueue::WorkQueue;
+use crate::replicate::{Direction, Stores};
+use crate::store::{ConnectError, Store};
 
 mod conflict;
 mod feed;
 pub mod order;
 mod prepare;
+mod progress;
 mod report;
 mod state;
 mod verify;
 mod way;
 pub mod when;
 
-pub use report::{BucketReport, Failed, Outcome, Progress, Report};
+pub use report::{BucketReport, Failed, Outcome, Report};
 
 use feed::{End, Feed};
+use progress::Told;
 use state::{Request, State, StateFile};
-
-/// The shelf of held deletes, which a restore never fills.
-const SHELF_SIZE: u64 = 16 << 20;
 
 /// What to restore, and where to.
 #[derive(Debug, Clone, Default)]
@@ -89,7 +85,7 @@ pub enum RestoreError {
     },
     /// A store refused what a restore cannot do without.
     #[error(transparent)]
-    Store(Box<StoreError>),
+    Store(#[from] Unusable),
     /// A listing failed.
     #[error(transparent)]
     Listing(Box<ListingError>),
@@ -103,9 +99,9 @@ pub enum RestoreError {
         /// Why it failed.
         error: std::io::Error,
     },
-    /// Our own state is in use, or damaged.
+    /// A store did not come back.
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Away(#[from] StoreAway),
     /// The comparison at the end could not be made.
     #[error(transparent)]
     Compare(Box<PassError>),
@@ -114,12 +110,6 @@ pub enum RestoreError {
 impl RestoreError {
     fn io(action: &'static str, path: &Path, error: std::io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), error }
-    }
-}
-
-impl From<StoreError> for RestoreError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(Box::new(error))
     }
 }
 
@@ -146,6 +136,14 @@ struct Way {
 }
 
 impl Way {
+    /// What is to be restored, to be counted: with a view of its own, lest it displace the versions that
+    /// the other one remembers for its GETs.
+    fn to_count(&self, at_ms: Option<i64>) -> Vec<(Side, BucketSettings)> {
+        let store = at_ms.map_or_else(|| self.from.clone(), |at_ms| self.from.as_of(at_ms));
+        let side = |bucket| Side { store: store.clone(), ..self.side(bucket) };
+        self.settings.buckets.iter().map(|bucket| (side(bucket), bucket.clone())).collect()
+    }
+
     /// The listing of one bucket as it is to be restored.
     fn side(&self, bucket: &BucketSettings) -> Side {
         Side {
@@ -157,22 +155,38 @@ impl Way {
     }
 }
 
-/// Restores the buckets of `settings`, and compares both sides at the end. `tell` is told about once a second how far it is.
+/// Restores the buckets of `settings`, and compares both sides at the end. How far it is, it shows
+/// on stderr.
 /// When `stop` is cancelled, copies in flight are finished and the same request goes on from there.
 pub async fn restore(
     settings: &Settings,
     options: &RestoreOptions,
-    tell: &mut (dyn FnMut(&Progress) + Send),
     stop: &CancellationToken,
-) -> Result<Report, RestoreError> {
+) -> Report {
     let began = Instant::now();
+    let mut report = Report::default();
+    let result = Box::pin(run(settings, options, stop, &mut report)).await;
+    let outcome = result.unwrap_or_else(|error| {
+        report.errors.push(error.to_string());
+        Outcome::Failed
+    });
+    report.finish(outcome, began.elapsed());
+    report
+}
+
+async fn run(
+    settings: &Settings,
+    options: &RestoreOptions,
+    stop: &CancellationToken,
+    report: &mut Report,
+) -> Result<Outcome, RestoreError> {
     let back = way::back(settings, options)?;
-    let mut report = Report::new(&back);
-    let _kept_away = keep_run_away(settings, options, &back, &mut report).await?;
+    *report = Report::new(&back);
+    let _kept_away = keep_run_away(settings, options, &back, report).await?;
     let request = request(&back, options);
     let earlier = StateFile::at(&back.data_dir).load(&request)?;
     let mut way = connect(back, options).await?;
-    let empty = prepare::buckets(&way, options, earlier.is_some(), &mut report).await?;
+    let empty = prepare::buckets(&way, options, earlier.is_some(), report).await?;
     // Where nothing is left of what an earlier restore did, this is a new one.
     let earlier = earlier.filter(|_| !empty);
     report.resumed = earlier.is_some();
@@ -185,18 +199,22 @@ pub async fn restore(
         way.from = way.from.as_of(at_ms);
     }
     if options.dry_run {
-        prepare::count(&way, &mut report).await?;
-        report.finish(Outcome::Planned, began.elapsed());
-        return Ok(report);
+        prepare::count(&way, report).await?;
+        return Ok(Outcome::Planned);
     }
-    let fresh = State { request, at_ms, class: 0, bucket: 0, after: None, seen: 1 };
+    let fresh = State { request, at_ms, class: 0, bucket: 0, after: None, seen: 1, settled: 0 };
     let aspects = if empty { Aspects::CONTENT } else { Aspects::CONTENT.with(Aspects::CHECK) };
     let file = StateFile::create(&way.settings.data_dir)?;
     let state = earlier.unwrap_or_else(|| fresh.clone());
     file.save(&state)?;
-    let end = copy(&way, options, aspects, (state, &file), tell, stop, &mut report).await?;
+    let told = Told::new(state.settled);
+    let _shown = told.show(way.to_count(at_ms));
+    let end = copy(&way, options, aspects, (state, &file), &told, stop, report).await?;
     let outcome = match end {
-        End::Done => verify::verify(&way, stop, &mut report).await?,
+        End::Done => {
+            told.step("comparing both sides".to_owned());
+            verify::verify(&way, stop, report).await?
+        }
         End::Stuck => Outcome::Incomplete,
         End::Stopped => Outcome::Interrupted,
     };
@@ -204,10 +222,9 @@ pub async fn restore(
         Outcome::Restored => file.remove()?,
         // The next try looks at everything again.
         Outcome::Differs => file.save(&fresh)?,
-        Outcome::Incomplete | Outcome::Interrupted | Outcome::Planned => {}
+        Outcome::Incomplete | Outcome::Interrupted | Outcome::Planned | Outcome::Failed => {}
     }
-    report.finish(outcome, began.elapsed());
-    Ok(report)
+    Ok(outcome)
 }
 
 async fn keep_run_away(
@@ -248,63 +265,32 @@ async fn connect(settings: Settings, options: &RestoreOptions) -> Result<Way, Re
     Ok(Way { settings, from, to, prefix: options.prefix.as_str().into() })
 }
 
-/// What a replicator sets deletes aside on; a restore deletes nothing, so all of it stays empty.
-async fn brakes(settings: &Settings) -> Result<(Hold, Arc<Delays>), RestoreError> {
-    let dir = &settings.data_dir;
-    let (shelf, _) = Shelf::open(dir.join("held"), SHELF_SIZE).await?;
-    let (delays, _) = Delays::open(&dir.join("delayed"), &settings.buckets, SHELF_SIZE).await?;
-    let path = dir.join("discards");
-    let discards =
-        Discards::open(&path, &(1..=1)).map_err(|error| RestoreError::io("open", &path, error))?;
-    let path = dir.join("reconcile");
-    let remembered =
-        Remembered::open(&path).map_err(|error| RestoreError::io("open", &path, error))?;
-    let hold = Hold::new(&settings.deletes, shelf, discards, Arc::new(remembered));
-    Ok((hold, Arc::new(delays)))
-}
-
-/// Runs a replicator on the way back and feeds it, until everything is settled or it was stopped.
+/// Runs the engine on the way back and feeds it, until everything is settled or it was stopped.
 async fn copy(
     way: &Way,
     options: &RestoreOptions,
     aspects: Aspects,
     (state, file): (State, &StateFile),
-    tell: &mut (dyn FnMut(&Progress) + Send),
+    told: &Told,
     stop: &CancellationToken,
     report: &mut Report,
 ) -> Result<End, RestoreError> {
-    let settings = &way.settings;
-    let metrics = Metrics::new();
-    let brakes = brakes(settings).await?;
-    let replicate = &settings.replicate;
-    let queue = Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval));
     let stores = Stores { source: way.from.clone(), target: way.to.clone() };
-    let replicator = Replicator::start_back(
-        settings,
-        stores,
-        Arc::clone(&queue),
-        brakes.clone(),
-        metrics.clone(),
-    )
-    .await
-    .map_err(|error| RestoreError::io("use", &settings.data_dir.join("uploads"), error))?;
-    let mut feed = Feed::new(way, &queue, &metrics, aspects, state, file, tell, stop);
+    let metrics = told.metrics();
+    let uploads = way.settings.data_dir.join("uploads");
+    let engine = Engine::start(way.settings.clone(), stores, Direction::Back, metrics)
+        .await
+        .map_err(|error| RestoreError::io("use", &uploads, error))?;
+    let mut feed = Feed::new(way, &engine, aspects, state, file, told, stop);
     feed.keep_going = options.keep_going;
     let end = feed.run().await;
     // What is in flight ends, so that what is saved is as far as can be.
-    let drained = tokio::time::timeout(replicate.drain_timeout, replicator.drain()).await;
+    engine.drain().await;
     let saved = feed.save();
     report.failed = feed.into_failed();
-    let totals = metrics.totals();
+    let totals = engine.totals();
     (report.copied, report.bytes) = (totals.copied, totals.bytes);
     report.unchanged = totals.unchanged + totals.tagged;
-    brakes.0.close().await;
-    brakes.1.close().await;
-    if drained.is_err() {
-        tracing::warn!(
-            "Copies in flight were cut off; they are made again when the restore goes on."
-        );
-    }
     let end = end?;
     saved?;
     Ok(end)

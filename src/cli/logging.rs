@@ -6,6 +6,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
 use crate::config::settings::{LogFormat, LogSettings};
+use crate::oneshot::progress::Stderr;
 
 /// Installs the subscriber, once per process. `RUST_LOG`, if set, replaces the configured filter.
 pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
@@ -15,7 +16,7 @@ pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
         })?,
         _ => EnvFilter::try_new(&settings.filter)?,
     };
-    let lines = fmt().with_env_filter(filter).with_writer(io::stderr);
+    let lines = fmt().with_env_filter(filter).with_writer(|| Stderr);
     match settings.format {
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).compact().try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

@@ -2,30 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::UsageError;
 use crate::cli::scope::{self, ScopeArgs};
 use crate::clock;
 use crate::config::settings::StoreSettings;
 use crate::oneshot::Scope;
-use crate::restore::{Outcome, Progress, Report, RestoreOptions, restore, when};
-
-/// A line of progress, where it is not a terminal's, comes so often at most.
-const LINE_EVERY_MS: u64 = 10_000;
+use crate::oneshot::report::print;
+use crate::restore::{Outcome, Report, RestoreOptions, restore, when};
 
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[command(
     after_help = "Exit status: 0 everything is back, by the listings of both sides (or the dry run is \
-through); 1 something is not, or it was stopped: the same command goes on; 2 a wrong command line."
+through); 1 not yet: keys failed, or it was interrupted, and the same command goes on; 2 it could not run, or not to \
+its end: refused, the command line, the configuration, a store or a bucket."
 )]
 pub struct RestoreArgs {
     #[command(flatten)]
@@ -69,10 +67,7 @@ pub struct RestoreArgs {
 /// Restores until everything is back or it is told to stop (SIGTERM, Ctrl-C); a second signal ends it
 /// at once. Either way the same command goes on.
 pub async fn execute(args: RestoreArgs) -> anyhow::Result<ExitCode> {
-    let scope = match args.scope.load()? {
-        Ok(scope) => scope,
-        Err(error) => return Ok(scope::refuse(&error)),
-    };
+    let scope = args.scope.load()?;
     let options = options(&args, &scope)?;
     let (stop, stopped) = (CancellationToken::new(), scope::stopped()?);
     let told = stop.clone();
@@ -80,27 +75,16 @@ pub async fn execute(args: RestoreArgs) -> anyhow::Result<ExitCode> {
         stopped.await;
         told.cancel();
     });
-    let mut line = ProgressLine::new(scope.json);
-    let mut tell = |progress: &Progress| line.show(progress);
-    let report = Box::pin(restore(&scope.settings, &options, &mut tell, &stop)).await?;
-    line.end();
-    let mut out = io::stdout().lock();
-    if scope.json {
-        writeln!(out, "{}", serde_json::to_string(&report)?)?;
-    } else {
-        write!(out, "{}", text(&report)?)?;
-    }
-    Ok(match report.outcome {
-        Outcome::Restored | Outcome::Planned => ExitCode::SUCCESS,
-        Outcome::Differs | Outcome::Incomplete | Outcome::Interrupted => ExitCode::FAILURE,
-    })
+    let report = Box::pin(restore(&scope.settings, &options, &stop)).await;
+    print(scope.json, &report, &text(&report)?, &report.errors);
+    Ok(report.ended().into())
 }
 
-fn options(args: &RestoreArgs, scope: &Scope) -> anyhow::Result<RestoreOptions> {
+fn options(args: &RestoreArgs, scope: &Scope) -> Result<RestoreOptions, UsageError> {
     let read = |path: &Path| {
         let text = std::fs::read_to_string(path)
-            .with_context(|| format!("failed to read {}", path.display()))?;
-        Ok::<_, anyhow::Error>(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
+            .map_err(|error| UsageError(format!("failed to read {}: {error}", path.display())))?;
+        Ok::<_, UsageError>(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
     };
     let mut to = None;
     if let Some(endpoint) = &args.to_endpoint {
@@ -117,8 +101,8 @@ fn options(args: &RestoreArgs, scope: &Scope) -> anyhow::Result<RestoreOptions> 
     let at = match &args.at {
         None => None,
         Some(text) => {
-            let at_ms =
-                when::parse(text, clock::now_ms()).map_err(|why| anyhow::anyhow!("--at: {why}"))?;
+            let at_ms = when::parse(text, clock::now_ms())
+                .map_err(|why| UsageError(format!("--at: {why}")))?;
             Some((text.clone(), at_ms))
         }
     };
@@ -143,62 +127,12 @@ fn mapping(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Progress on stderr: one line that changes on a terminal, a line now and then elsewhere.
-struct ProgressLine {
-    terminal: bool,
-    json: bool,
-    told_ms: u64,
-}
-
-impl ProgressLine {
-    fn new(json: bool) -> Self {
-        Self { terminal: io::stderr().is_terminal(), json, told_ms: 0 }
-    }
-
-    fn show(&mut self, progress: &Progress) {
-        let due = progress.elapsed_ms >= self.told_ms.saturating_add(LINE_EVERY_MS);
-        if !self.terminal && !due {
-            return;
-        }
-        self.told_ms = progress.elapsed_ms;
-        let line = match serde_json::to_string(progress) {
-            Ok(line) if self.json => line,
-            _ => progress_text(progress),
-        };
-        let (begin, end) = if self.terminal { ("\r\u{1b}[K", "") } else { ("", "\n") };
-        let mut stderr = io::stderr().lock();
-        // With stderr closed nobody watches.
-        drop(write!(stderr, "{begin}{line}{end}").and_then(|()| stderr.flush()));
-    }
-
-    fn end(&self) {
-        if self.terminal && self.told_ms > 0 {
-            drop(writeln!(io::stderr().lock()));
-        }
-    }
-}
-
-fn progress_text(progress: &Progress) -> String {
-    let seconds = (progress.elapsed_ms / 1_000).max(1);
-    let mut line = format!(
-        "{} in {}: {} objects restored ({}), {} there already, {} objects/s, {}/s",
-        progress.step,
-        progress.bucket,
-        progress.copied,
-        size(progress.bytes),
-        progress.unchanged,
-        progress.copied / seconds,
-        size(progress.bytes / seconds),
-    );
-    if progress.parked > 0 {
-        _ = write!(line, ", {} failing", progress.parked);
-    }
-    line
-}
-
 /// The report for people.
 fn text(report: &Report) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
+    if report.outcome == Outcome::Failed && report.copied + report.unchanged == 0 {
+        return Ok(out);
+    }
     let at = report.at.as_ref().map_or_else(String::new, |at| format!(" as of {at}"));
     let verb = if report.outcome == Outcome::Planned { "would restore" } else { "restored" };
     for bucket in &report.buckets {
@@ -254,6 +188,7 @@ const fn verdict(outcome: Outcome) -> &'static str {
             "INCOMPLETE: keys failed, and what must come after them was not begun; \
              the same command goes on, --keep-going goes on without them"
         }
+        Outcome::Failed => "NOT COMPLETE; the same command goes on from here",
         Outcome::Interrupted => "stopped; the same command goes on from here",
     }
 }

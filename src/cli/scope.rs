@@ -1,16 +1,14 @@
 //! What the one-shot commands have in common on the command line.
 
-use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{USAGE, logging};
+use crate::cli::{UsageError, logging};
 use crate::config;
 use crate::config::settings::LogSettings;
-use crate::oneshot::{Scope, UnknownBucket};
+use crate::oneshot::Scope;
 
 /// Which configuration, which keys, and how the answer looks.
 #[derive(Debug, Args)]
@@ -33,21 +31,16 @@ pub struct ScopeArgs {
 impl ScopeArgs {
     /// Loads the configuration, narrows it, and begins to log: warnings only, unless another level
     /// is configured.
-    pub fn load(&self) -> anyhow::Result<Result<Scope, UnknownBucket>> {
+    pub fn load(&self) -> anyhow::Result<Scope> {
         let settings = config::load_without_intake(self.config.as_deref(), config::environment())?;
         let mut log = settings.log.clone();
         if log.filter == LogSettings::default().filter {
             "warn".clone_into(&mut log.filter);
         }
         logging::init(&log)?;
-        Ok(Scope::new(settings, &self.bucket, &self.prefix, self.json))
+        let scope = Scope::new(settings, &self.bucket, &self.prefix, self.json);
+        Ok(scope.map_err(|error| UsageError(error.to_string()))?)
     }
-}
-
-/// A command line that does not fit the configuration: the status of every wrong command line.
-pub fn refuse(error: &UnknownBucket) -> ExitCode {
-    drop(writeln!(std::io::stderr(), "error: {error}"));
-    ExitCode::from(USAGE)
 }
 
 /// Resolves at the first SIGINT or SIGTERM; the second ends the process at once.

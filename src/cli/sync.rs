@@ -9,6 +9,11 @@ use crate::oneshot::sync::{self, SyncOptions};
 
 /// Arguments of `sync`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit status: 0 done, both sides agree (or the dry run is through); 1 not yet: keys \
+failed, deletes are held, or it was interrupted, and the same command goes on; 2 it could not run, or not to its \
+end: the command line, the configuration, a store or a bucket."
+)]
 pub struct SyncArgs {
     #[command(flatten)]
     scope: ScopeArgs,
@@ -23,17 +28,13 @@ pub struct SyncArgs {
     approve_deletes: bool,
 }
 
-/// Status 0: both sides agree. 1: keys failed, deletes are held, or it was interrupted.
+/// The status is an [`crate::oneshot::Ended`].
 pub async fn execute(args: SyncArgs) -> anyhow::Result<ExitCode> {
-    let scope = match args.scope.load()? {
-        Ok(scope) => scope,
-        Err(error) => return Ok(scope::refuse(&error)),
-    };
+    let scope = args.scope.load()?;
     let options = SyncOptions {
         dry_run: args.dry_run,
         no_delete: args.no_delete,
         approve_deletes: args.approve_deletes,
     };
-    let agrees = Box::pin(sync::run(scope, options, scope::stopped()?)).await?;
-    Ok(if agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(Box::pin(sync::run(scope, options, scope::stopped()?)).await.into())
 }

@@ -10,6 +10,10 @@ use crate::oneshot::verify::{self, VerifyOptions};
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit status: 0 both sides agree; 1 they differ, or it was interrupted; 2 it could not run, \
+or not to its end: the command line, the configuration, a store or a bucket."
+)]
 pub struct VerifyArgs {
     #[command(flatten)]
     scope: ScopeArgs,
@@ -24,13 +28,9 @@ pub struct VerifyArgs {
     report: Option<PathBuf>,
 }
 
-/// Status 0: both sides agree. 1: they differ, or could not be compared to the end.
+/// The status is an [`crate::oneshot::Ended`].
 pub async fn execute(args: VerifyArgs) -> anyhow::Result<ExitCode> {
-    let scope = match args.scope.load()? {
-        Ok(scope) => scope,
-        Err(error) => return Ok(scope::refuse(&error)),
-    };
+    let scope = args.scope.load()?;
     let options = VerifyOptions { metadata: args.metadata, deep: args.deep, report: args.report };
-    let agrees = Box::pin(verify::run(scope, options, scope::stopped()?)).await?;
-    Ok(if agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(Box::pin(verify::run(scope, options, scope::stopped()?)).await.into())
 }

@@ -1,15 +1,32 @@
-//! The comparison's options, as both commands use them.
+//! The first contact with both sides of a bucket, and the options of their comparison.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Scope;
+use super::patience::{Unusable, patiently};
+use crate::config::Settings;
 use crate::config::settings::BucketSettings;
+use crate::pipeline::prepare;
 use crate::reconcile::merge::Pairs;
 use crate::reconcile::pass::PassOptions;
 use crate::replicate::Stores;
-use crate::store::{ListQuery, Store, StoreError};
+use crate::store::{ListQuery, Store};
+
+/// Makes the target's bucket where `run` would make it.
+pub(super) async fn create_target(
+    scope: &Scope,
+    stores: &Stores,
+    bucket: &BucketSettings,
+) -> Result<(), Unusable> {
+    let (name, create) = (bucket.target_name(), scope.settings.target.create_buckets);
+    // A mistyped source is no reason to make a bucket.
+    clock("source", &stores.source, &bucket.source).await?;
+    patiently(|| prepare::ensure_target(&stores.target, name, create))
+        .await
+        .map_err(Unusable::of("target"))
+}
 
 /// One bucket of `scope`; `compared` counts the keys as they go by. Asks both sides for one key, to
 /// learn how far their clocks are apart.
@@ -19,13 +36,12 @@ pub(super) async fn options(
     bucket: &BucketSettings,
     compared: &Arc<AtomicU64>,
     pairs: Arc<dyn Pairs>,
-) -> Result<PassOptions, StoreError> {
+) -> Result<PassOptions, Unusable> {
     let (wanted, compared) = (bucket.clone(), Arc::clone(compared));
     let reconcile = &scope.settings.reconcile;
-    let rate = reconcile.requests_per_second.and_then(|rate| u32::try_from(rate).ok());
     let (source, target) = tokio::try_join!(
-        clock(&stores.source, &bucket.source),
-        clock(&stores.target, bucket.target_name()),
+        clock("source", &stores.source, &bucket.source),
+        clock("target", &stores.target, bucket.target_name()),
     )?;
     Ok(PassOptions {
         source: (stores.source.clone(), bucket.source.as_str().into()),
@@ -42,11 +58,19 @@ pub(super) async fn options(
         parallel: NonZeroUsize::new(reconcile.parallel).unwrap_or(NonZeroUsize::MIN),
         split_points: Vec::new(),
         done: Vec::new(),
-        requests_per_second: rate.and_then(NonZeroU32::new),
+        requests_per_second: rate(&scope.settings),
     })
 }
 
-async fn clock(store: &Store, bucket: &str) -> Result<i64, StoreError> {
-    store.list(bucket, &ListQuery { max_keys: 1, ..ListQuery::default() }).await?;
+/// `[reconcile] requests_per_second`.
+pub(super) fn rate(settings: &Settings) -> Option<NonZeroU32> {
+    let rate = settings.reconcile.requests_per_second?;
+    NonZeroU32::new(u32::try_from(rate).unwrap_or(u32::MAX))
+}
+
+/// How far the store's clock is ahead of ours; whether it answers, too.
+async fn clock(side: &'static str, store: &Store, bucket: &str) -> Result<i64, Unusable> {
+    let one = ListQuery { max_keys: 1, ..ListQuery::default() };
+    patiently(|| store.list(bucket, &one)).await.map_err(Unusable::of(side))?;
     Ok(store.clock_ahead_ms())
 }

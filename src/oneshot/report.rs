@@ -8,6 +8,8 @@ use std::io::{self, Write as _};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
+use super::Ended;
+use super::progress::Stderr;
 use crate::config::settings::BucketSettings;
 use crate::reconcile::pass::PassReport;
 use crate::replicate::HeldDeletes;
@@ -19,15 +21,19 @@ pub(super) fn answer(line: &str) {
 }
 
 /// One line for people, beside the answer.
-pub(super) fn say(line: &str) {
-    drop(writeln!(io::stderr(), "{line}"));
+pub(crate) fn say(line: &str) {
+    drop(writeln!(Stderr, "{line}"));
 }
 
-/// Prints the answer as one JSON object, or as text.
-pub(super) fn print(json: bool, report: &impl Serialize, text: &str) {
+/// Prints the answer as one JSON object, or as text; what went wrong is told beside it, too.
+pub(crate) fn print(json: bool, report: &impl Serialize, text: &str, errors: &[String]) {
     match serde_json::to_string(report) {
         Ok(object) if json => answer(&object),
+        _ if text.is_empty() => {}
         _ => answer(text.trim_end()),
+    }
+    for error in errors {
+        say(&format!("error: {error}"));
     }
 }
 
@@ -36,6 +42,8 @@ pub(super) fn print(json: bool, report: &impl Serialize, text: &str) {
 pub(super) struct SyncReport {
     /// What is told would be done, and nothing was.
     pub dry_run: bool,
+    /// In a dry run: the target's buckets that are not there yet.
+    pub new_buckets: Vec<String>,
     /// Objects that the source listed.
     pub source_objects: u64,
     /// Their bytes.
@@ -60,7 +68,9 @@ pub(super) struct SyncReport {
     pub failed: u64,
     /// The first of them, with the reason.
     pub failures: Vec<FailedKey>,
-    /// Buckets that could not be compared to their end, and why.
+    /// It was stopped; the next one goes on with what the journal holds.
+    pub interrupted: bool,
+    /// What kept it from its end: buckets that could not be compared, or a store that went away.
     pub errors: Vec<String>,
     /// How long it took, in seconds.
     pub elapsed_s: f64,
@@ -121,16 +131,20 @@ impl SyncReport {
         self.unchanged += pass.same;
     }
 
-    /// Whether everything that was asked for is done.
-    pub(super) const fn agrees(&self) -> bool {
-        self.failed == 0 && self.held.is_empty() && self.errors.is_empty()
+    /// A dry run has done what was asked for when it has told of everything.
+    pub(super) fn ended(&self) -> Ended {
+        let done = self.dry_run || (self.failed == 0 && self.held.is_empty());
+        Ended::of(&self.errors, done && !self.interrupted)
     }
 
     pub(super) fn print(&self, json: bool) {
-        print(json, self, &self.text());
+        print(json, self, &self.text(), &self.errors);
     }
 
     fn text(&self) -> String {
+        if !self.errors.is_empty() && self.source_objects + self.copied + self.failed == 0 {
+            return String::new();
+        }
         let would = if self.dry_run { "would be " } else { "" };
         let mut text = format!(
             "{} objects at the source ({}): {} {would}copied ({}), {} {would}deleted, {} tagged, {} \
@@ -169,8 +183,14 @@ impl SyncReport {
             let (key, reason) = (key.escape_debug(), &failed.reason);
             line(format!("failed after {} tries: {key}: {reason}", failed.attempts));
         }
-        for error in &self.errors {
-            line(format!("NOT COMPLETE: {error}"));
+        for bucket in &self.new_buckets {
+            line(format!("the target's bucket {bucket} is not there yet, and would be created"));
+        }
+        if self.interrupted {
+            line("INTERRUPTED: the same command goes on from here".to_owned());
+        }
+        if !self.errors.is_empty() {
+            line("NOT COMPLETE: the same command goes on from here".to_owned());
         }
         text
     }
@@ -195,10 +215,20 @@ mod tests {
             failures: vec![failure],
             ..SyncReport::default()
         };
-        assert!(!report.agrees());
+        assert_eq!(report.ended(), Ended::Differs);
         let text = report.text();
         assert!(text.contains("7 deletes of bucket b held: it looks wiped"), "{text}");
         assert!(text.contains("--approve-deletes") && text.contains("b/a\\nkey"), "{text}");
-        assert!(SyncReport::default().agrees());
+        assert_eq!(SyncReport::default().ended(), Ended::Agrees);
+    }
+
+    #[test]
+    fn an_interrupted_sync_is_no_success_and_an_error_is_told_whatever_else_there_is() {
+        let interrupted = SyncReport { interrupted: true, ..SyncReport::default() };
+        assert_eq!(interrupted.ended(), Ended::Differs);
+        assert!(interrupted.text().contains("INTERRUPTED"));
+        let report = SyncReport { errors: vec!["gone".into()], failed: 1, ..SyncReport::default() };
+        assert_eq!(report.ended(), Ended::Failed);
+        assert!(report.text().contains("NOT COMPLETE"));
     }
 }

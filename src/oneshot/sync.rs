@@ -9,16 +9,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::Context as _;
+use indicatif::HumanCount;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::engine::Engine;
+use super::backlog::Backlog;
 use super::progress::{Progress, Sample};
-use super::report::{FailedKey, HeldBucket, SyncReport, say};
-use super::{Scope, compare};
+use super::report::{FailedKey, HeldBucket, SyncReport, answer, say};
+use super::{Ended, Scope, compare};
 use crate::clock;
 use crate::config::settings::{BucketSettings, DeletePolicy};
 use crate::dirty::{Aspects, DirtyKey, Origin};
@@ -26,8 +26,11 @@ use crate::metrics::Metrics;
 use crate::object::{ETag, ObjectKey};
 use crate::pipeline;
 use crate::reconcile::extras::Extras;
+use crate::reconcile::list::{Listing, Side};
 use crate::reconcile::merge::{Finding, NoPairs, Why};
 use crate::reconcile::pass::{self, PassEvent, PassReport};
+use crate::reconcile::ranges::KeyRange;
+use crate::reconcile::rate::Rate;
 use crate::reconcile::verdict::{Case, Verdict, judge};
 use crate::replicate::Stores;
 
@@ -49,13 +52,8 @@ pub struct SyncOptions {
     pub approve_deletes: bool,
 }
 
-/// Runs it to the end, and prints its report. Returns whether both sides agree now, as far as was
-/// asked for. Dropping the future is like a crash.
-pub async fn run(
-    mut scope: Scope,
-    options: SyncOptions,
-    stop: impl Future<Output = ()>,
-) -> anyhow::Result<bool> {
+/// Runs it, and prints its report however it ends. Dropping the future is like a crash.
+pub async fn run(mut scope: Scope, options: SyncOptions, stop: impl Future<Output = ()>) -> Ended {
     for bucket in &mut scope.settings.buckets {
         // What `delay` keeps for a day is for `run` to count down.
         if options.no_delete || bucket.deletes == DeletePolicy::Delay {
@@ -63,36 +61,68 @@ pub async fn run(
         }
     }
     scope.settings.data_dir = scope.settings.data_dir.join("sync");
-    let stores = pipeline::connect(&scope.settings).await?;
-    if options.dry_run {
-        let report = tokio::select! {
-            report = dry_run(&scope, &stores) => report?,
-            () = stop => return Ok(false),
-        };
-        report.print(scope.json);
-        return Ok(true);
-    }
-    let clients = Stores { source: stores.source.clone(), target: stores.target.clone() };
-    let (settings, begin) = (scope.settings.clone(), Instant::now());
+    let (begin, json) = (Instant::now(), scope.json);
+    let mut report = SyncReport { dry_run: options.dry_run, ..SyncReport::default() };
     tokio::pin!(stop);
-    let engine = tokio::select! {
-        engine = Engine::start(settings, clients) => engine?,
+    let result = if options.dry_run {
+        tokio::select! {
+            told = dry_run(&scope, &mut report) => told.map(|()| true),
+            () = stop => Ok(false),
+        }
+    } else {
+        Box::pin(work(scope, options, stop, &mut report)).await
+    };
+    match result {
+        Ok(to_the_end) => report.interrupted = !to_the_end,
+        Err(error) => report.errors.push(format!("{error:#}")),
+    }
+    report.elapsed_s = begin.elapsed().as_secs_f64();
+    report.print(json);
+    report.ended()
+}
+
+/// Returns whether it came to its end; if not, it was stopped.
+async fn work(
+    scope: Scope,
+    options: SyncOptions,
+    mut stop: impl Future<Output = ()> + Unpin,
+    report: &mut SyncReport,
+) -> anyhow::Result<bool> {
+    let stores = pipeline::connect(&scope.settings).await?;
+    let begun = async {
+        let scope = usable(scope, &stores, report).await?;
+        let backlog = Backlog::start(scope.settings.clone(), stores.clone()).await?;
+        anyhow::Ok((scope, backlog))
+    };
+    let (scope, backlog) = tokio::select! {
+        begun = begun => begun?,
         () = &mut stop => return Ok(false),
     };
-    let run = Run { scope, options, stores, engine, counters: Arc::default() };
-    let report = tokio::select! {
-        report = run.to_the_end() => Some(report),
-        () = stop => None,
+    let run = Run { scope, options, stores, backlog, counters: Arc::default() };
+    let result = tokio::select! {
+        result = run.to_the_end(report) => result.map(|()| true),
+        () = stop => Ok(false),
     };
-    let Run { engine, scope, .. } = run;
-    engine.stop().await;
-    let Some(report) = report else {
-        say("Interrupted. The next sync goes on with what the journal holds.");
-        return Ok(false);
-    };
-    let report = SyncReport { elapsed_s: begin.elapsed().as_secs_f64(), ..report? };
-    report.print(scope.json);
-    Ok(report.agrees())
+    run.sum_up(report);
+    run.backlog.stop().await;
+    result
+}
+
+/// Leaves out the buckets that cannot be used, and says why; makes the target's where `run` would.
+async fn usable(
+    mut scope: Scope,
+    stores: &Stores,
+    report: &mut SyncReport,
+) -> anyhow::Result<Scope> {
+    let mut usable = Vec::new();
+    for bucket in &scope.settings.buckets {
+        match compare::create_target(&scope, stores, bucket).await {
+            Ok(()) => usable.push(bucket.clone()),
+            Err(error) => report.errors.push(format!("bucket {}: {error}", bucket.source)),
+        }
+    }
+    scope.settings.buckets = usable;
+    Ok(scope)
 }
 
 /// What is counted while it runs, for the progress.
@@ -108,37 +138,40 @@ struct Run {
     scope: Scope,
     options: SyncOptions,
     stores: Stores,
-    engine: Engine,
+    backlog: Backlog,
     counters: Arc<Counters>,
 }
 
 impl Run {
-    async fn to_the_end(&self) -> anyhow::Result<SyncReport> {
+    async fn to_the_end(&self, report: &mut SyncReport) -> anyhow::Result<()> {
         let _progress = self.progress();
-        self.engine.finish().await?;
-        let mut report = SyncReport::default();
+        self.backlog.finish().await?;
         for bucket in &self.scope.settings.buckets {
-            if let Err(error) = self.bucket(bucket, &mut report).await {
+            if let Err(error) = self.bucket(bucket, report).await {
                 report.errors.push(format!("bucket {}: {error:#}", bucket.source));
             }
         }
         self.counters.compared_all.store(true, Ordering::Relaxed);
-        let failed = self.engine.finish().await?;
-        let totals = self.engine.metrics.totals();
+        self.backlog.finish().await
+    }
+
+    /// What has been done by now.
+    fn sum_up(&self, report: &mut SyncReport) {
+        let totals = self.backlog.engine.totals();
         report.copied = totals.copied;
         report.deleted = totals.deleted;
         report.tagged = totals.tagged;
         report.unchanged += totals.unchanged;
         report.bytes = totals.bytes;
-        report.failed = failed.len() as u64 + self.engine.set_aside();
+        let failed = self.backlog.engine.failing();
+        report.failed = failed.len() as u64 + self.backlog.set_aside();
         report.failures = failed.iter().take(NAMED).map(FailedKey::from).collect();
-        report.held.extend(self.engine.held().into_iter().map(HeldBucket::from));
-        Ok(report)
+        report.held.extend(self.backlog.held().into_iter().map(HeldBucket::from));
     }
 
     /// Compares one bucket and has the differences worked on. Half a comparison deletes nothing.
     async fn bucket(&self, bucket: &BucketSettings, report: &mut SyncReport) -> anyhow::Result<()> {
-        let (remembered, name) = (Arc::clone(&self.engine.remembered), bucket.source.clone());
+        let (remembered, name) = (Arc::clone(&self.backlog.remembered), bucket.source.clone());
         let pairs = move |key: &str, source: &ETag, target: &ETag| {
             remembered.is_pair(&name, key, source, target)
         };
@@ -208,21 +241,24 @@ impl Run {
 
     async fn work(&self, keys: &[DirtyKey]) -> anyhow::Result<()> {
         self.counters.found.fetch_add(keys.len() as u64, Ordering::Relaxed);
-        self.engine.append(keys).await
+        self.backlog.append(keys).await
     }
 
     fn progress(&self) -> Progress {
         let (counters, metrics): (_, Metrics) =
-            (Arc::clone(&self.counters), self.engine.metrics.clone());
+            (Arc::clone(&self.counters), self.backlog.engine.metrics.clone());
+        let queue = Arc::clone(&self.backlog.engine.queue);
         Progress::show(move || {
             let totals = metrics.totals();
             let done = totals.copied + totals.deleted + totals.tagged + totals.unchanged;
+            let compared = counters.compared.load(Ordering::Relaxed);
             Sample {
-                compared: counters.compared.load(Ordering::Relaxed),
+                step: format!("{} compared", HumanCount(compared)),
                 done,
                 // What an earlier run had left in the journal was not found by this one.
                 total: counters.found.load(Ordering::Relaxed).max(done),
                 bytes: totals.bytes,
+                failing: queue.counts().parked as u64,
                 searching: !counters.compared_all.load(Ordering::Relaxed),
             }
         })
@@ -264,43 +300,87 @@ fn dirty(bucket: &Arc<str>, key: &str, aspects: Aspects) -> DirtyKey {
 }
 
 /// Compares, and says what would be done. Writes nothing, not even state of its own.
-async fn dry_run(scope: &Scope, stores: &Stores) -> anyhow::Result<SyncReport> {
-    let begin = Instant::now();
-    let mut report = SyncReport { dry_run: true, ..SyncReport::default() };
+async fn dry_run(scope: &Scope, report: &mut SyncReport) -> anyhow::Result<()> {
+    let stores = pipeline::connect(&scope.settings).await?;
     for bucket in &scope.settings.buckets {
-        let options =
-            compare::options(scope, stores, bucket, &Arc::default(), Arc::new(NoPairs)).await?;
-        let (sink, mut events) = mpsc::channel(AHEAD);
-        let archive = bucket.deletes == DeletePolicy::Archive;
-        let tell = async {
-            let (mut copied, mut bytes) = (0, 0);
-            while let Some(event) = events.recv().await {
-                let PassEvent::Difference(found) = event else { continue };
-                let size = found.source.as_ref().map_or(0, |object| object.size);
-                let verb = verb(found.finding, archive);
-                if verb == "copy" {
-                    (copied, bytes) = (copied + 1, bytes + size);
-                }
-                let key = ObjectKey::new(bucket.source.as_str(), found.key.as_str());
-                report_line(scope.json, &format!("{verb} {key} ({})", found.finding.name()));
-            }
-            (copied, bytes)
-        };
-        let (pass, (copied, bytes)) = tokio::join!(pass::run(options, sink), tell);
-        let pass = pass.with_context(|| format!("bucket {}", bucket.source))?;
-        report.compared(&pass);
-        (report.copied, report.bytes) = (report.copied + copied, report.bytes + bytes);
-        report.checked += pass.newer + pass.unverifiable;
-        match verdict(scope, bucket, &pass) {
-            Verdict::Keep => report.kept += pass.extra,
-            Verdict::Hold(reason) => {
-                report.held.push(HeldBucket::new(bucket, pass.extra, &reason));
-            }
-            Verdict::Mark => report.deleted += pass.extra,
+        if let Err(error) = dry_run_bucket(scope, &stores, bucket, report).await {
+            report.errors.push(format!("bucket {}: {error:#}", bucket.source));
         }
     }
-    report.elapsed_s = Duration::as_secs_f64(&begin.elapsed());
-    Ok(report)
+    Ok(())
+}
+
+async fn dry_run_bucket(
+    scope: &Scope,
+    stores: &Stores,
+    bucket: &BucketSettings,
+    report: &mut SyncReport,
+) -> anyhow::Result<()> {
+    let options =
+        match compare::options(scope, stores, bucket, &Arc::default(), Arc::new(NoPairs)).await {
+            Err(error) if error.is_missing_target() && scope.settings.target.create_buckets => {
+                return dry_run_new(scope, stores, bucket, report).await;
+            }
+            options => options?,
+        };
+    let (sink, mut events) = mpsc::channel(AHEAD);
+    let archive = bucket.deletes == DeletePolicy::Archive;
+    let tell = async {
+        let (mut copied, mut bytes) = (0, 0);
+        while let Some(event) = events.recv().await {
+            let PassEvent::Difference(found) = event else { continue };
+            let size = found.source.as_ref().map_or(0, |object| object.size);
+            let verb = verb(found.finding, archive);
+            if verb == "copy" {
+                (copied, bytes) = (copied + 1, bytes + size);
+            }
+            tell(scope, verb, bucket, &found.key, found.finding);
+        }
+        (copied, bytes)
+    };
+    let (pass, (copied, bytes)) = tokio::join!(pass::run(options, sink), tell);
+    let pass = pass?;
+    report.compared(&pass);
+    (report.copied, report.bytes) = (report.copied + copied, report.bytes + bytes);
+    report.checked += pass.newer + pass.unverifiable;
+    match verdict(scope, bucket, &pass) {
+        Verdict::Keep => report.kept += pass.extra,
+        Verdict::Hold(reason) => {
+            report.held.push(HeldBucket::new(bucket, pass.extra, &reason));
+        }
+        Verdict::Mark => report.deleted += pass.extra,
+    }
+    Ok(())
+}
+
+/// The target's bucket is not there yet, and would be made: everything is missing.
+async fn dry_run_new(
+    scope: &Scope,
+    stores: &Stores,
+    bucket: &BucketSettings,
+    report: &mut SyncReport,
+) -> anyhow::Result<()> {
+    let rate = Rate::new(compare::rate(&scope.settings));
+    let (store, name) = (stores.source.clone(), bucket.source.as_str().into());
+    let side = Side { store, bucket: name, prefix: Arc::clone(&scope.prefix), rate };
+    let mut listing = Listing::new(side, KeyRange::ALL);
+    report.new_buckets.push(bucket.target_name().to_owned());
+    while let Some(object) = listing.next().await? {
+        if bucket.wants(&object.key) {
+            (report.source_objects, report.copied) = (report.source_objects + 1, report.copied + 1);
+            report.source_bytes += object.size;
+            report.bytes += object.size;
+            tell(scope, "copy", bucket, &object.key, Finding::Missing);
+        }
+    }
+    Ok(())
+}
+
+/// A line of the dry run: part of the answer, unless that is one JSON object.
+fn tell(scope: &Scope, verb: &str, bucket: &BucketSettings, key: &str, finding: Finding) {
+    let key = ObjectKey::new(bucket.source.as_str(), key);
+    let line = format!("{verb} {key} ({})", finding.name());
+    if scope.json { say(&line) } else { answer(&line) }
 }
 
 const fn verb(finding: Finding, archive: bool) -> &'static str {
@@ -310,9 +390,4 @@ const fn verb(finding: Finding, archive: bool) -> &'static str {
         Finding::Extra => "delete",
         Finding::Newer | Finding::Unverifiable | Finding::Same => "check",
     }
-}
-
-/// A line of the dry run: part of the answer, unless that is one JSON object.
-fn report_line(json: bool, line: &str) {
-    if json { say(line) } else { super::report::answer(line) }
 }

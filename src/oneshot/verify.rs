@@ -1,12 +1,12 @@
 //! `verify`: whether both sides agree. Writes nothing at either.
 //!
-//! Promise: every difference that both listings show is reported once, with what it is, and is looked
-//! at again before that, so that a key which changed meanwhile is not blamed. Listings tell of existence,
+//! Promise: every difference that both listings show is reported once, with what it is, and only when both
+//! sides were asked twice and stood still: a key that changes meanwhile, or is on its way, is not blamed. Listings tell of existence,
 //! size and `ETag`; where two tags cannot agree, the target's own metadata is asked; with `metadata` and
 //! `deep` every pair of objects is looked at, since a listing shows neither headers, tags nor bytes.
 //!
 //! On an error of one key that key is `unverifiable`; when a listing fails, the report says that it is
-//! not complete, and the command fails. A signal ends it with what was found so far.
+//! not complete, and the command has failed. A signal ends it with what was found so far.
 
 mod check;
 mod recorder;
@@ -16,11 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::{StreamExt as _, stream};
+use indicatif::HumanCount;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::progress::{Progress, Sample};
-use super::{Scope, compare};
+use super::{Ended, Scope, compare};
 use crate::config::settings::BucketSettings;
 use crate::pipeline;
 use crate::reconcile::list::{Listing, Side};
@@ -48,25 +49,29 @@ pub struct VerifyOptions {
     pub report: Option<PathBuf>,
 }
 
-/// Compares all buckets of `scope` and prints the result. Returns whether both sides agree.
-pub async fn run(
-    scope: Scope,
-    options: VerifyOptions,
-    stop: impl Future<Output = ()>,
-) -> anyhow::Result<bool> {
-    let mut recorder = Recorder::open(options.report.as_deref())?;
-    let stores = pipeline::connect(&scope.settings).await?;
-    let verify = Verify { scope, options, stores, counters: Arc::default() };
-    let begin = Instant::now();
-    let interrupted = tokio::select! {
-        () = verify.buckets(&mut recorder) => false,
-        () = stop => true,
+/// Compares all buckets of `scope`, and prints the result however it ends.
+pub async fn run(scope: Scope, options: VerifyOptions, stop: impl Future<Output = ()>) -> Ended {
+    let (begin, json, counters) = (Instant::now(), scope.json, Arc::<Counters>::default());
+    let mut recorder = Recorder::new();
+    let compare = async {
+        if let Some(path) = &options.report {
+            recorder.create_file(path)?;
+        }
+        let stores = pipeline::connect(&scope.settings).await?;
+        let counters = Arc::clone(&counters);
+        Verify { scope, options, stores, counters }.buckets(&mut recorder).await;
+        anyhow::Ok(())
     };
-    if interrupted {
-        recorder.incomplete(&anyhow::anyhow!("interrupted"));
+    let compared = tokio::select! {
+        compared = compare => Some(compared),
+        () = stop => None,
+    };
+    match compared {
+        Some(Ok(())) => {}
+        Some(Err(error)) => recorder.incomplete(&error),
+        None => recorder.interrupted(),
     }
-    let compared = verify.counters.compared.load(Ordering::Relaxed);
-    recorder.finish(compared, begin.elapsed(), verify.scope.json)
+    recorder.finish(counters.compared.load(Ordering::Relaxed), begin.elapsed(), json)
 }
 
 /// What is counted while it runs, for the progress.
@@ -212,7 +217,8 @@ impl Verify {
     fn progress(&self) -> Progress {
         let counters = Arc::clone(&self.counters);
         Progress::show(move || Sample {
-            compared: counters.compared.load(Ordering::Relaxed),
+            step: format!("{} compared", HumanCount(counters.compared.load(Ordering::Relaxed))),
+            failing: 0,
             done: counters.checked.load(Ordering::Relaxed),
             total: counters.to_check.load(Ordering::Relaxed),
             bytes: counters.bytes.load(Ordering::Relaxed),

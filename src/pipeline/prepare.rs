@@ -64,7 +64,12 @@ async fn until_answered<F: Future<Output = Result<(), StoreError>>>(
     }
 }
 
-async fn ensure_target(target: &Store, bucket: &str, create: bool) -> Result<(), StoreError> {
+/// Whether the bucket is there; makes it, if `create` says so.
+pub(crate) async fn ensure_target(
+    target: &Store,
+    bucket: &str,
+    create: bool,
+) -> Result<(), StoreError> {
     match target.head_bucket(bucket).await {
         Err(error) if error.kind == ErrorKind::NoSuchBucket && create => {
             target.create_bucket(bucket).await?;
@@ -75,7 +80,8 @@ async fn ensure_target(target: &Store, bucket: &str, create: bool) -> Result<(),
     }
 }
 
-fn advice(store: &str, kind: ErrorKind) -> String {
+/// What an operator can do about a bucket of `source` or `target` that cannot be used.
+pub(crate) fn advice(store: &str, kind: ErrorKind) -> String {
     match kind {
         ErrorKind::Denied => format!(
             "check access_key, secret_key and region in [{store}], and that their policy allows this bucket"

@@ -24,6 +24,10 @@ const TRIES: u32 = 8;
 const RETRY: RetryPolicy =
     RetryPolicy { initial: Duration::from_millis(200), max: Duration::from_secs(10) };
 
+/// So many pages without a new key may follow each other: a store passes over what was deleted, and
+/// may have much of that, but a continuation that leads nowhere would otherwise be followed for ever.
+const BARREN: u32 = 10_000;
+
 /// Why a listing could not go on. What was given out before it is right.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ListingError {
@@ -45,7 +49,7 @@ pub enum ListingError {
         /// The key that is not behind it.
         key: Box<str>,
     },
-    /// A page's continuation is the one that it was asked by, so that it would never end.
+    /// Pages lead to each other and to no new key, so that it would never end.
     #[error("the listing of {bucket} on {endpoint} goes in circles behind {key:?}")]
     ListingCircles {
         /// Scheme, host and port of the store.
@@ -129,7 +133,7 @@ impl Listing {
             side.prefix = range.common_prefix().into();
         }
         let first = Place::After(range.start.clone());
-        let order = Order { last: range.start, end: range.end, page_end: None };
+        let order = Order { last: range.start, end: range.end, page_end: None, barren: 0 };
         let mut listing = Self { side, order, page: VecDeque::new(), ahead: None };
         listing.ask(first);
         listing
@@ -255,6 +259,8 @@ struct Order {
     end: Option<String>,
     /// The last key of the page that the next token belongs to, whether or not it was new.
     page_end: Option<String>,
+    /// Pages since the last new key.
+    barren: u32,
 }
 
 impl Order {
@@ -293,6 +299,10 @@ impl Order {
         }
         let new = step.objects.back().map(|object| object.key.clone());
         let found = new.is_some();
+        self.barren = if found { 0 } else { self.barren + 1 };
+        if self.barren > BARREN {
+            return Err(Fault::Circle);
+        }
         self.last = new.or(self.last.take());
         let past = match (&self.end, &self.last) {
             (Some(end), Some(last)) => last >= end,

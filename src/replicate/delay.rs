@@ -202,7 +202,7 @@ impl Known {
 /// Whether an object was written within the last `ms` milliseconds, by what its store says of it. Both
 /// times are the store's own, so it does not matter whether our clocks agree. They are whole seconds:
 /// in doubt the object is new.
-pub(super) fn written_since(headers: &HeaderMap, ms: i64) -> bool {
+pub(crate) fn written_since(headers: &HeaderMap, ms: i64) -> bool {
     let second = |name: &str| {
         let text = headers.get(name)?.to_str().ok()?;
         Some(rfc2822::parse(text).ok()?.timestamp().as_second())

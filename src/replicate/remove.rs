@@ -7,91 +7,126 @@
 
 use std::sync::Arc;
 
-use super::Direction;
-use super::delay;
+use super::delay::{self, Delays};
+use super::delete::Deleter;
 use super::guard::Verdict;
+use super::hold::Hold;
 use super::worker::{Done, Mapping, Worker};
 use crate::clock;
 use crate::config::settings::DeletePolicy;
 use crate::dirty::{Aspects, DirtyKey, Origin};
-use crate::store::{ErrorKind, ListQuery, StoreError};
+use crate::store::{ErrorKind, ListQuery, ObjectHead, StoreError};
 use crate::workqueue::Work;
+
+/// What only the way from source to target needs.
+#[derive(Debug)]
+pub(super) struct Forth {
+    pub(super) hold: Hold,
+    pub(super) delays: Arc<Delays>,
+    pub(super) deleter: Deleter,
+}
 
 impl Worker {
     /// Deals with a key to which the source has just answered 404.
     pub(super) async fn remove(&self, work: &Work, mapping: &Mapping) -> Result<Done, StoreError> {
-        if self.direction == Direction::Back {
+        match &self.forth {
+            Some(forth) => Removal { worker: self, forth, work, mapping }.decide().await,
+            None => Ok(Done::Unchanged),
+        }
+    }
+}
+
+/// One key that is gone from the source.
+struct Removal<'a> {
+    worker: &'a Worker,
+    forth: &'a Forth,
+    work: &'a Work,
+    mapping: &'a Mapping,
+}
+
+impl Removal<'_> {
+    async fn decide(&self) -> Result<Done, StoreError> {
+        let (key, pending) = (&self.work.key, &self.work.pending);
+        if !self.approved() && self.forth.hold.discarded(&key.bucket, pending.last_lsn) {
+            tracing::debug!(%key, "A delete that a person discarded is not carried out.");
             return Ok(Done::Unchanged);
         }
-        let (due, approved) =
-            (work.pending.aspects.has(Aspects::DUE), work.pending.aspects.has(Aspects::APPROVED));
-        if !approved && self.hold.discarded(&work.key.bucket, work.pending.last_lsn) {
-            tracing::debug!(key = %work.key, "A delete that a person discarded is not carried out.");
-            return Ok(Done::Unchanged);
-        }
-        match mapping.settings.deletes {
+        match self.mapping.settings.deletes {
             DeletePolicy::Archive => Ok(Done::Kept),
-            DeletePolicy::Delay if due => self.remove_due(work, mapping).await,
+            DeletePolicy::Delay if pending.aspects.has(Aspects::DUE) => self.remove_due().await,
             DeletePolicy::Delay => {
                 // The reconciler finds the object again in every pass until its time has come.
-                if work.pending.origin == Origin::Repair && self.delays.knows(&work.key) {
+                if pending.origin == Origin::Repair && self.forth.delays.knows(key) {
                     return Ok(Done::Delayed);
                 }
-                match self.brake(work).await? {
-                    Verdict::Allow => self.delay(work).await,
-                    Verdict::Hold(reason) => self.hold(work, &reason).await,
+                match self.brake().await? {
+                    Verdict::Allow => self.delay().await,
+                    Verdict::Hold(reason) => self.hold(&reason).await,
                     Verdict::Look | Verdict::Wait => Ok(Done::Waits),
                 }
             }
-            DeletePolicy::Mirror => match self.brake(work).await? {
-                Verdict::Allow => self.delete(work, mapping).await,
-                Verdict::Hold(reason) => self.hold(work, &reason).await,
+            DeletePolicy::Mirror => match self.brake().await? {
+                Verdict::Allow => self.delete().await,
+                Verdict::Hold(reason) => self.hold(&reason).await,
                 Verdict::Look | Verdict::Wait => Ok(Done::Waits),
             },
         }
     }
 
-    /// The delay is over. The brake has counted this delete when it was delayed; now it only matters
-    /// whether it is on.
-    async fn remove_due(&self, work: &Work, mapping: &Mapping) -> Result<Done, StoreError> {
-        let (key, approved) = (&work.key, work.pending.aspects.has(Aspects::APPROVED));
-        if !approved && let Some(reason) = self.hold.reason(&key.bucket) {
-            return self.hold(work, &reason).await;
-        }
-        let head = match self.target.head(&mapping.target, &key.key).await {
-            Ok(head) => head,
-            Err(error) if error.kind == ErrorKind::NotFound => return Ok(Done::Unchanged),
-            Err(error) => return Err(error),
-        };
-        let since_due = clock::now_ms() - work.pending.since_ms;
-        let since_delete = since_due.saturating_add(delay::millis(mapping.settings.delete_delay));
-        if delay::written_since(&head.headers, since_delete) {
-            // The object came back and went away again: that delete has a delay of its own.
-            return self.delay(work).await;
-        }
-        self.delete(work, mapping).await
+    fn approved(&self) -> bool {
+        self.work.pending.aspects.has(Aspects::APPROVED)
     }
 
-    async fn delete(&self, work: &Work, mapping: &Mapping) -> Result<Done, StoreError> {
-        let key = &work.key;
-        self.deleter.delete(&key.bucket, &mapping.target, &key.key).await?;
+    /// The target's object, if there is one.
+    async fn at_target(&self) -> Result<Option<ObjectHead>, StoreError> {
+        let target = &self.worker.target;
+        match target.head(&self.mapping.target, &self.work.key.key).await {
+            Ok(head) => Ok(Some(head)),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The delay is over. The brake has counted this delete when it was delayed; now it only matters
+    /// whether it is on.
+    async fn remove_due(&self) -> Result<Done, StoreError> {
+        if !self.approved()
+            && let Some(reason) = self.forth.hold.reason(&self.work.key.bucket)
+        {
+            return self.hold(&reason).await;
+        }
+        let Some(head) = self.at_target().await? else { return Ok(Done::Unchanged) };
+        let since_due = clock::now_ms() - self.work.pending.since_ms;
+        let delay = delay::millis(self.mapping.settings.delete_delay);
+        if delay::written_since(&head.headers, since_due.saturating_add(delay)) {
+            // The object came back and went away again: that delete has a delay of its own.
+            return self.delay().await;
+        }
+        self.delete().await
+    }
+
+    async fn delete(&self) -> Result<Done, StoreError> {
+        let key = &self.work.key;
+        self.forth.deleter.delete(&key.bucket, &self.mapping.target, &key.key).await?;
         Ok(Done::Deleted)
     }
 
-    async fn delay(&self, work: &Work) -> Result<Done, StoreError> {
-        let approved = work.pending.aspects.has(Aspects::APPROVED);
-        let aspects = if approved { Aspects::APPROVED } else { Aspects::NONE };
+    async fn delay(&self) -> Result<Done, StoreError> {
+        let work = self.work;
+        let aspects = if self.approved() { Aspects::APPROVED } else { Aspects::NONE };
         let dirty = DirtyKey {
             key: work.key.clone(),
             aspects: aspects.with(Aspects::REMOVED),
             origin: work.pending.origin,
             since_ms: clock::now_ms(),
         };
-        self.delays.put(dirty).await.map_err(|message| disk_error(work, "delay", message))?;
+        let put = self.forth.delays.put(dirty).await;
+        put.map_err(|message| disk_error(work, "delay", message))?;
         Ok(Done::Delayed)
     }
 
-    async fn hold(&self, work: &Work, reason: &str) -> Result<Done, StoreError> {
+    async fn hold(&self, reason: &str) -> Result<Done, StoreError> {
+        let work = self.work;
         tracing::debug!(key = %work.key, reason, "A delete is held for a person to approve.");
         let held = DirtyKey {
             key: work.key.clone(),
@@ -99,31 +134,31 @@ impl Worker {
             origin: Origin::Live,
             since_ms: work.pending.since_ms,
         };
-        self.hold.put(held).await.map_err(|message| disk_error(work, "hold", message))?;
+        let put = self.forth.hold.put(held).await;
+        put.map_err(|message| disk_error(work, "hold", message))?;
         Ok(Done::Held)
     }
 
     /// Whether this delete may pass the brake. Where that takes a look at the source's listing, it is
     /// taken here.
-    async fn brake(&self, work: &Work) -> Result<Verdict, StoreError> {
-        let bucket = &work.key.bucket;
-        if work.pending.aspects.has(Aspects::APPROVED) {
+    async fn brake(&self) -> Result<Verdict, StoreError> {
+        let (hold, bucket) = (&self.forth.hold, &self.work.key.bucket);
+        if self.approved() {
             return Ok(Verdict::Allow);
         }
-        let verdict = self.hold.admit(bucket);
+        let verdict = hold.admit(bucket);
         if verdict != Verdict::Look {
             return Ok(verdict);
         }
-        let _looking = self.hold.looking(bucket);
-        let page =
-            self.source.list(bucket, &ListQuery { max_keys: 1, ..ListQuery::default() }).await?;
-        if page.objects.is_empty() {
+        let _looking = hold.looking(bucket);
+        let one = ListQuery { max_keys: 1, ..ListQuery::default() };
+        if self.worker.source.list(bucket, &one).await?.objects.is_empty() {
             let reason = "the source's bucket lists no object any more, it looks wiped";
-            self.hold.pull(bucket, reason.into());
+            hold.pull(bucket, reason.into());
         } else {
-            self.hold.looked(bucket);
+            hold.looked(bucket);
         }
-        Ok(self.hold.admit(bucket))
+        Ok(hold.admit(bucket))
     }
 }
 

@@ -11,12 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::HeaderMap;
 use md5::{Digest, Md5};
 
-use super::Direction;
-use super::delay::Delays;
-use super::delete::Deleter;
-use super::hold::Hold;
 use super::pace::Pace;
 use super::plan::{self, BUFFERED, FirstStep, Layout, Limits};
+use super::remove::Forth;
 use super::retry::RetryPolicy;
 use super::uploads::Uploads;
 use crate::config::settings::{BucketSettings, ReplicateSettings, TargetSettings};
@@ -52,16 +49,14 @@ pub(super) enum Done {
 /// What every try needs; shared by all of them.
 #[derive(Debug)]
 pub(super) struct Worker {
-    pub(super) direction: Direction,
+    /// On the way back there is nothing to delete, and nothing to remember.
+    pub(super) forth: Option<Forth>,
     pub(super) source: Store,
     pub(super) target: Store,
     pub(super) target_settings: TargetSettings,
     pub(super) buckets: HashMap<Arc<str>, Mapping>,
     pub(super) settings: ReplicateSettings,
     pub(super) retry: RetryPolicy,
-    pub(super) deleter: Deleter,
-    pub(super) hold: Hold,
-    pub(super) delays: Arc<Delays>,
     pub(super) uploads: Uploads,
     pub(super) pace: Pace,
     /// Learnt: the target encrypts with KMS, so its `ETag`s never equal the source's.
@@ -255,7 +250,7 @@ impl Worker {
         };
         let carries_over = proof && plan::tag_carries_over(layout, head.etag.as_ref());
         let paired = self.target_kms.load(Ordering::Relaxed) || !carries_over;
-        let pair = head.etag.as_ref().filter(|_| paired && self.direction == Direction::Forth);
+        let pair = head.etag.as_ref().filter(|_| paired && self.forth.is_some());
         let (inline, behind) =
             if plan::tags_fit_header(&tags) { (tags, None) } else { (Tags::new(), Some(tags)) };
         let job = CopyJob {
@@ -272,7 +267,9 @@ impl Worker {
         };
         self.verify(&job, paired, &outcome)?;
         self.remember_pair(key, job.etag, outcome.etag.as_ref());
-        self.hold.remembered.replaced(&key.bucket, &key.key);
+        if let Some(forth) = &self.forth {
+            forth.hold.remembered.replaced(&key.bucket, &key.key);
+        }
         if let Some(tags) = behind {
             self.target.put_tags(&mapping.target, &key.key, &tags).await?;
         }
@@ -281,8 +278,8 @@ impl Worker {
 
     /// Where the two tags cannot be equal, a listing alone can then tell that the content is.
     fn remember_pair(&self, key: &ObjectKey, source: Option<&ETag>, target: Option<&ETag>) {
-        if let (Some(source), Some(target)) = (source, target) {
-            self.hold.remembered.pair(&key.bucket, &key.key, source, target);
+        if let (Some(forth), Some(source), Some(target)) = (&self.forth, source, target) {
+            forth.hold.remembered.pair(&key.bucket, &key.key, source, target);
         }
     }
 

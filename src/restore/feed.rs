@@ -7,21 +7,19 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::order::{CLASSES, class_name, one_by_one, order_class};
-use super::report::millis;
+use super::progress::Told;
 use super::state::{State, StateFile};
-use super::{Failed, Progress, RestoreError, Way};
+use super::{Failed, RestoreError, Way};
 use crate::clock;
 use crate::config::settings::BucketSettings;
 use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::journal::Lsn;
-use crate::metrics::Metrics;
 use crate::object::ObjectKey;
+use crate::oneshot::engine::Engine;
 use crate::reconcile::list::Listing;
 use crate::reconcile::ranges::KeyRange;
-use crate::workqueue::WorkQueue;
+use crate::workqueue::ParkedKey;
 
-/// A key that failed so often, with growing waits, is given up. While a store is down nothing is tried.
-const TRIES: u32 = 4;
 /// A place to go on from is remembered once for so many keys.
 const PLACE_EVERY: Lsn = 64;
 const SAVE_EVERY: Duration = Duration::from_secs(1);
@@ -50,53 +48,50 @@ struct Place {
     key: String,
 }
 
-/// Feeds one replicator.
+/// Feeds one engine.
 pub(super) struct Feed<'a> {
     way: &'a Way,
-    queue: &'a WorkQueue,
-    metrics: &'a Metrics,
+    engine: &'a Engine,
     aspects: Aspects,
     state: State,
+    /// Objects that were settled before this process began.
+    before: u64,
     file: &'a StateFile,
-    tell: &'a mut (dyn FnMut(&Progress) + Send),
+    told: &'a Told,
     stop: &'a CancellationToken,
     /// Go on to the next class although keys failed.
     pub(super) keep_going: bool,
     places: VecDeque<Place>,
     last: Lsn,
     failed: Vec<Failed>,
-    began: Instant,
     looked: Instant,
     saved: Instant,
 }
 
 impl<'a> Feed<'a> {
-    #[expect(clippy::too_many_arguments, reason = "it joins what its caller has built")]
     pub(super) fn new(
         way: &'a Way,
-        queue: &'a WorkQueue,
-        metrics: &'a Metrics,
+        engine: &'a Engine,
         aspects: Aspects,
         state: State,
         file: &'a StateFile,
-        tell: &'a mut (dyn FnMut(&Progress) + Send),
+        told: &'a Told,
         stop: &'a CancellationToken,
     ) -> Self {
         let now = Instant::now();
         Self {
             way,
-            queue,
-            metrics,
+            engine,
             aspects,
+            before: state.settled,
             state,
             file,
-            tell,
+            told,
             stop,
             keep_going: false,
             places: VecDeque::new(),
             last: 0,
             failed: Vec::new(),
-            began: now,
             looked: now,
             saved: now,
         }
@@ -113,6 +108,7 @@ impl<'a> Feed<'a> {
             }
             self.places.clear();
             (self.state.bucket, self.state.after) = (0, None);
+            self.state.settled = self.before + self.last;
             self.state.class += 1;
             self.file.save(&self.state)?;
         }
@@ -121,13 +117,14 @@ impl<'a> Feed<'a> {
 
     /// Saves the place up to which everything is settled.
     pub(super) fn save(&mut self) -> Result<(), RestoreError> {
-        let unsettled = self.queue.lowest_unfinished().unwrap_or(self.last + 1);
+        let unsettled = self.engine.queue.lowest_unfinished().unwrap_or(self.last + 1);
         let mut settled = None;
         while self.places.front().is_some_and(|place| place.lsn < unsettled) {
             settled = self.places.pop_front();
         }
         let Some(place) = settled else { return Ok(()) };
         (self.state.bucket, self.state.after) = (place.bucket, Some(place.key));
+        self.state.settled = self.before + place.lsn;
         self.file.save(&self.state)
     }
 
@@ -141,6 +138,8 @@ impl<'a> Feed<'a> {
         let (first, mut start) = (self.state.bucket, self.state.after.clone());
         for (number, bucket) in way.settings.buckets.iter().enumerate().skip(first) {
             let start = start.take();
+            let class = class_name(self.state.class);
+            self.told.step(format!("{class} of {}", bucket.target_name()));
             let end = self.restore_bucket(number, bucket, start).await?;
             if end != End::Done {
                 return Ok(end);
@@ -179,7 +178,7 @@ impl<'a> Feed<'a> {
                 }
             }
             folder = next_folder;
-            let end = self.room(number).await?;
+            let end = self.room().await?;
             if end != End::Done {
                 return Ok(end);
             }
@@ -195,22 +194,24 @@ impl<'a> Feed<'a> {
             origin: Origin::Repair,
             since_ms: clock::now_ms(),
         };
-        self.queue.mark(&dirty, self.last);
+        self.engine.queue.mark(&dirty, self.last);
         if self.last.is_multiple_of(PLACE_EVERY) {
             self.places.push_back(Place { lsn: self.last, bucket: number, key });
         }
     }
 
     /// Waits until the queue has room for one more key.
-    async fn room(&mut self, number: usize) -> Result<End, RestoreError> {
+    async fn room(&mut self) -> Result<End, RestoreError> {
         loop {
-            if self.look(number)? && !self.give_up() {
+            if let Some(left) = self.look()?
+                && !self.give_up(&left)
+            {
                 return Ok(End::Stuck);
             }
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(End::Stopped),
-                _ = self.queue.room() => return Ok(End::Done),
+                _ = self.engine.queue.room() => return Ok(End::Done),
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
@@ -218,9 +219,10 @@ impl<'a> Feed<'a> {
 
     /// Waits until everything in the queue is settled.
     async fn settle(&mut self) -> Result<End, RestoreError> {
-        let number = self.way.settings.buckets.len().saturating_sub(1);
-        while self.queue.counts().pending > 0 {
-            if self.look(number)? && !self.give_up() {
+        while self.engine.queue.counts().pending > 0 {
+            if let Some(left) = self.look()?
+                && !self.give_up(&left)
+            {
                 return Ok(End::Stuck);
             }
             tokio::select! {
@@ -231,46 +233,31 @@ impl<'a> Feed<'a> {
         Ok(End::Done)
     }
 
-    /// Now and then: tells how far it is, and saves it. Returns whether nothing in the queue moves any
-    /// more.
-    fn look(&mut self, number: usize) -> Result<bool, RestoreError> {
+    /// Now and then: saves how far it is, and looks whether it is any use to wait on. Returns the keys
+    /// that are given up, when nothing else is left in the queue.
+    fn look(&mut self) -> Result<Option<Vec<ParkedKey>>, RestoreError> {
         if self.looked.elapsed() < LOOK_EVERY {
-            return Ok(false);
+            return Ok(None);
         }
         self.looked = Instant::now();
-        let counts = self.queue.counts();
+        self.told.failing(self.engine.queue.counts().parked);
         if self.saved.elapsed() >= SAVE_EVERY {
             self.saved = self.looked;
             self.save()?;
-            self.tell(number, counts.parked);
         }
-        let all_parked = counts.parked > 0 && counts.parked == counts.pending;
-        Ok(all_parked && self.queue.parked(usize::MAX).iter().all(|key| key.attempts >= TRIES))
-    }
-
-    fn tell(&mut self, number: usize, parked: usize) {
-        let totals = self.metrics.totals();
-        let bucket = self.way.settings.buckets.get(number);
-        (self.tell)(&Progress {
-            step: class_name(self.state.class),
-            bucket: bucket.map_or_else(String::new, |bucket| bucket.target_name().to_owned()),
-            copied: totals.copied,
-            bytes: totals.bytes,
-            unchanged: totals.unchanged + totals.tagged,
-            parked,
-            elapsed_ms: millis(self.began.elapsed()),
-        });
+        self.engine.check()?;
+        Ok(self.engine.left().filter(|left| !left.is_empty()))
     }
 
     /// Names the keys that failed. Returns whether it goes on without them.
-    fn give_up(&mut self) -> bool {
-        for parked in self.queue.parked(usize::MAX) {
+    fn give_up(&mut self, left: &[ParkedKey]) -> bool {
+        for parked in left {
             if self.failed.len() < NAMED {
                 let (key, reason) = (parked.key.to_string(), parked.reason.to_string());
                 self.failed.push(Failed { key, reason });
             }
             if self.keep_going {
-                self.queue.forget_parked(&parked.key);
+                self.engine.queue.forget_parked(&parked.key);
             }
         }
         self.keep_going

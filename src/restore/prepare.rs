@@ -2,6 +2,7 @@
 
 use super::order::order_class;
 use super::{Report, RestoreError, RestoreOptions, Way};
+use crate::oneshot::patience::{Unusable, patiently};
 use crate::reconcile::list::Listing;
 use crate::reconcile::ranges::KeyRange;
 use crate::store::{ErrorKind, ListQuery, Store, StoreError, Versioning};
@@ -15,12 +16,15 @@ pub(super) async fn buckets(
     report: &mut Report,
 ) -> Result<bool, RestoreError> {
     let mut all_empty = true;
+    let destination = if options.to.is_some() { "destination" } else { "source" };
     for (bucket, told) in way.settings.buckets.iter().zip(&mut report.buckets) {
-        way.from.head_bucket(&bucket.source).await?;
+        let here = || way.from.head_bucket(&bucket.source);
+        patiently(here).await.map_err(Unusable::of("target"))?;
         if options.at.is_some() {
             remembers(&way.from, &bucket.source).await?;
         }
-        match is_empty(&way.to, bucket.target_name()).await? {
+        let empty = patiently(|| is_empty(&way.to, bucket.target_name()));
+        match empty.await.map_err(Unusable::of(destination))? {
             None => told.created = true,
             Some(true) => {}
             Some(false) if options.into_non_empty || resumed => all_empty = false,
@@ -40,7 +44,7 @@ pub(super) async fn buckets(
     }
     let missing = report.buckets.iter().filter(|bucket| bucket.created && !options.dry_run);
     for bucket in missing {
-        way.to.create_bucket(&bucket.to).await?;
+        way.to.create_bucket(&bucket.to).await.map_err(Unusable::of(destination))?;
         tracing::info!(bucket = bucket.to, "A missing bucket was created at the destination.");
     }
     Ok(all_empty)
@@ -48,7 +52,7 @@ pub(super) async fn buckets(
 
 /// A bucket without versions has no past, and would come back full of holes.
 async fn remembers(store: &Store, bucket: &str) -> Result<(), RestoreError> {
-    match store.versioning(bucket).await? {
+    match store.versioning(bucket).await.map_err(Unusable::of("target"))? {
         Versioning::Enabled => Ok(()),
         Versioning::Suspended => {
             tracing::warn!(

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::config::Settings;
+use crate::oneshot::Ended;
 
 /// How a restore ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -19,27 +20,10 @@ pub enum Outcome {
     /// Keys failed again and again; what must come after them was left out.
     Incomplete,
     /// It was stopped; the same command goes on from there.
-    #[default]
     Interrupted,
-}
-
-/// How far a restore is.
-#[derive(Debug, Clone, Serialize)]
-pub struct Progress {
-    /// The kind of objects that is being restored ([`super::order::class_name`]).
-    pub step: &'static str,
-    /// The bucket at the destination.
-    pub bucket: String,
-    /// Objects copied by this process.
-    pub copied: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Objects that were there already.
-    pub unchanged: u64,
-    /// Keys that failed and will be tried again.
-    pub parked: usize,
-    /// Since the beginning, in milliseconds.
-    pub elapsed_ms: u64,
+    /// It could not run, or not to its end: [`Report::errors`] says why.
+    #[default]
+    Failed,
 }
 
 /// A key that could not be restored.
@@ -101,6 +85,10 @@ pub struct Report {
     pub unchanged: u64,
     /// Keys that could not be restored; the first hundred.
     pub failed: Vec<Failed>,
+    /// It was stopped.
+    pub interrupted: bool,
+    /// What kept it from its end, or from beginning.
+    pub errors: Vec<String>,
     /// What would stand in the way of what was only planned.
     pub conflicts: Vec<String>,
     /// In milliseconds.
@@ -122,10 +110,17 @@ impl Report {
         }
     }
 
+    /// As an exit status.
+    pub fn ended(&self) -> Ended {
+        let agrees = matches!(self.outcome, Outcome::Restored | Outcome::Planned);
+        Ended::of(&self.errors, agrees)
+    }
+
     pub(super) fn finish(&mut self, outcome: Outcome, elapsed: Duration) {
         // A key that failed and was passed over is no success, whatever the listings say.
         let passed_over = outcome == Outcome::Restored && !self.failed.is_empty();
         self.outcome = if passed_over { Outcome::Differs } else { outcome };
+        self.interrupted = outcome == Outcome::Interrupted;
         self.elapsed_ms = millis(elapsed);
     }
 }

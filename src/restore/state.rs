@@ -36,6 +36,9 @@ pub(super) struct State {
     pub(super) after: Option<String>,
     /// Which classes the first pass has met so far, one bit each.
     pub(super) seen: u8,
+    /// Objects that are settled.
+    #[serde(default)]
+    pub(super) settled: u64,
 }
 
 /// The file of the state.
@@ -110,8 +113,15 @@ mod tests {
         let asked = request(Some("2h ago"));
         assert!(file.load(&asked).unwrap().is_none());
         let after = Some("k\n".to_owned());
-        let state =
-            State { request: asked.clone(), at_ms: Some(7), class: 1, bucket: 0, after, seen: 3 };
+        let state = State {
+            request: asked.clone(),
+            at_ms: Some(7),
+            class: 1,
+            bucket: 0,
+            after,
+            seen: 3,
+            settled: 9,
+        };
         file.save(&state).unwrap();
         let loaded = file.load(&asked).unwrap().unwrap();
         assert_eq!((loaded.at_ms, loaded.after), (Some(7), state.after));

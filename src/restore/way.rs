@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::{RestoreError, RestoreOptions};
 use crate::config::Settings;
@@ -10,8 +9,6 @@ use crate::config::settings::{BucketSettings, DeletePolicy, StoreSettings, Targe
 
 /// So few keys are in memory at once; what is listed waits for them.
 const MAX_PENDING: usize = 10_000;
-/// A person waits: no key waits longer than this for its next try.
-const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// The settings with which a replicator carries objects from the configured target to the
 /// destination: each bucket's `source` is its name at the target, its `target` the destination's.
@@ -62,8 +59,6 @@ pub(super) fn back(
         ..settings.clone()
     };
     back.replicate.max_pending_keys = back.replicate.max_pending_keys.min(MAX_PENDING);
-    back.replicate.retry_max = back.replicate.retry_max.min(RETRY_MAX);
-    back.replicate.retry_initial = back.replicate.retry_initial.min(RETRY_MAX);
     Ok(back)
 }
 

@@ -86,7 +86,8 @@ impl Store {
             .await?;
         self.check_order(bucket, &page)?;
         let prefixes = std::mem::take(&mut page.prefixes);
-        let (objects, next) = reduce(page, view.at_ms);
+        let passed = marker.as_ref().filter(|marker| marker.version.is_empty());
+        let (objects, next) = reduce(page, passed.map(|marker| &*marker.key), view.at_ms);
         let listed = |version: Version| {
             let (size, etag) = version.content?;
             view.remember(ObjectKey::new(bucket, version.key.as_str()), version.id);
@@ -119,10 +120,12 @@ impl Store {
 }
 
 /// The version of each key that counted at a time (delete markers too), and where to go on: within
-/// the last key only if what was seen of it is all too new.
-fn reduce(page: VersionPage, at_ms: i64) -> (Vec<Version>, Option<Marker>) {
+/// the last key only if what was seen of it is all too new. What a store still tells of a key up to `passed`
+/// is too old: that one was decided by the page before.
+fn reduce(page: VersionPage, passed: Option<&str>, at_ms: i64) -> (Vec<Version>, Option<Marker>) {
     let mut counted: Vec<Version> = Vec::new();
-    for version in page.versions {
+    let behind = |version: &Version| passed.is_none_or(|passed| *version.key > *passed);
+    for version in page.versions.into_iter().filter(behind) {
         let decided = counted.last().is_some_and(|last| last.key == version.key);
         if !decided && version.modified_ms <= at_ms {
             counted.push(version);
@@ -171,7 +174,8 @@ mod tests {
     }
 
     fn ids(versions: Vec<Version>, next: Option<Marker>) -> (Vec<String>, Option<Marker>) {
-        let (counted, next) = reduce(VersionPage { versions, next, ..VersionPage::default() }, 50);
+        let (counted, next) =
+            reduce(VersionPage { versions, next, ..VersionPage::default() }, None, 50);
         (counted.into_iter().map(|version| version.id).collect(), next)
     }
 
@@ -197,6 +201,14 @@ mod tests {
         // Decided: they are passed over.
         let (found, on) = ids(vec![version("a", "a4", 40, true)], next("a4"));
         assert_eq!((found.len(), on), (1, next("")));
+    }
+
+    #[test]
+    fn older_versions_of_a_key_that_was_decided_are_not_taken_for_it() {
+        let versions = vec![version("a", "a1", 10, true), version("b", "b1", 10, true)];
+        let page = VersionPage { versions, ..VersionPage::default() };
+        let (found, _) = reduce(page, Some("a"), 50);
+        assert_eq!(found.into_iter().map(|version| version.id).collect::<Vec<_>>(), ["b1"]);
     }
 
     #[test]

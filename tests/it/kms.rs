@@ -138,3 +138,51 @@ async fn a_sync_to_a_target_that_encrypts_is_verified_and_copies_nothing_twice()
     let (status, answer) = site.evermirror.once(&["verify"]).await;
     assert_eq!((status, &answer["differences"]), (0, &serde_json::json!(0)), "{answer}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_whose_etags_cannot_agree_are_not_copied_again_by_the_next_pass() {
+    let servers = servers().await;
+    let often = || vec![("RECONCILE__INTERVAL", "1s".to_owned())];
+    let mut site =
+        servers.prepare("kms-pairs", Setup { settings: often(), ..Setup::default() }).await;
+    site.target.create_bucket(&site.target_bucket).await;
+    encrypt_by_default(&site.target, &site.target_bucket).await;
+    let keys = put_all_kinds(&site).await;
+    site.evermirror.start().await;
+    arrive_with_their_source_etags(&site, &keys).await;
+    let counted = async |site: &Site, name: &str| {
+        let text = site.evermirror.metric(name).await.unwrap().to_string();
+        text.parse::<usize>().expect("a whole number")
+    };
+    let passes = "evermirror_reconcile_passes_total{outcome=\"complete\"}";
+    let more_passes = async |site: &Site| {
+        let before = counted(site, passes).await;
+        eventually("there are more passes", LATER, async || {
+            let now = counted(site, passes).await;
+            (now >= before + 3).then_some(()).ok_or(format!("{now} after {before}"))
+        })
+        .await;
+    };
+    // The listings alone, with the pairs that were remembered, show no difference at all.
+    more_passes(&site).await;
+    let (drift, replicated) = ("evermirror_drift_total", "evermirror_replicated_total");
+    let before = (counted(&site, drift).await, counted(&site, replicated).await);
+    more_passes(&site).await;
+    assert_eq!((counted(&site, drift).await, counted(&site, replicated).await), before);
+
+    // Without the memory one look at each object brings it back, and nothing is copied.
+    assert_eq!(site.evermirror.terminate().await.code(), Some(0));
+    std::fs::remove_dir_all(site.evermirror.data_dir().join("reconcile")).unwrap();
+    site.evermirror.start().await;
+    eventually("every pair is remembered again", LATER, async || {
+        site.evermirror.idle().await?;
+        let looked = counted(&site, "evermirror_replicated_total{action=\"unchanged\"}").await;
+        (looked >= keys.len()).then_some(()).ok_or(format!("{looked} were looked at"))
+    })
+    .await;
+    let drifted = counted(&site, drift).await;
+    more_passes(&site).await;
+    assert_eq!(counted(&site, drift).await, drifted);
+    let copied = "evermirror_replicated_total{action=\"copied\"}";
+    assert_eq!(counted(&site, copied).await, 0);
+}

@@ -11,6 +11,7 @@ mod check_config; // `evermirror check-config`, as an operator uses it.
 mod config_errors; // A configuration that cannot work ends `run` with a useful message.
 mod crash; // kill -9 at random moments under load.
 mod deletes_cli; // `evermirror deletes` and `reconcile` against the running process.
+mod ends; // How `sync`, `verify` and `restore` end: status and report.
 mod environment; // A container without a file: variables, secrets in files, buckets made by hand.
 mod faults; // Stores and networks that fail.
 mod full_disk; // No room for the journal: no acknowledgement, a recorded gap, and back by itself.
@@ -19,12 +20,14 @@ mod journal_damage; // A sector of the journal is lost while evermirror is down.
 mod kms; // Stores that encrypt, where equal bytes have unequal ETags.
 mod large; // Objects larger than memory.
 mod lies; // Duplicates, reorderings and false events.
+mod listings; // Listings that go wrong delete nothing.
 mod main_job; // Every operation at a source arrives at the target.
 mod observability; // Health, metrics and logs.
 mod page;
 mod policies; // Archives, and deletes that wait for their time.
 mod promises; // The README's guarantees, one test each.
 mod reconcile; // What no event announced.
+mod reconcile_asked; // A reconcile begins after a gap, and when a person asks for it.
 mod reconcile_engine; // Two buckets compared by their listings.
 mod restore; // The way back, and the disaster drill.
 mod stop; // A graceful stop.

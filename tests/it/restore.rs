@@ -56,10 +56,13 @@ fn restore(evermirror: &Evermirror, arguments: &[&str]) -> Value {
 
 /// Runs it; it must fail, and say this.
 fn refused(evermirror: &Evermirror, arguments: &[&str], reason: &str) {
-    let output = run(evermirror, arguments);
+    let output = run(evermirror, &[arguments, &["--json"]].concat());
     let log = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert_eq!(output.status.code(), Some(2), "{log}");
     assert!(log.contains(reason), "{reason:?} is not in {log}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert_eq!(report["outcome"], "failed");
+    assert!(report["errors"][0].as_str().unwrap().contains(reason), "{report}");
 }
 
 /// All kinds of objects.

@@ -102,6 +102,22 @@ async fn a_dry_run_tells_what_would_be_done_and_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_needs_no_target_bucket_and_makes_none() {
+    let site = Servers::shared().await.silent("sync-dry-new", Setup::default()).await;
+    for key in ["in/1", "in/2", "out"] {
+        site.put(key, "12345").await;
+    }
+    let (status, answer) = site.evermirror.once(&["sync", "--dry-run"]).await;
+    assert_eq!((status, &answer["copied"], &answer["bytes"]), (0, &json!(3), &json!(15)));
+    assert_eq!(answer["new_buckets"], json!(["sync-dry-new-copy"]));
+    let output = site.evermirror.command(&["sync", "--dry-run", "--prefix", "in/"]).await;
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("copy sync-dry-new/in/1 (missing)") && !said.contains("out"), "{said}");
+    assert!(said.contains("bucket sync-dry-new-copy is not there yet"), "{said}");
+    assert!(site.target.list(&site.target_bucket).await.is_err(), "it has made the bucket");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_no_delete_the_target_only_grows() {
     let site = Servers::shared().await.silent("sync-archive", Setup::default()).await;
     seed(&site).await;
@@ -153,8 +169,12 @@ async fn a_wiped_source_empties_no_target_until_a_person_says_so() {
     }
     // A bucket that is not there at all is a failure, whoever approves.
     site.source.client.delete_bucket().bucket(&site.bucket).send().await.unwrap();
-    let output = site.evermirror.command(&["sync", "--approve-deletes"]).await;
-    assert_eq!(output.status.code(), Some(1));
+    let (status, answer) = site.evermirror.once(&["sync", "--approve-deletes"]).await;
+    assert_eq!((status, &answer["deleted"]), (2, &json!(0)), "{answer}");
+    assert!(
+        answer["errors"][0].as_str().unwrap().contains("the source cannot be used"),
+        "{answer}"
+    );
     assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 60);
 
     site.source.create_bucket(&site.bucket).await;
@@ -259,6 +279,8 @@ async fn a_wrong_command_line_or_configuration_has_a_status_of_its_own() {
         &["sync", "--no-delete", "--approve-deletes"],
         &["verify", "--bucket", "another"],
         &["verify", "--what"],
+        &["restore", "--bucket", "another"],
+        &["restore", "--at", "yesterday"],
     ] {
         let output = site.evermirror.command(arguments).await;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -1,10 +1,13 @@
 //! `evermirror verify`: every planted difference is found, and no other.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
 
 use hyper::Method;
 use serde_json::{Value, json};
 
+use crate::support::eventually::{SOON, eventually};
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::site::{Servers, Setup, Site};
 
@@ -156,6 +159,34 @@ async fn a_comparison_that_cannot_be_finished_is_no_agreement() {
     site.put("key", "value").await;
     // There is no bucket at the target.
     let (status, answer) = site.evermirror.once(&["verify"]).await;
-    assert_eq!((status, &answer["complete"]), (1, &json!(false)), "{answer}");
+    assert_eq!((status, &answer["complete"]), (2, &json!(false)), "{answer}");
     assert!(answer["errors"][0].as_str().unwrap().contains("verify-half-copy"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_changes_while_verify_runs_is_not_blamed_for_it() {
+    let servers = Servers::shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
+    let setup = Setup { target_endpoint: Some(proxy.endpoint()), ..Setup::default() };
+    let site = agreeing("verify-moving", setup).await;
+    // Written a moment ago, and its copy is on its way: both listings, and two looks, see a difference.
+    site.put("key/0", "a new value").await;
+    site.put("key/new", "a new key").await;
+    proxy.misbehave(|method, uri| {
+        let moving = method == Method::HEAD && uri.path().contains("/key/");
+        moving.then_some(Fault::Wait(Duration::from_millis(10)))
+    });
+    let mut command = site.evermirror.process(&["verify", "--json"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("both keys were looked at twice", SOON, async || {
+        let heads = proxy.faults();
+        if heads >= 4 { Ok(()) } else { Err(format!("{heads} looks")) }
+    })
+    .await;
+    site.target.put(&site.target_bucket, "key/0", "a new value").await;
+    site.target.put(&site.target_bucket, "key/new", "a new key").await;
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+    let output = ended.await.unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &answer["differences"]), (Some(0), &json!(0)), "{answer}");
 }

@@ -11,15 +11,17 @@ use sha2::{Digest as _, Sha256};
 use crate::config::Settings;
 use crate::config::settings::BucketSettings;
 use crate::object::ETag;
+use crate::oneshot::patience::patiently;
 use crate::reconcile::merge::{self, Finding, Rules};
-use crate::replicate::retry::RetryPolicy;
 use crate::replicate::{self, Stores};
 use crate::store::{ErrorKind, GetOptions, ListedObject, ObjectHead, Store, StoreError, Tags};
 
-/// How often a request that may succeed later is made.
-const TRIES: u32 = 5;
-const RETRY: RetryPolicy =
-    RetryPolicy { initial: Duration::from_millis(200), max: Duration::from_secs(5) };
+/// Both sides of a key that was written within so many milliseconds may be about to agree.
+const SETTLES_MS: i64 = 5_000;
+/// Between two looks at such a key.
+const PAUSE: Duration = Duration::from_millis(500);
+/// More than it takes for that time to pass.
+const LOOKS: u32 = 16;
 
 /// How closely a key is looked at; each includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,6 +85,14 @@ pub(super) struct Checker {
     read: Arc<AtomicU64>,
 }
 
+/// What one look has shown.
+#[derive(Debug, Default)]
+struct Look {
+    found: Vec<Mismatch>,
+    /// One of the two objects was written a moment ago.
+    fresh: bool,
+}
+
 /// What both sides answered about a key that both have.
 struct Pair<'a> {
     key: &'a str,
@@ -107,7 +117,8 @@ impl Checker {
         }
     }
 
-    /// Every difference of one key. What is not yet suspected is looked at twice before it is reported.
+    /// Every difference of one key, seen alike twice in a row. While the key was written a moment ago it
+    /// may be on its way, and is looked at until it has come or [`SETTLES`] has passed.
     pub(super) async fn check(
         &self,
         key: String,
@@ -116,12 +127,28 @@ impl Checker {
         suspect: bool,
     ) -> Vec<Mismatch> {
         let metadata = metadata || depth == Depth::Metadata;
-        let mut found = self.look(&key, depth, metadata, suspect).await;
-        if !suspect && !matches!(&found, Ok(found) if found.is_empty()) {
-            found = self.look(&key, depth, metadata, suspect).await;
+        let mut before = None;
+        for _ in 0..LOOKS {
+            let look = match self.look(&key, depth, metadata, suspect).await {
+                Ok(look) => look,
+                // What was replaced between two requests is looked at again.
+                Err(error) if error.kind == ErrorKind::Changed => continue,
+                Err(error) => {
+                    let detail = Some(error.to_string());
+                    return vec![self.mismatch(&key, "unverifiable", detail, None, None)];
+                }
+            };
+            let stands = before.as_ref() == Some(&look.found);
+            if look.found.is_empty() || (stands && !look.fresh) {
+                return look.found;
+            }
+            before = Some(look.found);
+            if stands {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
-        found.unwrap_or_else(|error| {
-            let detail = Some(error.to_string());
+        before.unwrap_or_else(|| {
+            let detail = Some("it is replaced again and again while it is read".to_owned());
             vec![self.mismatch(&key, "unverifiable", detail, None, None)]
         })
     }
@@ -132,16 +159,21 @@ impl Checker {
         depth: Depth,
         metadata: bool,
         suspect: bool,
-    ) -> Result<Vec<Mismatch>, StoreError> {
+    ) -> Result<Look, StoreError> {
         let (source, target) = tokio::join!(head(&self.source, key), head(&self.target, key));
-        let (source, target) = match (source?, target?) {
+        let (source, target) = (source?, target?);
+        let fresh = [&source, &target].into_iter().flatten();
+        let fresh =
+            fresh.into_iter().any(|head| replicate::written_since(&head.headers, SETTLES_MS));
+        let (source, target) = match (source, target) {
             (Some(source), Some(target)) => (source, target),
-            (None, None) => return Ok(Vec::new()),
+            (None, None) => return Ok(Look::default()),
             // Every pair is looked at: of those without a partner the listings tell.
-            _ if !suspect => return Ok(Vec::new()),
+            _ if !suspect => return Ok(Look::default()),
             (source, target) => {
                 let kind = if source.is_some() { "missing" } else { "extra" };
-                return Ok(vec![self.mismatch(key, kind, None, source.as_ref(), target.as_ref())]);
+                let found = self.mismatch(key, kind, None, source.as_ref(), target.as_ref());
+                return Ok(Look { found: vec![found], fresh });
             }
         };
         let pair = Pair { key, source: &source, target: &target };
@@ -154,7 +186,7 @@ impl Checker {
                 found.push(self.mismatch(key, kind, Some(detail), Some(&source), Some(&target)));
             }
         }
-        Ok(found)
+        Ok(Look { found, fresh })
     }
 
     /// What is wrong with the content, if anything is.
@@ -285,26 +317,6 @@ async fn tags(
         // A store without tagging has no tags.
         Err(error) if matches!(error.status, Some(405 | 501)) => Ok(Tags::new()),
         answer => answer,
-    }
-}
-
-/// Repeats what may succeed later, a bounded number of times.
-async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
-    ask: impl Fn() -> F,
-) -> Result<T, StoreError> {
-    let mut tries = 0;
-    loop {
-        let error = match ask().await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        tries += 1;
-        let passes =
-            matches!(error.kind, ErrorKind::Transient | ErrorKind::Throttled | ErrorKind::Corrupt);
-        if !passes || tries == TRIES {
-            return Err(error);
-        }
-        tokio::time::sleep(RETRY.delay(tries - 1)).await;
     }
 }
 

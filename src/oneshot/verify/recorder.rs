@@ -11,7 +11,7 @@ use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
 use super::check::{KINDS, Mismatch};
-use crate::oneshot::report;
+use crate::oneshot::{Ended, report};
 use crate::reconcile::pass::PassReport;
 
 /// So many differences are shown; the report file has all of them.
@@ -22,7 +22,9 @@ const SHOWN: usize = 50;
 struct VerifyReport {
     /// Both sides were compared to the end.
     complete: bool,
-    /// Why not.
+    /// It was stopped before that.
+    interrupted: bool,
+    /// What kept it from the end.
     errors: Vec<String>,
     /// Keys compared.
     compared: u64,
@@ -53,15 +55,11 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Begins a report file, if one is wanted; an older one is replaced.
-    pub(super) fn open(path: Option<&Path>) -> anyhow::Result<Self> {
-        let create = |path: &Path| -> anyhow::Result<_> {
-            let file = File::create(path)
-                .with_context(|| format!("failed to create the report {}", path.display()))?;
-            Ok((path.to_owned(), BufWriter::new(file)))
-        };
+    /// Nothing was found yet.
+    pub(super) fn new() -> Self {
         let report = VerifyReport {
             complete: true,
+            interrupted: false,
             errors: Vec::new(),
             compared: 0,
             source_objects: 0,
@@ -73,7 +71,15 @@ impl Recorder {
             first: Vec::new(),
             elapsed_s: 0.0,
         };
-        Ok(Self { report, file: path.map(create).transpose()?, unwritten: None })
+        Self { report, file: None, unwritten: None }
+    }
+
+    /// Begins a report file; an older one is replaced.
+    pub(super) fn create_file(&mut self, path: &Path) -> anyhow::Result<()> {
+        let file = File::create(path)
+            .with_context(|| format!("failed to create the report {}", path.display()))?;
+        self.file = Some((path.to_owned(), BufWriter::new(file)));
+        Ok(())
     }
 
     /// Takes one difference.
@@ -105,26 +111,34 @@ impl Recorder {
         self.report.errors.push(format!("{error:#}"));
     }
 
-    /// Prints the answer. Returns whether both sides agree; an unwritten report file is an error.
-    pub(super) fn finish(
-        mut self,
-        compared: u64,
-        elapsed: Duration,
-        json: bool,
-    ) -> anyhow::Result<bool> {
+    /// It was told to stop.
+    pub(super) const fn interrupted(&mut self) {
+        (self.report.complete, self.report.interrupted) = (false, true);
+    }
+
+    /// Prints the answer. A report file that cannot be written is an error.
+    pub(super) fn finish(mut self, compared: u64, elapsed: Duration, json: bool) -> Ended {
         self.report.compared = compared;
         self.report.elapsed_s = elapsed.as_secs_f64();
-        report::print(json, &self.report, &self.report.text());
         if let Some((path, mut file)) = self.file {
             let written = self.unwritten.map_or_else(|| file.flush(), Err);
-            written.with_context(|| format!("failed to write the report {}", path.display()))?;
+            if let Err(error) = written {
+                let path = path.display();
+                self.report.errors.push(format!("failed to write the report {path}: {error}"));
+            }
         }
-        Ok(self.report.complete && self.report.differences == 0)
+        let VerifyReport { errors, differences, interrupted, .. } = &self.report;
+        let ended = Ended::of(errors, *differences == 0 && !interrupted);
+        report::print(json, &self.report, &self.report.text(), errors);
+        ended
     }
 }
 
 impl VerifyReport {
     fn text(&self) -> String {
+        if !self.errors.is_empty() && self.compared == 0 {
+            return String::new();
+        }
         let mut lines = Vec::new();
         for found in &self.first {
             let key = format!("{}/{}", found.bucket, found.key);
@@ -145,8 +159,9 @@ impl VerifyReport {
             HumanCount(self.differences),
             self.elapsed_s,
         ));
-        for error in &self.errors {
-            lines.push(format!("NOT COMPLETE, there may be more differences: {error}"));
+        if !self.complete {
+            let why = if self.interrupted { "INTERRUPTED" } else { "NOT COMPLETE" };
+            lines.push(format!("{why}: there may be more differences"));
         }
         lines.join("\n")
     }
@@ -171,11 +186,12 @@ mod tests {
     fn every_difference_is_a_line_of_the_file_and_the_first_ones_are_shown() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("report");
-        let mut recorder = Recorder::open(Some(&path)).unwrap();
+        let mut recorder = Recorder::new();
+        recorder.create_file(&path).unwrap();
         (0..SHOWN + 3).for_each(|number| recorder.record(mismatch(number)));
         let text = recorder.report.text();
         assert!(text.contains("missing b/key\\n0\n") && text.contains("and 3 more"), "{text}");
-        assert!(!recorder.finish(60, Duration::ZERO, false).unwrap());
+        assert_eq!(recorder.finish(60, Duration::ZERO, false), Ended::Differs);
         let file = std::fs::read_to_string(path).unwrap();
         assert_eq!(file.lines().count(), SHOWN + 3);
         let line: serde_json::Value = serde_json::from_str(file.lines().next().unwrap()).unwrap();
@@ -184,10 +200,14 @@ mod tests {
 
     #[test]
     fn an_incomplete_comparison_is_no_agreement() {
-        let recorder = Recorder::open(None).unwrap();
-        assert!(recorder.finish(1, Duration::ZERO, false).unwrap());
-        let mut recorder = Recorder::open(None).unwrap();
+        let finish = |recorder: Recorder| recorder.finish(1, Duration::ZERO, false);
+        assert_eq!(finish(Recorder::new()), Ended::Agrees);
+        let mut recorder = Recorder::new();
+        recorder.interrupted();
+        assert_eq!(finish(recorder), Ended::Differs);
+        let mut recorder = Recorder::new();
+        recorder.record(mismatch(1));
         recorder.incomplete(&anyhow::anyhow!("the listing failed"));
-        assert!(!recorder.finish(1, Duration::ZERO, false).unwrap());
+        assert_eq!(finish(recorder), Ended::Failed);
     }
 }

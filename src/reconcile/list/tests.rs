@@ -40,7 +40,7 @@ fn list(
     lies: &Lies,
 ) -> Result<Vec<String>, Fault> {
     let mut place = Some(Place::After(range.start.clone()));
-    let mut order = Order { last: range.start, end: range.end, page_end: None };
+    let mut order = Order { last: range.start, end: range.end, page_end: None, barren: 0 };
     let (mut found, mut pages) = (Vec::new(), 0);
     while let Some(asked) = place {
         pages += 1;
@@ -91,7 +91,7 @@ proptest! {
 
 #[test]
 fn a_listing_out_of_order_is_an_error_that_names_the_keys() {
-    let mut order = Order { last: None, end: None, page_end: None };
+    let mut order = Order { last: None, end: None, page_end: None, barren: 0 };
     let first = Place::After(None);
     let fault = order.accept(&first, page(&["a", "c", "b"], None)).unwrap_err();
     assert_eq!(fault, Fault::Order { previous: "c".to_owned(), key: "b".to_owned() });
@@ -105,14 +105,25 @@ fn a_listing_out_of_order_is_an_error_that_names_the_keys() {
 
 #[test]
 fn a_page_that_leads_to_itself_is_an_error() {
-    let mut order = Order { last: None, end: None, page_end: None };
+    let mut order = Order { last: None, end: None, page_end: None, barren: 0 };
     let token = Place::Token("t".to_owned());
     assert_eq!(order.accept(&token, page(&[], Some("t"))).unwrap_err(), Fault::Circle);
 }
 
 #[test]
+fn pages_that_lead_on_and_on_to_no_new_key_are_an_error() {
+    let mut order = Order { last: Some("k".to_owned()), end: None, page_end: None, barren: 0 };
+    let mut accept = |number: u32| {
+        let asked = Place::Token(number.to_string());
+        order.accept(&asked, page(&["k"], Some(&(number + 1).to_string()))).map(drop)
+    };
+    assert!((0..BARREN).all(|number| accept(number).is_ok()), "a store may skip much");
+    assert_eq!(accept(BARREN).unwrap_err(), Fault::Circle);
+}
+
+#[test]
 fn nothing_is_asked_behind_the_end_of_a_range() {
-    let mut order = Order { last: None, end: Some("b".to_owned()), page_end: None };
+    let mut order = Order { last: None, end: Some("b".to_owned()), page_end: None, barren: 0 };
     let step = order.accept(&Place::After(None), page(&["a", "b", "c"], Some("t"))).unwrap();
     assert_eq!((step.objects.len(), step.next), (2, None));
 }
