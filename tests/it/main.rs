@@ -26,6 +26,7 @@ mod promises; // The README's guarantees, one test each.
 mod reconcile; // What no event announced.
 mod reconcile_engine; // Two buckets compared by their listings.
 mod restore; // The way back, and the disaster drill.
+mod sqs; // Notifications from a queue.
 mod stop; // A graceful stop.
 mod support; // The servers, the proxies, the comparison.
 mod support_works; // The ground the other tests stand on, checked itself.
