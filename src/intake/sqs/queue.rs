@@ -215,7 +215,8 @@ where
             let text = format!("{status} {code}: {}", error.message().unwrap_or_default());
             text.escape_debug().to_string()
         }
-        (Some(status), None) => format!("{status}, and not an answer of SQS"),
+        (Some(200), None) => "an answer that is not one of SQS".to_owned(),
+        (Some(status), None) => format!("{status} without a code"),
         (None, _) => store::describe(error),
     };
     Failure { kind: classify(status, error.code()), operation, reason }

@@ -63,7 +63,7 @@ async fn wrong_keys_are_called_that() {
     ];
     let (mut site, _proxy) = silent_site("sqs-wrong-keys", settings).await;
     site.evermirror.start().await;
-    let words = ["InvalidClientTokenId", "check the credentials and region", "sqs:ReceiveMessage"];
+    let words = ["403", "check the credentials and region", "sqs:ReceiveMessage"];
     is_in_trouble(&site, &words).await;
     assert!(!site.evermirror.log().contains("a-secret-that-nobody-may-see"));
 }
