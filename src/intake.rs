@@ -13,6 +13,7 @@
 pub mod dead_letters;
 mod recent;
 mod sort;
+pub mod sqs;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -65,12 +66,23 @@ pub struct Health {
     /// Where it listens or what it reads from, without secrets.
     pub address: String,
     trouble: Mutex<Option<String>>,
+    backlog: Mutex<Option<Backlog>>,
+}
+
+/// What waits where an intake reads from, and is not durable here yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// About how many notifications.
+    pub messages: u64,
+    /// About when the oldest of them was sent, in milliseconds since the Unix epoch; `None` if there is
+    /// none, or nobody knows.
+    pub oldest_ms: Option<i64>,
 }
 
 impl Health {
     /// A well intake.
     pub fn new(name: &'static str, address: String) -> Self {
-        Self { name, address, trouble: Mutex::default() }
+        Self { name, address, trouble: Mutex::default(), backlog: Mutex::default() }
     }
 
     /// It works.
@@ -86,6 +98,16 @@ impl Health {
     /// Why no notification arrives through it, if so.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// So much waits where the intake reads from; `None` if that cannot be known.
+    pub fn set_backlog(&self, backlog: Option<Backlog>) {
+        *self.backlog.lock().unwrap_or_else(PoisonError::into_inner) = backlog;
+    }
+
+    /// What waits where the intake reads from, if that can be known.
+    pub fn backlog(&self) -> Option<Backlog> {
+        *self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, trouble: Option<String>) {

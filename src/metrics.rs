@@ -85,6 +85,9 @@ struct Inner {
     passes: Family<Labels<1>, Counter>,
     drift: Family<Labels<1>, Counter>,
     compared: Counter,
+    intake_up: Family<Labels<1>, Value>,
+    intake_backlog: Family<Labels<1>, Value>,
+    intake_backlog_age: Family<Labels<1>, Value>,
     state: BTreeMap<&'static str, Value>,
     recent_lags: RecentLags,
 }
@@ -131,6 +134,13 @@ impl Metrics {
             requests: register(&mut registry, "evermirror_intake_requests_total", requests),
             events: register(&mut registry, "evermirror_intake_events_total", events),
             ack: register(&mut registry, "evermirror_intake_ack_seconds", Histogram::new(ACK)),
+            intake_up: register(&mut registry, "evermirror_intake_up", Family::default()),
+            intake_backlog: register(&mut registry, "evermirror_intake_backlog", Family::default()),
+            intake_backlog_age: register(
+                &mut registry,
+                "evermirror_intake_backlog_age_seconds",
+                Family::default(),
+            ),
             lag: register(&mut registry, "evermirror_lag_seconds", Histogram::new(LAG)),
             replicated: register(&mut registry, "evermirror_replicated_total", replicated),
             bytes: register(&mut registry, "evermirror_replicated_bytes_total", Counter::default()),
@@ -165,6 +175,22 @@ impl Metrics {
     /// From the arrival of a notification until it was acknowledged.
     pub fn intake_acknowledged(&self, took: Duration) {
         self.0.ack.observe(took.as_secs_f64());
+    }
+
+    /// How an intake is: whether notifications arrive by it, and if it can be known how many wait where
+    /// it reads from and for how long.
+    pub fn intake_state(&self, name: &'static str, up: bool, backlog: Option<(u64, Duration)>) {
+        let labels = [("intake", name)];
+        self.0.intake_up.get_or_create(&labels).set(f64::from(u8::from(up)));
+        if let Some((messages, age)) = backlog {
+            #[expect(clippy::cast_precision_loss, reason = "Prometheus values are doubles")]
+            self.0.intake_backlog.get_or_create(&labels).set(messages as f64);
+            self.0.intake_backlog_age.get_or_create(&labels).set(age.as_secs_f64());
+        } else {
+            // No number rather than a wrong one.
+            self.0.intake_backlog.remove(&labels);
+            self.0.intake_backlog_age.remove(&labels);
+        }
     }
 
     /// An object of `bytes` was copied.
@@ -286,6 +312,7 @@ mod tests {
         metrics.copied(7);
         metrics.error(Stage::Target, "throttled");
         metrics.gap(GapReason::JournalFull);
+        metrics.intake_state("sqs", true, Some((1, Duration::from_secs(2))));
         let text = metrics.encode(&Snapshot::default()).unwrap();
         let exposed: BTreeSet<_> = text
             .lines()
@@ -317,6 +344,8 @@ mod tests {
         metrics.lag(-5);
         metrics.gap(GapReason::JournalFull);
         metrics.intake_events(EventOutcome::Duplicate, 3);
+        metrics.intake_state("webhook", false, None);
+        metrics.intake_state("sqs", true, Some((9, Duration::from_millis(2500))));
         let text = metrics.encode(&Snapshot { pending_keys: 5, ..Snapshot::default() }).unwrap();
         for line in [
             "evermirror_replicated_total{action=\"copied\"} 2",
@@ -325,6 +354,10 @@ mod tests {
             "evermirror_errors_total{stage=\"source\",class=\"denied\"} 2",
             "evermirror_gaps_total{reason=\"journal_full\"} 1",
             "evermirror_intake_events_total{outcome=\"duplicate\"} 3",
+            "evermirror_intake_up{intake=\"webhook\"} 0.0",
+            "evermirror_intake_up{intake=\"sqs\"} 1.0",
+            "evermirror_intake_backlog{intake=\"sqs\"} 9.0",
+            "evermirror_intake_backlog_age_seconds{intake=\"sqs\"} 2.5",
             "evermirror_lag_seconds_bucket{le=\"0.015\"} 2",
             "evermirror_lag_seconds_bucket{le=\"0.01\"} 1",
             "evermirror_pending_keys 5.0",
@@ -340,5 +373,6 @@ mod tests {
             ..Totals::default()
         };
         assert_eq!(metrics.totals(), expected);
+        assert!(!text.contains("backlog{intake=\"webhook\"}"), "a backlog that nobody knows");
     }
 }

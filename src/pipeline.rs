@@ -84,7 +84,7 @@ impl Pipeline {
         tasks.spawn(work(stores, Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
         tasks.spawn(delay(Arc::clone(&overview), stops.feed.clone()));
         let inlet = Arc::new(overview.inlet());
-        for intake in intakes::open(listeners, &overview, &inlet)? {
+        for intake in intakes::open(listeners, &overview, &inlet).await? {
             tasks.spawn(take(intake, stops.intake.clone(), break_down.clone()));
         }
         let history = History::default();

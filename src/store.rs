@@ -35,6 +35,8 @@ use ::http::HeaderMap;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 
+pub(crate) use self::admin::{default_chain, http_client};
+pub(crate) use self::failure::describe;
 pub(crate) use self::http::tls_config;
 pub use self::list::ListQuery;
 pub use self::s3::{ConnectError, Store};

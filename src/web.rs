@@ -16,6 +16,7 @@ mod tests;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{Path, Request, State};
@@ -144,7 +145,13 @@ async fn ready(State(web): State<Web>) -> Response {
 
 async fn scrape(State(web): State<Web>) -> Response {
     let dead_letters = u64::try_from(web.dead_letters.len()).unwrap_or(u64::MAX);
-    match web.metrics.encode(&web.operations.status().snapshot(dead_letters)) {
+    let status = web.operations.status();
+    for intake in &status.intakes {
+        let age = Duration::from_millis(intake.backlog_age_ms.unwrap_or(0));
+        let backlog = intake.backlog.map(|messages| (messages, age));
+        web.metrics.intake_state(intake.name, intake.trouble.is_none(), backlog);
+    }
+    match web.metrics.encode(&status.snapshot(dead_letters)) {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "Failed to write the metrics.");

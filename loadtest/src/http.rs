@@ -48,6 +48,23 @@ impl Connection {
         Ok(())
     }
 
+    /// Calls an operation of an SQS that asks for no signature; it must succeed.
+    pub(crate) async fn call_sqs(&mut self, operation: &str, body: Bytes) -> anyhow::Result<Bytes> {
+        let headers = [
+            ("content-type", "application/x-amz-json-1.0".to_owned()),
+            ("x-amz-target", format!("AmazonSQS.{operation}")),
+        ];
+        let headers = headers.map(|(name, value)| {
+            anyhow::Ok((header::HeaderName::from_static(name), HeaderValue::try_from(value)?))
+        });
+        let headers = headers.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+        let (status, body) = self.send(Method::POST, "/", &headers, body).await?;
+        if !status.is_success() {
+            bail!("{operation} is answered {status}: {}", String::from_utf8_lossy(&body));
+        }
+        Ok(body)
+    }
+
     async fn send(
         &mut self,
         method: Method,

@@ -9,6 +9,7 @@ mod data;
 mod http;
 mod peers;
 mod process;
+mod queue;
 mod receiver;
 mod report;
 mod servers;

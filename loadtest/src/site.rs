@@ -1,5 +1,7 @@
 //! The real program, in release, as an operator runs it.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -57,6 +59,12 @@ impl Site {
         );
         std::fs::write(dir.join("evermirror.toml"), toml)?;
         Ok(Self { program: program.to_owned(), dir, webhook_port, web_port })
+    }
+
+    /// Adds tables to the configuration.
+    pub(crate) fn add_settings(&self, toml: &str) -> anyhow::Result<()> {
+        let mut file = OpenOptions::new().append(true).open(self.dir.join("evermirror.toml"))?;
+        Ok(file.write_all(toml.as_bytes())?)
     }
 
     /// Starts the program and waits for nothing.

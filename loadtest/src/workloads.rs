@@ -4,6 +4,7 @@ mod backlog;
 mod intake;
 mod lag;
 mod memory;
+mod sqs;
 
 use clap::ValueEnum;
 
@@ -22,6 +23,8 @@ pub(crate) enum Workload {
     Memory,
     /// How many notifications become durable in a second.
     Intake,
+    /// How many notifications from a full queue become durable in a second.
+    Sqs,
 }
 
 /// Runs what was asked for; all workloads if nothing was.
@@ -39,6 +42,7 @@ pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
             Workload::Backlog => backlog::run(&mut bench).await?,
             Workload::Memory => memory::run(&mut bench).await?,
             Workload::Intake => intake::run(&mut bench).await?,
+            Workload::Sqs => sqs::run(&mut bench).await?,
         }
     }
     Ok(bench.report)

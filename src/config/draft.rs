@@ -108,12 +108,13 @@ impl Draft {
 
     /// That there is no intake, if there is none.
     pub(super) fn missing_intake(&self) -> Option<Problem> {
-        let given = ["intake.webhook"].iter().any(|table| self.is_present(table));
+        let given = ["intake.webhook", "intake.sqs"].iter().any(|table| self.is_present(table));
         (!given).then(|| {
             Problem::at(
                 Place::Nowhere,
                 "no intake is given, so no notification could arrive: write an [intake.webhook] \
-                 table (it may be empty), or set EVERMIRROR__INTAKE__WEBHOOK__LISTEN=0.0.0.0:8080",
+                 table (it may be empty), or set EVERMIRROR__INTAKE__WEBHOOK__LISTEN=0.0.0.0:8080, or \
+                 write an [intake.sqs] table",
             )
         })
     }

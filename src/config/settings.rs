@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::units::{ByteSize, duration, hidden};
 
+mod sqs;
 mod store;
 
+pub use sqs::SqsSettings;
 pub use store::{StoreSettings, TargetSettings};
 
 /// All settings.
@@ -111,6 +113,8 @@ impl BucketSettings {
 pub struct IntakeSettings {
     /// HTTP notifications.
     pub webhook: Option<WebhookSettings>,
+    /// An SQS queue.
+    pub sqs: Option<SqsSettings>,
 }
 
 /// The webhook.

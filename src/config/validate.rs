@@ -10,7 +10,8 @@ use http::Uri;
 use super::problem::{Place, Problem};
 use super::settings::{
     BucketSettings, DeleteSettings, JournalSettings, LogSettings, ReconcileSettings,
-    ReplicateSettings, Settings, StoreSettings, TargetSettings, WebSettings, WebhookSettings,
+    ReplicateSettings, Settings, SqsSettings, StoreSettings, TargetSettings, WebSettings,
+    WebhookSettings,
 };
 use super::units::ByteSize;
 
@@ -29,6 +30,9 @@ pub(super) fn validate(settings: &Settings) -> Vec<Problem> {
     check.listeners(settings);
     if let Some(webhook) = &settings.intake.webhook {
         check.webhook(webhook);
+    }
+    if let Some(sqs) = &settings.intake.sqs {
+        check.sqs(sqs);
     }
     check.web(&settings.web);
     check.journal(&settings.journal);
@@ -79,8 +83,13 @@ impl Check {
         if let Err(message) = place_of(&store.endpoint) {
             self.report(format!("{table}.endpoint"), format!("`endpoint` {message}"));
         }
-        let has = [store.access_key.is_some(), store.secret_key.is_some()];
-        let half = match has {
+        let keys = [&store.access_key, &store.secret_key, &store.session_token];
+        self.credentials(table, keys.map(Option::is_some));
+    }
+
+    /// Whether the access key, the secret key and the session token are set.
+    fn credentials(&mut self, table: &str, [access_key, secret_key, session_token]: [bool; 3]) {
+        let half = match [access_key, secret_key] {
             [true, false] => Some(("access_key", "secret_key")),
             [false, true] => Some(("secret_key", "access_key")),
             _ => None,
@@ -91,7 +100,7 @@ impl Check {
                 format!("`{set}` is set in [{table}] without `{missing}`: set both, or neither to use the AWS default chain"),
             );
         }
-        if store.session_token.is_some() && has == [false, false] {
+        if session_token && !access_key && !secret_key {
             self.report(
                 format!("{table}.session_token"),
                 format!("`session_token` is set in [{table}] without the `access_key` and `secret_key` it belongs to"),
@@ -213,6 +222,24 @@ impl Check {
         self.range("intake.webhook.max_connections", webhook.max_connections, 1..=65_536);
     }
 
+    fn sqs(&mut self, sqs: &SqsSettings) {
+        if let Err(message) = queue_url(&sqs.queue_url) {
+            self.report("intake.sqs.queue_url", format!("`queue_url` {message}"));
+        }
+        if let Some(Err(message)) = sqs.endpoint.as_deref().map(place_of) {
+            self.report("intake.sqs.endpoint", format!("`endpoint` {message}"));
+        }
+        let keys = [&sqs.access_key, &sqs.secret_key, &sqs.session_token];
+        self.credentials("intake.sqs", keys.map(Option::is_some));
+        self.range("intake.sqs.receivers", sqs.receivers, 1..=256);
+        // What SQS allows, but for no wait at all, which would ask without a pause, and for a visibility
+        // timeout that is too short to be extended in time.
+        let second = Duration::from_secs(1);
+        self.duration("intake.sqs.wait_time", sqs.wait_time, second, second * 20);
+        let hours = Duration::from_hours(12);
+        self.duration("intake.sqs.visibility_timeout", sqs.visibility_timeout, second * 5, hours);
+    }
+
     fn journal(&mut self, journal: &JournalSettings) {
         self.size("journal.segment_size", journal.segment_size, MIB, GIB);
         let least = ByteSize(journal.segment_size.0.saturating_mul(2));
@@ -273,6 +300,19 @@ impl Check {
                 format!("`filter` must be a level such as \"info\", or levels by module such as \"info,evermirror::replicate=debug\": {error}"),
             );
         }
+    }
+}
+
+/// Whether this can be the URL of a queue: a place, and a path that names the queue there.
+fn queue_url(url: &str) -> Result<(), &'static str> {
+    const SHAPE: &str = "must be the queue's URL, such as https://sqs.eu-central-1.amazonaws.com/111122223333/NAME (not its ARN, not its name)";
+    let uri: Uri = url.parse().map_err(|_| SHAPE)?;
+    let path = uri.path().trim_matches('/');
+    let place = url.strip_suffix(uri.path()).ok_or(SHAPE)?;
+    match place_of(place) {
+        Err(message) if message.contains("user or password") => Err(message),
+        Ok(_) if !path.is_empty() && uri.query().is_none() => Ok(()),
+        Ok(_) | Err(_) => Err(SHAPE),
     }
 }
 

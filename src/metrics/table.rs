@@ -25,7 +25,7 @@ pub const METRICS: &[MetricInfo] = &[
     info(
         "evermirror_intake_requests_total",
         "counter {outcome}",
-        "Requests to the intake: ok, unauthorized, too_large, unavailable (503 and a gap), invalid.",
+        "Requests and messages to the intakes: ok, unauthorized, too_large, unavailable (the journal did not take it: 503 and a gap, or a message that stays in its queue), invalid.",
     ),
     info(
         "evermirror_intake_events_total",
@@ -36,6 +36,21 @@ pub const METRICS: &[MetricInfo] = &[
         "evermirror_intake_ack_seconds",
         "histogram",
         "Seconds from a notification's arrival until its keys were durable and it was acknowledged.",
+    ),
+    info(
+        "evermirror_intake_up",
+        "gauge {intake}",
+        "1 while notifications arrive by this intake, else 0.",
+    ),
+    info(
+        "evermirror_intake_backlog",
+        "gauge {intake}",
+        "About how many notifications wait where this intake reads from, and are not durable here yet.",
+    ),
+    info(
+        "evermirror_intake_backlog_age_seconds",
+        "gauge {intake}",
+        "About how many seconds the oldest of those has waited.",
     ),
     info(
         "evermirror_lag_seconds",

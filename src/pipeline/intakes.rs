@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 
 use super::overview::Overview;
 use crate::config::settings::{IntakeSettings, WebhookSettings};
+use crate::intake::sqs::SqsIntake;
 use crate::intake::webhook::{Webhook, WebhookIntake};
 use crate::intake::{Inlet, Intake, tls};
 use crate::serve::{self, BearerToken};
@@ -32,7 +33,7 @@ impl Listeners {
 }
 
 /// Every intake whose table is present, in the order of the configuration's documentation.
-pub(super) fn open(
+pub(super) async fn open(
     listeners: Listeners,
     overview: &Overview,
     inlet: &Arc<Inlet>,
@@ -41,6 +42,13 @@ pub(super) fn open(
     let mut intakes: Vec<Box<dyn Intake>> = Vec::new();
     if let (Some(listener), Some(settings)) = (listeners.webhook, &settings.webhook) {
         intakes.push(Box::new(webhook(listener, settings, overview, inlet)?));
+    }
+    if let Some(settings) = &settings.sqs {
+        let sqs = SqsIntake::connect(settings, Arc::clone(inlet), overview.metrics.clone()).await;
+        let refused = |error| {
+            anyhow::anyhow!("the client of the queue cannot be built from [intake.sqs]: {error}")
+        };
+        intakes.push(Box::new(sqs.map_err(refused)?));
     }
     let health = intakes.iter().map(|intake| intake.health()).collect();
     drop(overview.intakes.set(health));

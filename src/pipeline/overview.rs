@@ -92,13 +92,13 @@ impl Overview {
 
     /// The door for notifications.
     pub(super) fn inlet(&self) -> Inlet {
-        let max_wait = self.settings.intake.webhook.as_ref().map(|webhook| webhook.max_wait);
+        let webhook = self.settings.intake.webhook.clone().unwrap_or_default();
         Inlet::new(
             &self.settings.buckets,
             self.journal.clone(),
             Arc::clone(&self.gaps),
             self.metrics.clone(),
-            max_wait.unwrap_or_default(),
+            webhook.max_wait,
         )
     }
 

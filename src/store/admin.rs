@@ -19,7 +19,7 @@ use crate::config::settings::StoreSettings;
 pub(super) type Client = aws_sdk_s3::Client;
 
 /// The AWS default chain: environment, profile, web identity, container, instance.
-pub(super) async fn default_chain(region: &str) -> Result<SharedCredentialsProvider, String> {
+pub(crate) async fn default_chain(region: &str) -> Result<SharedCredentialsProvider, String> {
     aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(region.to_owned()))
         .http_client(http_client(None)?)
@@ -69,7 +69,8 @@ pub(super) async fn create_bucket(
     })
 }
 
-fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient, String> {
+/// HTTP and HTTPS for a client of the SDK, trusting `ca_file` besides the system's authorities.
+pub(crate) fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient, String> {
     let mut trust = TrustStore::default();
     if let Some(path) = ca_file {
         let pem = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;

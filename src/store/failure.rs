@@ -50,7 +50,7 @@ impl Origin {
 }
 
 /// The error's cause for people: the innermost one says what happened, the outer ones only where.
-pub(super) fn describe(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn describe(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     let mut io = None;
     for cause in causes(error) {

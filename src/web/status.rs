@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::clock;
 use crate::gaps::Gap;
 use crate::intake::Health;
 use crate::journal::JournalStats;
@@ -149,11 +150,23 @@ pub struct IntakeStatus {
     pub address: String,
     /// Why no notification arrives through it, if so.
     pub trouble: Option<String>,
+    /// About how many notifications wait where it reads from, if it can know.
+    pub backlog: Option<u64>,
+    /// About how long the oldest of them has waited, if there is one.
+    pub backlog_age_ms: Option<u64>,
 }
 
 impl From<&Health> for IntakeStatus {
     fn from(health: &Health) -> Self {
-        Self { name: health.name, address: health.address.clone(), trouble: health.trouble() }
+        let backlog = health.backlog();
+        let age = |since: i64| u64::try_from(clock::now_ms() - since).unwrap_or_default();
+        Self {
+            name: health.name,
+            address: health.address.clone(),
+            trouble: health.trouble(),
+            backlog: backlog.map(|backlog| backlog.messages),
+            backlog_age_ms: backlog.and_then(|backlog| backlog.oldest_ms).map(age),
+        }
     }
 }
 

@@ -105,6 +105,10 @@ async fn a_scrape_shows_every_metric_that_needs_no_event_and_the_state_of_now() 
     let mut fixed = Fixed::default();
     fixed.status.keys.parked = 4;
     fixed.status.at_risk.oldest_pending_age_ms = Some(1500);
+    let trouble = Some("no such queue".to_owned());
+    let (backlog, backlog_age_ms) = (Some(8), Some(2500));
+    let sqs = IntakeStatus { name: "sqs", trouble, backlog, backlog_age_ms, ..Default::default() };
+    fixed.status.intakes = vec![IntakeStatus { name: "webhook", ..Default::default() }, sqs];
     let web = web(fixed, None);
     let unusable =
         Unusable { reason: UnusableReason::NotJson, bucket: None, key: None, event: None };
@@ -116,6 +120,10 @@ async fn a_scrape_shows_every_metric_that_needs_no_event_and_the_state_of_now() 
         "evermirror_parked_keys 4.0",
         "evermirror_oldest_pending_age_seconds 1.5",
         "evermirror_dead_letters 1.0",
+        "evermirror_intake_up{intake=\"webhook\"} 1.0",
+        "evermirror_intake_up{intake=\"sqs\"} 0.0",
+        "evermirror_intake_backlog{intake=\"sqs\"} 8.0",
+        "evermirror_intake_backlog_age_seconds{intake=\"sqs\"} 2.5",
     ] {
         assert!(body.lines().any(|l| l == line), "{line} in\n{body}");
     }

@@ -30,6 +30,7 @@ mod reconcile; // What no event announced.
 mod reconcile_asked; // A reconcile begins after a gap, and when a person asks for it.
 mod reconcile_engine; // Two buckets compared by their listings.
 mod restore; // The way back, and the disaster drill.
+mod sqs; // Notifications from a queue.
 mod stop; // A graceful stop.
 mod support; // The servers, the proxies, the comparison.
 mod support_works; // The ground the other tests stand on, checked itself.

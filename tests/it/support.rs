@@ -3,6 +3,7 @@
 
 pub(crate) mod browser;
 pub(crate) mod compare;
+pub(crate) mod elasticmq;
 pub(crate) mod events;
 pub(crate) mod eventually;
 pub(crate) mod evermirror;
@@ -10,10 +11,12 @@ pub(crate) mod fault_proxy;
 pub(crate) mod hostile;
 pub(crate) mod http;
 pub(crate) mod minio;
+pub(crate) mod moto;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod s3;
 pub(crate) mod site;
+pub(crate) mod sqs;
 pub(crate) mod tiny_disk;
 pub(crate) mod tls;
 pub(crate) mod toxiproxy;

@@ -22,6 +22,8 @@ fn sample(key: &Key, dir: &Path) -> String {
         ("intake.webhook.path", _) => "/other",
         ("log.filter", _) => "debug",
         ("target.server_side_encryption", _) => "aws:kms",
+        ("intake.sqs.queue_url", _) => "http://other:1/0/queue",
+        ("intake.sqs.visibility_timeout", _) => "6s",
         (_, Kind::Text) => "other",
         ("target.endpoint", _) => "http://other-target:1",
         ("web.listen", _) => "127.0.0.1:8",
@@ -55,7 +57,8 @@ fn companions(path: &str) -> Vec<String> {
         "cert_file" | "key_file" | "client_ca_file" => &["cert_file", "key_file"],
         _ => &[],
     };
-    names.iter().map(|name| format!("{table}.{name}")).collect()
+    let queue = (table == "intake.sqs").then_some(&"queue_url");
+    names.iter().chain(queue).map(|name| format!("{table}.{name}")).collect()
 }
 
 fn key(path: &str) -> &'static Key {

@@ -10,6 +10,7 @@ use crate::config::schema::{self, KEYS, Key};
 use crate::config::show;
 
 const CANARY: &str = "CANARY";
+const QUEUE_URL: &str = "http://queue:1/0/events";
 
 fn secrets() -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(|key| key.kind.is_secret())
@@ -18,6 +19,9 @@ fn secrets() -> impl Iterator<Item = &'static Key> {
 /// [`LEAST`] with `lines` in the table of `key`.
 fn with(key: &Key, lines: &str) -> String {
     let (_, table) = schema::name_and_table(key.path);
+    if table == "[intake.sqs]" {
+        return format!("{LEAST}{table}\n{lines}\nqueue_url = \"{QUEUE_URL}\"\n");
+    }
     if LEAST.contains(&table) {
         return LEAST.replace(&table, &format!("{table}\n{lines}"));
     }
@@ -26,8 +30,10 @@ fn with(key: &Key, lines: &str) -> String {
 
 #[test]
 fn settings_with_every_secret_are_shown_without_any() {
-    let env: Vec<(String, &str)> =
-        secrets().map(|key| (schema::variable(key.path), CANARY)).collect();
+    let env: Vec<(String, &str)> = secrets()
+        .map(|key| (schema::variable(key.path), CANARY))
+        .chain([(schema::variable("intake.sqs.queue_url"), QUEUE_URL)])
+        .collect();
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     let loaded = load_text(LEAST, &env).unwrap();
     let secret = loaded.settings.target.secret_key.as_ref().unwrap();
@@ -111,6 +117,8 @@ fn no_slip_of_the_pen_makes_an_error_quote_a_secret() {
         let line = format!("{table}\n{name} = \"CANARYCANARY\"\n");
         if text.contains(&table) { text.replace(&table, line.trim_end()) } else { text + &line }
     });
+    let queue = format!("[intake.sqs]\nqueue_url = \"{QUEUE_URL}\"");
+    let text = text.replace("[intake.sqs]", &queue);
     load_text(&text, &[]).unwrap();
     let mut refused = 0;
     for at in 0..text.len() {

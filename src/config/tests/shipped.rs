@@ -71,6 +71,21 @@ fn the_reference_file_holds_the_defaults() {
     assert_eq!(Table::try_from(reference).unwrap(), Table::try_from(defaults).unwrap());
 }
 
+/// A table that something is required in is commented out, so its defaults are too.
+#[test]
+fn the_reference_file_shows_the_defaults_of_the_sqs_intake() {
+    let text = format!("{LEAST}[intake.sqs]\nqueue_url = \"http://queue:1/0/events\"\n");
+    let sqs = load_text(&text, &[]).unwrap().settings.intake.sqs.unwrap();
+    let shown = humantime::format_duration;
+    for line in [
+        format!("#receivers = {}", sqs.receivers),
+        format!("#wait_time = \"{}\"", shown(sqs.wait_time)),
+        format!("#visibility_timeout = \"{}\"", shown(sqs.visibility_timeout)),
+    ] {
+        assert!(reference().lines().any(|l| l == line), "{line}");
+    }
+}
+
 #[test]
 fn every_example_is_valid() {
     let examples = fs::read_dir(config_dir().join("examples")).unwrap();
@@ -82,7 +97,7 @@ fn every_example_is_valid() {
         names.push(path.file_name().unwrap().to_str().unwrap().to_owned());
     }
     names.sort();
-    assert_eq!(names, ["aws-target.toml", "minio-webhook.toml", "sidecar.toml"]);
+    assert_eq!(names, ["aws-sqs.toml", "aws-target.toml", "minio-webhook.toml", "sidecar.toml"]);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 type Body = BoxBody<Bytes, hyper::Error>;
-type Rule = Box<dyn Fn(&Method, &Uri) -> Option<Fault> + Send>;
+type Rule = Box<dyn Fn(&Request<Incoming>) -> Option<Fault> + Send>;
 
 /// What a rule may do to a request.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +84,14 @@ impl FaultProxy {
 
     /// Asks `rule` about every request from now on.
     pub(crate) fn misbehave(&self, rule: impl Fn(&Method, &Uri) -> Option<Fault> + Send + 'static) {
-        self.state.lock().unwrap().rule = Some(Box::new(rule));
+        self.state.lock().unwrap().rule =
+            Some(Box::new(move |request| rule(request.method(), request.uri())));
+    }
+
+    /// The same for services whose operations are in a header: asks `rule` about each operation by its
+    /// name (`ReceiveMessage`).
+    pub(crate) fn misbehave_on(&self, rule: impl Fn(&str) -> Option<Fault> + Send + 'static) {
+        self.state.lock().unwrap().rule = Some(Box::new(move |request| rule(operation(request))));
     }
 
     /// Lets everything through again.
@@ -97,7 +104,7 @@ impl FaultProxy {
         self.state.lock().unwrap().faults
     }
 
-    /// Every request so far, as `PUT /bucket/key?query`.
+    /// Every request so far, as `PUT /bucket/key?query`, or `POST / ReceiveMessage`.
     pub(crate) fn seen(&self) -> Vec<String> {
         self.state.lock().unwrap().seen.clone()
     }
@@ -150,10 +157,18 @@ impl Drop for UnderWay<'_> {
     }
 }
 
+/// The operation that the header `X-Amz-Target: SERVICE.OPERATION` names; empty without one.
+fn operation(request: &Request<Incoming>) -> &str {
+    let target = request.headers().get("x-amz-target").and_then(|value| value.to_str().ok());
+    target.and_then(|target| target.rsplit('.').next()).unwrap_or_default()
+}
+
 fn judge(state: &Mutex<State>, request: &Request<Incoming>) -> Option<Fault> {
     let mut state = state.lock().unwrap();
-    state.seen.push(format!("{} {}", request.method(), request.uri()));
-    let fault = state.rule.as_ref().and_then(|rule| rule(request.method(), request.uri()));
+    let operation = operation(request);
+    let space = if operation.is_empty() { "" } else { " " };
+    state.seen.push(format!("{} {}{space}{operation}", request.method(), request.uri()));
+    let fault = state.rule.as_ref().and_then(|rule| rule(request));
     state.faults += usize::from(fault.is_some());
     fault
 }
