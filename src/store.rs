@@ -17,6 +17,7 @@ mod encode;
 mod failure;
 mod http;
 mod list;
+mod listen;
 mod multipart;
 mod request;
 mod s3;
@@ -37,6 +38,7 @@ use http_body_util::BodyExt as _;
 
 pub(crate) use self::http::tls_config;
 pub use self::list::ListQuery;
+pub use self::listen::Listening;
 pub use self::s3::{ConnectError, Store};
 pub use self::stream::{ByteStream, ObjectStream};
 pub use self::versions::Versioning;

@@ -73,6 +73,7 @@ pub(super) static KEYS: &[Key] = &[
     required("intake.webhook.tls.cert_file", Kind::Path),
     required("intake.webhook.tls.key_file", Kind::Path),
     key("intake.webhook.tls.client_ca_file", Kind::Path),
+    key("intake.listen.max_silence", Kind::Duration),
     key("journal.durability", Kind::Word(&["fsync", "write"])),
     key("journal.segment_size", Kind::Size),
     key("journal.max_size", Kind::Size),

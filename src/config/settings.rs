@@ -111,6 +111,8 @@ impl BucketSettings {
 pub struct IntakeSettings {
     /// HTTP notifications.
     pub webhook: Option<WebhookSettings>,
+    /// The streams of MinIO and RustFS.
+    pub listen: Option<ListenSettings>,
 }
 
 /// The webhook.
@@ -163,6 +165,21 @@ pub struct TlsSettings {
     /// PEM authorities of client certificates; when set, every client must present one.
     #[serde(default)]
     pub client_ca_file: Option<PathBuf>,
+}
+
+/// The listen streams.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenSettings {
+    /// A stream in which nothing arrives for so long is given up, and another one begun.
+    #[serde(with = "duration")]
+    pub max_silence: Duration,
+}
+
+impl Default for ListenSettings {
+    fn default() -> Self {
+        Self { max_silence: Duration::from_mins(10) }
+    }
 }
 
 /// The journal.

@@ -7,9 +7,11 @@ use tokio::net::TcpListener;
 
 use super::overview::Overview;
 use crate::config::settings::{IntakeSettings, WebhookSettings};
+use crate::intake::listen::ListenIntake;
 use crate::intake::webhook::{Webhook, WebhookIntake};
 use crate::intake::{Inlet, Intake, tls};
 use crate::serve::{self, BearerToken};
+use crate::store::Store;
 
 /// The ports that intakes need, taken before anything else is done: a port in use is the most
 /// frequent mistake, and nothing should have happened then.
@@ -35,12 +37,22 @@ impl Listeners {
 pub(super) fn open(
     listeners: Listeners,
     overview: &Overview,
+    source: &Store,
     inlet: &Arc<Inlet>,
 ) -> anyhow::Result<Vec<Box<dyn Intake>>> {
     let settings = &overview.settings.intake;
     let mut intakes: Vec<Box<dyn Intake>> = Vec::new();
     if let (Some(listener), Some(settings)) = (listeners.webhook, &settings.webhook) {
         intakes.push(Box::new(webhook(listener, settings, overview, inlet)?));
+    }
+    if let Some(listen) = &settings.listen {
+        intakes.push(Box::new(ListenIntake::new(
+            source.clone(),
+            overview.settings.buckets.iter().map(|bucket| bucket.source.clone()).collect(),
+            listen.max_silence,
+            Arc::clone(inlet),
+            overview.metrics.clone(),
+        )));
     }
     let health = intakes.iter().map(|intake| intake.health()).collect();
     drop(overview.intakes.set(health));

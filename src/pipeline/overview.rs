@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::config::Settings;
+use crate::config::settings::WebhookSettings;
 use crate::gaps::{GapBook, GapReason};
 use crate::intake::{Health, Inlet};
 use crate::journal::Journal;
@@ -92,13 +93,14 @@ impl Overview {
 
     /// The door for notifications.
     pub(super) fn inlet(&self) -> Inlet {
+        let default = WebhookSettings::default().max_wait;
         let max_wait = self.settings.intake.webhook.as_ref().map(|webhook| webhook.max_wait);
         Inlet::new(
             &self.settings.buckets,
             self.journal.clone(),
             Arc::clone(&self.gaps),
             self.metrics.clone(),
-            max_wait.unwrap_or_default(),
+            max_wait.unwrap_or(default),
         )
     }
 

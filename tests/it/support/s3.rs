@@ -75,11 +75,14 @@ impl S3 {
 
     /// Sends this bucket's notifications to the target that `arn` names.
     pub(crate) async fn notify(&self, bucket: &str, arns: &[String]) {
+        // RustFS has families of their own for what MinIO tells as creations and removals.
+        let rustfs = ["s3:ObjectTagging:*", "s3:LifecycleExpiration:*"];
         let queues = arns.iter().map(|arn| {
+            let more = if arn.starts_with("arn:rustfs:") { &rustfs[..] } else { &[] };
+            let names = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"].iter().chain(more);
             QueueConfiguration::builder()
                 .queue_arn(arn)
-                .events(Event::from("s3:ObjectCreated:*"))
-                .events(Event::from("s3:ObjectRemoved:*"))
+                .set_events(Some(names.map(|name| Event::from(*name)).collect()))
                 .build()
                 .unwrap()
         });
