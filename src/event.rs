@@ -126,6 +126,16 @@ pub struct Parsed {
 }
 
 impl Parsed {
+    /// Adds what another document says.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        self.events.extend(other.events);
+        self.dirty_buckets.extend(other.dirty_buckets);
+        self.all_buckets_dirty |= other.all_buckets_dirty;
+        self.unusable.extend(other.unusable);
+        self.ignored += other.ignored;
+        self.body_bytes += other.body_bytes;
+    }
+
     fn doubt(&mut self, bucket: &str, unusable: Unusable) {
         self.dirty_buckets.push((bucket.to_owned(), GapReason::UnusableEvent));
         self.unusable.push(unusable);

@@ -37,6 +37,8 @@ pub enum GapReason {
     PrefixRemoved,
     /// An event about the bucket itself.
     BucketEvent,
+    /// A listen stream began; a store does not tell in it what happened before.
+    StreamBegan,
 }
 
 /// One bucket's gap.

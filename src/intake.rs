@@ -11,6 +11,7 @@
 //! configured buckets are ever marked: nothing in a payload makes us look anywhere else.
 
 pub mod dead_letters;
+pub mod listen;
 mod recent;
 mod sort;
 pub mod sqs;
@@ -217,6 +218,12 @@ impl Inlet {
         let unusable = vec![TOO_LARGE];
         let parsed = Parsed { unusable, all_buckets_dirty: true, body_bytes, ..Parsed::default() };
         self.accept(parsed, received_ms).await
+    }
+
+    /// Records that events of `bucket` may have been missed before `at_ms` (milliseconds since the Unix
+    /// epoch).
+    pub async fn doubt(&self, bucket: &str, reason: GapReason, at_ms: i64) -> Result<(), Refused> {
+        Ok(self.mark(&vec![(bucket.to_owned(), reason)], at_ms).await?)
     }
 
     async fn store(&self, sorted: &mut Sorted, received_ms: i64) -> Result<(), Refused> {

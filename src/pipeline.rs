@@ -81,10 +81,11 @@ impl Pipeline {
             stops.intake.clone(),
             break_down.clone(),
         ));
+        let source = stores.source.clone();
         tasks.spawn(work(stores, Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
         tasks.spawn(delay(Arc::clone(&overview), stops.feed.clone()));
         let inlet = Arc::new(overview.inlet());
-        for intake in intakes::open(listeners, &overview, &inlet).await? {
+        for intake in intakes::open(listeners, &overview, &source, &inlet).await? {
             tasks.spawn(take(intake, stops.intake.clone(), break_down.clone()));
         }
         let history = History::default();

@@ -108,7 +108,9 @@ impl Draft {
 
     /// That there is no intake, if there is none.
     pub(super) fn missing_intake(&self) -> Option<Problem> {
-        let given = ["intake.webhook", "intake.sqs"].iter().any(|table| self.is_present(table));
+        let given = ["intake.webhook", "intake.sqs", "intake.listen"]
+            .iter()
+            .any(|table| self.is_present(table));
         (!given).then(|| {
             Problem::at(
                 Place::Nowhere,

@@ -85,6 +85,7 @@ pub(super) static KEYS: &[Key] = &[
     key("intake.sqs.receivers", Kind::Count),
     key("intake.sqs.wait_time", Kind::Duration),
     key("intake.sqs.visibility_timeout", Kind::Duration),
+    key("intake.listen.max_silence", Kind::Duration),
     key("journal.durability", Kind::Word(&["fsync", "write"])),
     key("journal.segment_size", Kind::Size),
     key("journal.max_size", Kind::Size),

@@ -115,6 +115,8 @@ pub struct IntakeSettings {
     pub webhook: Option<WebhookSettings>,
     /// An SQS queue.
     pub sqs: Option<SqsSettings>,
+    /// The streams of MinIO and RustFS.
+    pub listen: Option<ListenSettings>,
 }
 
 /// The webhook.
@@ -167,6 +169,21 @@ pub struct TlsSettings {
     /// PEM authorities of client certificates; when set, every client must present one.
     #[serde(default)]
     pub client_ca_file: Option<PathBuf>,
+}
+
+/// The listen streams.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenSettings {
+    /// A stream in which nothing arrives for so long is given up, and another one begun.
+    #[serde(with = "duration")]
+    pub max_silence: Duration,
+}
+
+impl Default for ListenSettings {
+    fn default() -> Self {
+        Self { max_silence: Duration::from_mins(10) }
+    }
 }
 
 /// The journal.

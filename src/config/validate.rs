@@ -35,6 +35,15 @@ pub(super) fn validate(settings: &Settings) -> Vec<Problem> {
         check.sqs(sqs);
     }
     check.web(&settings.web);
+    if let Some(listen) = &settings.intake.listen {
+        let most = Duration::from_hours(24);
+        check.duration(
+            "intake.listen.max_silence",
+            listen.max_silence,
+            Duration::from_secs(15),
+            most,
+        );
+    }
     check.journal(&settings.journal);
     check.replicate(&settings.replicate);
     check.deletes(&settings.deletes);

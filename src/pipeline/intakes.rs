@@ -7,10 +7,12 @@ use tokio::net::TcpListener;
 
 use super::overview::Overview;
 use crate::config::settings::{IntakeSettings, WebhookSettings};
+use crate::intake::listen::ListenIntake;
 use crate::intake::sqs::SqsIntake;
 use crate::intake::webhook::{Webhook, WebhookIntake};
 use crate::intake::{Inlet, Intake, tls};
 use crate::serve::{self, BearerToken};
+use crate::store::Store;
 
 /// The ports that intakes need, taken before anything else is done: a port in use is the most
 /// frequent mistake, and nothing should have happened then.
@@ -36,6 +38,7 @@ impl Listeners {
 pub(super) async fn open(
     listeners: Listeners,
     overview: &Overview,
+    source: &Store,
     inlet: &Arc<Inlet>,
 ) -> anyhow::Result<Vec<Box<dyn Intake>>> {
     let settings = &overview.settings.intake;
@@ -49,6 +52,15 @@ pub(super) async fn open(
             anyhow::anyhow!("the client of the queue cannot be built from [intake.sqs]: {error}")
         };
         intakes.push(Box::new(sqs.map_err(refused)?));
+    }
+    if let Some(listen) = &settings.listen {
+        intakes.push(Box::new(ListenIntake::new(
+            source.clone(),
+            overview.settings.buckets.iter().map(|bucket| bucket.source.clone()).collect(),
+            listen.max_silence,
+            Arc::clone(inlet),
+            overview.metrics.clone(),
+        )));
     }
     let health = intakes.iter().map(|intake| intake.health()).collect();
     drop(overview.intakes.set(health));

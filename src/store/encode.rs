@@ -24,9 +24,10 @@ impl Query {
         Self::default().with(name, "")
     }
 
-    /// Adds a pair; names must come in byte order, since the signature is over the sorted query.
+    /// Adds a pair; names must come in byte order, and the values of one name, since the signature is
+    /// over the sorted query.
     pub(super) fn with(mut self, name: &str, value: &str) -> Self {
-        debug_assert!(self.0.rsplit('&').next().is_none_or(|last| last < name), "{name} is late");
+        debug_assert!(self.is_before(name, value), "{name}={value} is late");
         if !self.0.is_empty() {
             self.0.push('&');
         }
@@ -34,6 +35,16 @@ impl Query {
         self.0.push('=');
         self.0.extend(utf8_percent_encode(value, QUERY));
         self
+    }
+
+    /// Whether the last pair comes before this one.
+    fn is_before(&self, name: &str, value: &str) -> bool {
+        let Some((last, last_value)) = self.0.rsplit('&').next().and_then(|p| p.split_once('='))
+        else {
+            return true;
+        };
+        let value = utf8_percent_encode(value, QUERY).to_string();
+        (last, last_value) < (name, &*value)
     }
 
     /// The text.

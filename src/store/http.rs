@@ -79,23 +79,24 @@ impl Transport {
         self.timeout
     }
 
-    /// Sends `request` and waits for the head of the answer.
+    /// Sends `request` and waits for the head of the answer, while there is progress within `timeout`.
     pub(super) async fn exchange(
         &self,
         request: Request<RequestBody>,
+        timeout: Duration,
     ) -> Result<Response<Incoming>, Failure> {
         let progress = request.body().progress();
         let left = || progress.as_deref().map_or(0, Progress::left);
         let mut answer = pin!(self.client.request(request));
         loop {
             let before = left();
-            match tokio::time::timeout(self.timeout, &mut answer).await {
+            match tokio::time::timeout(timeout, &mut answer).await {
                 Ok(answer) => return answer.map_err(|error| failure(&error, left())),
                 Err(_) if left() != before => {}
                 // A source that stalls must be blamed itself; it has the same time and then fails.
                 Err(_) if progress.as_deref().is_some_and(Progress::is_starved) => {}
                 Err(_) => {
-                    let message = format!("no answer for {:?}", self.timeout);
+                    let message = format!("no answer for {timeout:?}");
                     return Err(Failure::Connection { message, sent: before == 0 });
                 }
             }

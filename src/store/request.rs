@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -50,6 +51,8 @@ pub(super) struct Call<'a> {
     body: RequestBody,
     /// The body's hash, if it is part of the signature.
     payload: Option<String>,
+    /// How long the store may be silent, if not as long as in any other call.
+    silence: Option<Duration>,
 }
 
 impl<'a> Call<'a> {
@@ -68,11 +71,17 @@ impl<'a> Call<'a> {
             headers: HeaderMap::with_capacity(16),
             body: RequestBody::empty(),
             payload: None,
+            silence: None,
         }
     }
 
     pub(super) fn query(self, query: Query) -> Self {
         Self { query, ..self }
+    }
+
+    /// Lets the store be silent for so long, before the answer and in it.
+    pub(super) fn silence(self, silence: Duration) -> Self {
+        Self { silence: Some(silence), ..self }
     }
 
     /// Adds a header.
@@ -155,6 +164,7 @@ impl Inner {
     pub(super) async fn send(&self, call: Call<'_>) -> Result<Answer, StoreError> {
         let origin = self.origin(call.operation, call.bucket, call.key);
         let writes = call.writes();
+        let silence = call.silence.unwrap_or_else(|| self.transport.timeout());
         let now_ms = clock::now_ms();
         let signed_ms = now_ms.saturating_add(self.skew_ms.load(Ordering::Relaxed));
         let date = AmzDate::at(signed_ms);
@@ -163,7 +173,7 @@ impl Inner {
         let request = self
             .signed(call, date, &ready)
             .map_err(|error| origin.error(ErrorKind::Invalid, error.to_string()))?;
-        let (head, body) = match self.transport.exchange(request).await {
+        let (head, body) = match self.transport.exchange(request, silence).await {
             Ok(answer) => Response::into_parts(answer),
             Err(Failure::Body(BodyError::Stream(error))) => return Err(*error),
             Err(Failure::Body(error @ BodyError::Length(_))) => {
@@ -175,7 +185,7 @@ impl Inner {
             }
         };
         self.note_server(&head.headers);
-        let body = ObjectStream::new(body, self.transport.timeout(), origin.clone());
+        let body = ObjectStream::new(body, silence, origin.clone());
         let answer = Answer { status: head.status, headers: head.headers, body, origin };
         if head.status.is_success() {
             return Ok(answer);

@@ -64,7 +64,8 @@ impl ObjectStream {
         Ok(all.freeze())
     }
 
-    async fn next_bytes(&mut self) -> Result<Option<Bytes>, StoreError> {
+    /// The next bytes as they arrive; `None` at the end.
+    pub(super) async fn next_bytes(&mut self) -> Result<Option<Bytes>, StoreError> {
         while let Some(frame) = self.frame().await {
             if let Ok(data) = frame?.into_data() {
                 return Ok(Some(data));

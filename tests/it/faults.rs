@@ -9,13 +9,14 @@ use serde_json::json;
 
 use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::fault_proxy::{Fault, FaultProxy};
+use crate::support::server::Pair;
 use crate::support::site::{Servers, Setup};
 use crate::support::toxiproxy::Toxiproxy;
 use crate::support::writer::seed;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_is_down_for_a_while_misses_nothing() {
-    let mut servers = Servers::own().await;
+    let mut servers = Pair::MINIO.own().await;
     let site = servers.site("target-down", Setup::default()).await;
     for number in 0..50 {
         site.put(&format!("before/{number}"), "value").await;
@@ -38,7 +39,7 @@ async fn a_target_that_is_down_for_a_while_misses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_is_down_for_a_while_costs_nothing() {
-    let mut servers = Servers::own().await;
+    let mut servers = Pair::MINIO.own().await;
     let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
     proxy.misbehave(|method, _| (*method == Method::PUT).then_some(Fault::Answer(503, "SlowDown")));
     let mut site = servers

@@ -1,7 +1,7 @@
 //! Objects larger than memory.
 
 use crate::support::eventually::LATER;
-use crate::support::site::Site;
+use crate::support::server::{Pair, on_every_pair};
 
 const TOTAL: usize = 1 << 30;
 
@@ -21,11 +21,15 @@ fn parts() -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_gibibyte_is_copied_with_flat_memory_and_an_equal_etag() {
+on_every_pair![
+    a_gibibyte_is_copied_with_flat_memory_and_an_equal_etag,
+    a_large_object_put_in_one_piece_is_streamed,
+];
+
+async fn a_gibibyte_is_copied_with_flat_memory_and_an_equal_etag(pair: Pair) {
     const LIMIT_KIB: u64 = 150 << 10;
     assert_eq!(parts().map(|part| part.len()).sum::<usize>(), TOTAL);
-    let site = Site::shared("large").await;
+    let site = pair.site("large").await;
     let etag = site.source.put_parts(&site.bucket, "gibibyte", parts()).await;
     site.converges(LATER).await;
     let there = site.target.list(&site.target_bucket).await.unwrap();
@@ -37,10 +41,9 @@ async fn a_gibibyte_is_copied_with_flat_memory_and_an_equal_etag() {
     assert_eq!(site.target.unfinished_uploads(&site.target_bucket, "gibibyte").await, 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_large_object_put_in_one_piece_is_streamed() {
+async fn a_large_object_put_in_one_piece_is_streamed(pair: Pair) {
     const LIMIT_KIB: u64 = 150 << 10;
-    let site = Site::shared("one-piece").await;
+    let site = pair.site("one-piece").await;
     for number in 0..6 {
         site.put(&format!("object {number}"), vec![number; 64 << 20]).await;
     }

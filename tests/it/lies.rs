@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::support::events;
 use crate::support::eventually::{LATER, SOON, eventually};
-use crate::support::site::Site;
+use crate::support::server::{Pair, on_every_pair};
 use crate::support::writer::{Writer, seed};
 
 const NAMES: [&str; 8] = [
@@ -21,11 +21,17 @@ const NAMES: [&str; 8] = [
     "SomethingNew:Tomorrow",
 ];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn lies_among_real_events_change_nothing() {
+on_every_pair![
+    lies_among_real_events_change_nothing,
+    events_of_objects_that_never_existed_leave_no_trace,
+    an_object_only_the_target_has_is_removed_when_an_event_names_it,
+    an_event_of_another_bucket_touches_nothing,
+];
+
+async fn lies_among_real_events_change_nothing(pair: Pair) {
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
-    let site = Site::shared("lies").await;
+    let site = pair.site("lies").await;
     let mut writer = Writer::new(seed, &site.source, &site.bucket);
     for _ in 0..40 {
         for _ in 0..5 {
@@ -46,9 +52,8 @@ async fn lies_among_real_events_change_nothing() {
     site.converges(LATER).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn events_of_objects_that_never_existed_leave_no_trace() {
-    let site = Site::shared("never").await;
+async fn events_of_objects_that_never_existed_leave_no_trace(pair: Pair) {
+    let site = pair.site("never").await;
     site.put("real", "value").await;
     for number in 0..50 {
         let body = events::event("ObjectCreated:Put", &site.bucket, &format!("ghost {number}"));
@@ -59,9 +64,8 @@ async fn events_of_objects_that_never_existed_leave_no_trace() {
     assert_eq!(keys, ["real"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_object_only_the_target_has_is_removed_when_an_event_names_it() {
-    let site = Site::shared("stray").await;
+async fn an_object_only_the_target_has_is_removed_when_an_event_names_it(pair: Pair) {
+    let site = pair.site("stray").await;
     site.put("real", "value").await;
     site.converges(SOON).await;
     site.target.put(&site.target_bucket, "stray", "nobody knows").await;
@@ -70,9 +74,8 @@ async fn an_object_only_the_target_has_is_removed_when_an_event_names_it() {
     site.converges(SOON).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_event_of_another_bucket_touches_nothing() {
-    let site = Site::shared("ours").await;
+async fn an_event_of_another_bucket_touches_nothing(pair: Pair) {
+    let site = pair.site("ours").await;
     // A bucket that exists at both stores, under names that evermirror was not told.
     site.source.create_bucket("ours-not-replicated").await;
     site.source.put("ours-not-replicated", "key", "theirs").await;

@@ -20,16 +20,18 @@ mod journal_damage; // A sector of the journal is lost while evermirror is down.
 mod kms; // Stores that encrypt, where equal bytes have unequal ETags.
 mod large; // Objects larger than memory.
 mod lies; // Duplicates, reorderings and false events.
+mod listen; // Streams of events, of stores that were told nothing.
 mod listings; // Listings that go wrong delete nothing.
 mod main_job; // Every operation at a source arrives at the target.
 mod observability; // Health, metrics and logs.
-mod page;
+mod page; // The status page in real Chromium.
 mod policies; // Archives, and deletes that wait for their time.
 mod promises; // The README's guarantees, one test each.
 mod reconcile; // What no event announced.
 mod reconcile_asked; // A reconcile begins after a gap, and when a person asks for it.
 mod reconcile_engine; // Two buckets compared by their listings.
 mod restore; // The way back, and the disaster drill.
+mod rustfs; // The webhook with RustFS.
 mod sqs; // Notifications from a queue.
 mod stop; // A graceful stop.
 mod support; // The servers, the proxies, the comparison.

@@ -5,12 +5,25 @@ use aws_sdk_s3::types::MetadataDirective;
 
 use crate::support::compare::picture;
 use crate::support::eventually::{LATER, SOON};
-use crate::support::hostile;
-use crate::support::site::{Servers, Setup, Site};
+use crate::support::server::{Pair, on_every_pair};
+use crate::support::site::Setup;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn puts_and_overwrites_arrive() {
-    let site = Site::shared("puts").await;
+on_every_pair![
+    puts_and_overwrites_arrive,
+    a_multipart_object_keeps_its_parts_and_its_etag,
+    server_side_copies_arrive,
+    a_change_of_metadata_alone_arrives,
+    changes_of_tags_alone_arrive,
+    an_object_that_is_replaced_loses_its_old_tags_and_metadata,
+    deletes_arrive_one_by_one_and_in_bulk,
+    a_key_that_is_deleted_and_put_again_is_there,
+    a_versioned_source_is_mirrored_in_its_latest_state,
+    empty_objects_and_folder_markers_arrive,
+    hostile_keys_arrive_with_all_their_headers_and_tags,
+];
+
+async fn puts_and_overwrites_arrive(pair: Pair) {
+    let site = pair.site("puts").await;
     for number in 0..40 {
         site.put(&format!("dir/{number}"), format!("first {number}")).await;
     }
@@ -22,9 +35,8 @@ async fn puts_and_overwrites_arrive() {
     assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 40);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_multipart_object_keeps_its_parts_and_its_etag() {
-    let site = Site::shared("multipart").await;
+async fn a_multipart_object_keeps_its_parts_and_its_etag(pair: Pair) {
+    let site = pair.site("multipart").await;
     let uneven = [vec![1; 5 << 20], vec![2; (6 << 20) + 1], vec![3; 5 << 20], vec![4; 1]];
     let etag = site.source.put_parts(&site.bucket, "uneven", uneven).await;
     assert!(etag.contains("-4"), "{etag}");
@@ -40,9 +52,8 @@ async fn a_multipart_object_keeps_its_parts_and_its_etag() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn server_side_copies_arrive() {
-    let site = Site::shared("copies").await;
+async fn server_side_copies_arrive(pair: Pair) {
+    let site = pair.site("copies").await;
     site.put("original", "content").await;
     site.source.tag(&site.bucket, "original", &[("kind", "original")]).await;
     let call = site.source.client.copy_object().bucket(&site.bucket).key("a copy");
@@ -51,9 +62,8 @@ async fn server_side_copies_arrive() {
     assert!(site.target.list(&site.target_bucket).await.unwrap().contains_key("a copy"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_change_of_metadata_alone_arrives() {
-    let site = Site::shared("metadata").await;
+async fn a_change_of_metadata_alone_arrives(pair: Pair) {
+    let site = pair.site("metadata").await;
     site.put("object", "content").await;
     site.converges(SOON).await;
     let call = site.source.client.copy_object().bucket(&site.bucket).key("object");
@@ -68,9 +78,8 @@ async fn a_change_of_metadata_alone_arrives() {
     site.converges(SOON).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn changes_of_tags_alone_arrive() {
-    let site = Site::shared("tags").await;
+async fn changes_of_tags_alone_arrive(pair: Pair) {
+    let site = pair.site("tags").await;
     let tags = async || site.target.tags(&site.target_bucket, "object").await;
     site.put("object", "content").await;
     site.converges(SOON).await;
@@ -86,9 +95,8 @@ async fn changes_of_tags_alone_arrive() {
     assert_eq!(tags().await.len(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_is_replaced_loses_its_old_tags_and_metadata() {
-    let site = Site::shared("replaced").await;
+async fn an_object_that_is_replaced_loses_its_old_tags_and_metadata(pair: Pair) {
+    let site = pair.site("replaced").await;
     let call = site.source.client.put_object().bucket(&site.bucket).key("object");
     let call = call.metadata("old", "yes").tagging("old=yes").content_type("text/old");
     call.body(ByteStream::from_static(b"old")).send().await.unwrap();
@@ -98,9 +106,8 @@ async fn an_object_that_is_replaced_loses_its_old_tags_and_metadata() {
     assert_eq!(site.target.tags(&site.target_bucket, "object").await.len(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn deletes_arrive_one_by_one_and_in_bulk() {
-    let site = Site::shared("deletes").await;
+async fn deletes_arrive_one_by_one_and_in_bulk(pair: Pair) {
+    let site = pair.site("deletes").await;
     let keys: Vec<_> = (0..60).map(|number| format!("d/{number} +%")).collect();
     for key in &keys {
         site.put(key, key.as_str()).await;
@@ -114,9 +121,8 @@ async fn deletes_arrive_one_by_one_and_in_bulk() {
     assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 10);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_deleted_and_put_again_is_there() {
-    let site = Site::shared("again").await;
+async fn a_key_that_is_deleted_and_put_again_is_there(pair: Pair) {
+    let site = pair.site("again").await;
     for round in 0..20 {
         site.put("key", format!("round {round}")).await;
         site.delete("key").await;
@@ -127,10 +133,9 @@ async fn a_key_that_is_deleted_and_put_again_is_there() {
     assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_versioned_source_is_mirrored_in_its_latest_state() {
+async fn a_versioned_source_is_mirrored_in_its_latest_state(pair: Pair) {
     let setup = Setup { versioned: true, ..Setup::default() };
-    let site = Servers::shared().await.site("versioned", setup).await;
+    let site = pair.shared().await.site("versioned", setup).await;
     let there = async || site.target.list(&site.target_bucket).await.unwrap();
     let versions = async || {
         let call = site.source.client.list_object_versions().bucket(&site.bucket).prefix("key");
@@ -168,9 +173,8 @@ async fn a_versioned_source_is_mirrored_in_its_latest_state() {
     assert_eq!(there().await["key"].size, 11);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn empty_objects_and_folder_markers_arrive() {
-    let site = Site::shared("empty").await;
+async fn empty_objects_and_folder_markers_arrive(pair: Pair) {
+    let site = pair.site("empty").await;
     for key in ["empty", "folder/", "folder/empty", "deep/er/"] {
         site.put(key, "").await;
     }
@@ -183,11 +187,10 @@ async fn empty_objects_and_folder_markers_arrive() {
     assert!(there.contains_key("folder/empty"), "the marker took its folder's content along");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn hostile_keys_arrive_with_all_their_headers_and_tags() {
-    let site = Site::shared("hostile").await;
+async fn hostile_keys_arrive_with_all_their_headers_and_tags(pair: Pair) {
+    let site = pair.site("hostile").await;
     let (mut accepted, mut refused) = (Vec::new(), Vec::new());
-    for (number, key) in hostile::keys().into_iter().enumerate() {
+    for (number, key) in pair.hostile_keys().into_iter().enumerate() {
         let body = format!("object {number}").into_bytes();
         let call = site.source.client.put_object().bucket(&site.bucket).key(&key);
         let call = call

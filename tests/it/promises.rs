@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use crate::support::events;
 use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::fault_proxy::{Fault, FaultProxy};
-use crate::support::site::{Servers, Setup};
+use crate::support::server::{Pair, on_every_pair};
+use crate::support::site::Setup;
 
 /// Whether a request is about an object rather than about a bucket.
 fn on_an_object(uri: &Uri) -> bool {
@@ -30,9 +31,19 @@ fn at_first(
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_acknowledged_notification_is_never_lost() {
-    let servers = Servers::shared().await;
+on_every_pair![
+    an_acknowledged_notification_is_never_lost,
+    the_target_converges_to_what_the_source_says_now,
+    one_key_is_worked_on_by_one_worker_at_a_time,
+    a_copy_is_byte_exact_and_faithful,
+    deletes_are_careful,
+    memory_is_bounded,
+    nothing_fails_silently,
+    the_lag_shown_is_true,
+];
+
+async fn an_acknowledged_notification_is_never_lost(pair: Pair) {
+    let servers = pair.shared().await;
     let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
     proxy.misbehave(|_, uri| on_an_object(uri).then_some(Fault::Answer(503, "ServiceUnavailable")));
     let setup = Setup { target_endpoint: Some(proxy.endpoint()), ..Setup::default() };
@@ -49,9 +60,8 @@ async fn an_acknowledged_notification_is_never_lost() {
     assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 200);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_target_converges_to_what_the_source_says_now() {
-    let servers = Servers::shared().await;
+async fn the_target_converges_to_what_the_source_says_now(pair: Pair) {
+    let servers = pair.shared().await;
     let site = servers.site("converges", Setup::default()).await;
     for number in 0..20 {
         site.put(&format!("kept {number}"), "first").await;
@@ -74,9 +84,8 @@ async fn the_target_converges_to_what_the_source_says_now() {
     assert!(there.values().all(|object| object.size == 6), "{there:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_key_is_worked_on_by_one_worker_at_a_time() {
-    let servers = Servers::shared().await;
+async fn one_key_is_worked_on_by_one_worker_at_a_time(pair: Pair) {
+    let servers = pair.shared().await;
     let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
     // Long copies, so that two at once would be seen.
     proxy.misbehave(|method, uri| {
@@ -101,10 +110,9 @@ async fn one_key_is_worked_on_by_one_worker_at_a_time() {
     assert_eq!(got.unwrap().body.collect().await.unwrap().to_vec(), b"change 59");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_copy_is_byte_exact_and_faithful() {
+async fn a_copy_is_byte_exact_and_faithful(pair: Pair) {
     const SPOILT: usize = 7;
-    let servers = Servers::shared().await;
+    let servers = pair.shared().await;
     let source_proxy = FaultProxy::in_front_of(&servers.source.authority()).await;
     let target_proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
     let setup = Setup {
@@ -174,9 +182,8 @@ async fn a_copy_is_byte_exact_and_faithful() {
     assert!(never.is_empty(), "the target showed what the source never held: {never:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn deletes_are_careful() {
-    let servers = Servers::shared().await;
+async fn deletes_are_careful(pair: Pair) {
+    let servers = pair.shared().await;
     let proxy = FaultProxy::in_front_of(&servers.source.authority()).await;
     let setup = Setup {
         source_endpoint: Some(proxy.endpoint()),
@@ -233,11 +240,10 @@ async fn deletes_are_careful() {
     assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 30);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn memory_is_bounded() {
+async fn memory_is_bounded(pair: Pair) {
     const EVENTS: usize = 300_000;
     const LIMIT_KIB: u64 = 100 << 10;
-    let servers = Servers::shared().await;
+    let servers = pair.shared().await;
     let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
     proxy.misbehave(|_, uri| on_an_object(uri).then_some(Fault::Answer(503, "ServiceUnavailable")));
     let setup = Setup {
@@ -261,9 +267,8 @@ async fn memory_is_bounded() {
     assert_ne!(site.evermirror.idle().await, Ok(()), "the backlog is not shown");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_fails_silently() {
-    let servers = Servers::shared().await;
+async fn nothing_fails_silently(pair: Pair) {
+    let servers = pair.shared().await;
     let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
     proxy.misbehave(|_, uri| {
         uri.path().ends_with("/forbidden").then_some(Fault::Answer(403, "AccessDenied"))
@@ -293,10 +298,9 @@ async fn nothing_fails_silently() {
     site.converges(SOON).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_lag_shown_is_true() {
+async fn the_lag_shown_is_true(pair: Pair) {
     const HELD_BACK: Duration = Duration::from_secs(1);
-    let servers = Servers::shared().await;
+    let servers = pair.shared().await;
     let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
     proxy.misbehave(|method, uri| {
         let put = method == Method::PUT && on_an_object(uri);

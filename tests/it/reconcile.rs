@@ -10,10 +10,10 @@ use tokio::task::JoinSet;
 
 use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::fault_proxy::{Fault, FaultProxy};
-use crate::support::hostile;
 use crate::support::http;
 use crate::support::s3::S3;
-use crate::support::site::{Servers, Setup, Site};
+use crate::support::server::{Pair, on_every_pair};
+use crate::support::site::{Setup, Site};
 use crate::support::writer::{Writer, seed};
 
 const PERSON: &str = "a-person's-token";
@@ -91,19 +91,32 @@ async fn decide(site: &Site, decision: &str) {
 }
 
 /// A site whose two sides are equal, filled before evermirror was started.
-async fn filled(bucket: &str, setup: Setup, count: usize) -> (Site, Vec<String>) {
-    let mut site = Servers::shared().await.prepare(bucket, setup).await;
+async fn filled(pair: Pair, bucket: &str, setup: Setup, count: usize) -> (Site, Vec<String>) {
+    let mut site = pair.shared().await.prepare(bucket, setup).await;
     let keys = fill(&site.source, bucket, count).await;
     site.evermirror.start().await;
     site.converges(LATER).await;
     (site, keys)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_there_before_the_start_is_copied() {
-    let mut site = Servers::shared().await.prepare("rec-before", Setup::default()).await;
+on_every_pair![
+    what_was_there_before_the_start_is_copied,
+    objects_of_which_the_source_never_told_are_found,
+    whatever_changed_on_either_side_while_evermirror_was_down_is_mended,
+    metadata_that_changed_without_an_event_is_found,
+    a_reconcile_that_is_killed_again_and_again_comes_to_its_end,
+    a_source_that_was_emptied_while_evermirror_was_down_keeps_its_copy_until_approved,
+    what_a_person_keeps_stays_however_often_the_sides_are_compared,
+    a_source_bucket_that_is_gone_deletes_nothing_and_is_told_of,
+    a_listing_that_fails_in_the_middle_deletes_nothing,
+    pages_that_claim_to_be_the_last_one_are_not_believed,
+    a_listing_that_shrinks_is_held_and_deletes_nothing,
+];
+
+async fn what_was_there_before_the_start_is_copied(pair: Pair) {
+    let mut site = pair.shared().await.prepare("rec-before", Setup::default()).await;
     let mut taken = 0;
-    for key in hostile::keys() {
+    for key in pair.hostile_keys() {
         taken += usize::from(site.source.try_put(&site.bucket, &key, key.as_str()).await.is_ok());
     }
     assert!(taken > 100, "the store took {taken} keys");
@@ -120,7 +133,7 @@ async fn what_was_there_before_the_start_is_copied() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prefix_that_was_removed_by_force_goes_at_the_target() {
-    let (site, _) = filled("rec-force", often(), 100).await;
+    let (site, _) = filled(Pair::MINIO, "rec-force", often(), 100).await;
     for number in 0..20 {
         site.put(&format!("gone/{number}"), "soon").await;
     }
@@ -134,9 +147,8 @@ async fn a_prefix_that_was_removed_by_force_goes_at_the_target() {
     site.converges(LATER).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn objects_of_which_the_source_never_told_are_found() {
-    let site = Servers::shared().await.site("rec-silent", often()).await;
+async fn objects_of_which_the_source_never_told_are_found(pair: Pair) {
+    let site = pair.shared().await.site("rec-silent", often()).await;
     site.source.notify(&site.bucket, &[]).await;
     let mut writer = Writer::new(seed(), &site.source, &site.bucket);
     for _ in 0..150 {
@@ -146,10 +158,9 @@ async fn objects_of_which_the_source_never_told_are_found() {
     assert_eq!(site.evermirror.metric("evermirror_lag_seconds_count").await, Some(0.0));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn whatever_changed_on_either_side_while_evermirror_was_down_is_mended() {
+async fn whatever_changed_on_either_side_while_evermirror_was_down_is_mended(pair: Pair) {
     let seed = seed();
-    let (mut site, keys) = filled("rec-both", Setup::default(), 200).await;
+    let (mut site, keys) = filled(pair, "rec-both", Setup::default(), 200).await;
     site.evermirror.kill();
     let mut random = StdRng::seed_from_u64(seed);
     let mut writer = Writer::new(seed, &site.source, &site.bucket);
@@ -171,9 +182,8 @@ async fn whatever_changed_on_either_side_while_evermirror_was_down_is_mended() {
     site.converges(LATER).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn metadata_that_changed_without_an_event_is_found() {
-    let site = Servers::shared().await.site("rec-metadata", often()).await;
+async fn metadata_that_changed_without_an_event_is_found(pair: Pair) {
+    let site = pair.shared().await.site("rec-metadata", often()).await;
     site.put("key", "value").await;
     site.converges(SOON).await;
     site.source.notify(&site.bucket, &[]).await;
@@ -197,11 +207,10 @@ async fn metadata_that_changed_without_an_event_is_found() {
     assert!(drift >= 1.0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reconcile_that_is_killed_again_and_again_comes_to_its_end() {
+async fn a_reconcile_that_is_killed_again_and_again_comes_to_its_end(pair: Pair) {
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
-    let servers = Servers::shared().await;
+    let servers = pair.shared().await;
     // Slow enough that a kill hits the middle.
     let slow = FaultProxy::in_front_of(&servers.source.authority()).await;
     slow.misbehave(|method, uri| {
@@ -246,9 +255,10 @@ async fn a_reconcile_that_is_killed_again_and_again_comes_to_its_end() {
     site.converges(LATER).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_was_emptied_while_evermirror_was_down_keeps_its_copy_until_approved() {
-    let (mut site, keys) = filled("rec-wiped", often(), 40).await;
+async fn a_source_that_was_emptied_while_evermirror_was_down_keeps_its_copy_until_approved(
+    pair: Pair,
+) {
+    let (mut site, keys) = filled(pair, "rec-wiped", often(), 40).await;
     down(&mut site).await;
     site.source.delete_all(&site.bucket, &keys).await;
     site.evermirror.start().await;
@@ -263,9 +273,8 @@ async fn a_source_that_was_emptied_while_evermirror_was_down_keeps_its_copy_unti
     assert_eq!(at_target(&site).await, 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_person_keeps_stays_however_often_the_sides_are_compared() {
-    let (mut site, keys) = filled("rec-kept", often(), 60).await;
+async fn what_a_person_keeps_stays_however_often_the_sides_are_compared(pair: Pair) {
+    let (mut site, keys) = filled(pair, "rec-kept", often(), 60).await;
     down(&mut site).await;
     site.source.delete_all(&site.bucket, &keys[..30]).await;
     site.evermirror.start().await;
@@ -292,9 +301,8 @@ async fn what_a_person_keeps_stays_however_often_the_sides_are_compared() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_source_bucket_that_is_gone_deletes_nothing_and_is_told_of() {
-    let (mut site, keys) = filled("rec-removed", often(), 25).await;
+async fn a_source_bucket_that_is_gone_deletes_nothing_and_is_told_of(pair: Pair) {
+    let (mut site, keys) = filled(pair, "rec-removed", often(), 25).await;
     down(&mut site).await;
     site.source.delete_all(&site.bucket, &keys).await;
     site.source.client.delete_bucket().bucket(&site.bucket).send().await.unwrap();
@@ -319,14 +327,15 @@ fn emptied(page: &str) -> String {
 
 /// Two equal sides, and a source whose listings go wrong as `fault` says, by method and query.
 async fn lying(
+    pair: Pair,
     bucket: &'static str,
     fault: impl Fn(&str) -> Option<Fault> + Send + 'static,
 ) -> (Site, FaultProxy) {
-    let servers = Servers::shared().await;
+    let servers = pair.shared().await;
     let proxy = FaultProxy::in_front_of(&servers.source.authority()).await;
     let settings = vec![("RECONCILE__PARALLEL", "1".to_owned())];
     let setup = Setup { source_endpoint: Some(proxy.endpoint()), settings, ..Setup::default() };
-    let (mut site, _) = filled(bucket, setup, 2_500).await;
+    let (mut site, _) = filled(pair, bucket, setup, 2_500).await;
     site.evermirror.kill();
     proxy.misbehave(move |_, uri| {
         let uri = uri.to_string();
@@ -340,9 +349,8 @@ fn behind_the_first_page(uri: &str) -> bool {
     uri.contains("continuation-token=") || uri.contains("start-after=")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_listing_that_fails_in_the_middle_deletes_nothing() {
-    let (mut site, proxy) = lying("rec-500", |uri| {
+async fn a_listing_that_fails_in_the_middle_deletes_nothing(pair: Pair) {
+    let (mut site, proxy) = lying(pair, "rec-500", |uri| {
         behind_the_first_page(uri).then_some(Fault::Answer(500, "InternalError"))
     })
     .await;
@@ -356,20 +364,19 @@ async fn a_listing_that_fails_in_the_middle_deletes_nothing() {
     site.converges(LATER).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pages_that_claim_to_be_the_last_one_are_not_believed() {
-    let (site, proxy) = lying("rec-cut", |_| Some(Fault::EditAnswer(cut_short))).await;
+async fn pages_that_claim_to_be_the_last_one_are_not_believed(pair: Pair) {
+    let (site, proxy) = lying(pair, "rec-cut", |_| Some(Fault::EditAnswer(cut_short))).await;
     a_pass(&site, "complete").await;
     assert!(proxy.faults() > 2);
     assert_eq!(site.evermirror.metric("evermirror_drift_total").await, Some(0.0));
     site.converges(LATER).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_listing_that_shrinks_is_held_and_deletes_nothing() {
-    let (site, _proxy) =
-        lying("rec-shrunk", |uri| behind_the_first_page(uri).then_some(Fault::EditAnswer(emptied)))
-            .await;
+async fn a_listing_that_shrinks_is_held_and_deletes_nothing(pair: Pair) {
+    let (site, _proxy) = lying(pair, "rec-shrunk", |uri| {
+        behind_the_first_page(uri).then_some(Fault::EditAnswer(emptied))
+    })
+    .await;
     held(&site, 1_500).await;
     assert_eq!(at_target(&site).await, 2_500);
     let status = site.evermirror.status().await.unwrap();

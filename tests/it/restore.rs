@@ -16,10 +16,9 @@ use crate::support::compare::{Picture, differences, picture};
 use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::evermirror::Evermirror;
 use crate::support::fault_proxy::{Fault, FaultProxy};
-use crate::support::hostile;
-use crate::support::minio::Minio;
 use crate::support::s3::S3;
-use crate::support::site::{Servers, Setup, Site};
+use crate::support::server::{Pair, on_every_pair};
+use crate::support::site::{Setup, Site};
 
 /// Every object of a bucket, field by field.
 async fn pictures(store: &S3, bucket: &str) -> BTreeMap<String, Picture> {
@@ -66,8 +65,8 @@ fn refused(evermirror: &Evermirror, arguments: &[&str], reason: &str) {
 }
 
 /// All kinds of objects.
-async fn fill(site: &Site) {
-    for (number, key) in hostile::keys().into_iter().enumerate() {
+async fn fill(pair: Pair, site: &Site) {
+    for (number, key) in pair.hostile_keys().into_iter().enumerate() {
         let call = site.source.client.put_object().bucket(&site.bucket).key(&key);
         let call = call
             .body(ByteStream::from(vec![b'x'; number * 97]))
@@ -87,11 +86,20 @@ async fn fill(site: &Site) {
     site.put("empty", "").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_destroyed_source_comes_back_as_it_was_and_nothing_living_is_overwritten() {
-    let mut servers = Servers::own().await;
+on_every_pair![
+    a_destroyed_source_comes_back_as_it_was_and_nothing_living_is_overwritten,
+    another_store_another_bucket_and_a_prefix_while_run_goes_on,
+    a_restore_that_is_killed_goes_on_where_it_was,
+    a_commit_is_written_only_after_all_that_it_names,
+    a_commit_is_left_out_while_a_file_before_it_fails,
+    each_point_of_a_recorded_history_comes_back,
+    a_disaster_costs_no_more_than_what_was_shown_as_pending,
+];
+
+async fn a_destroyed_source_comes_back_as_it_was_and_nothing_living_is_overwritten(pair: Pair) {
+    let mut servers = pair.own().await;
     let mut site = servers.site("destroyed", Setup::default()).await;
-    fill(&site).await;
+    fill(pair, &site).await;
     site.converges(LATER).await;
     let wanted = pictures(&site.source, &site.bucket).await;
     refused(&site.evermirror, &[], "`evermirror run` is at work");
@@ -120,9 +128,8 @@ async fn a_destroyed_source_comes_back_as_it_was_and_nothing_living_is_overwritt
     assert_same(&wanted, &found);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn another_store_another_bucket_and_a_prefix_while_run_goes_on() {
-    let site = Site::shared("elsewhere").await;
+async fn another_store_another_bucket_and_a_prefix_while_run_goes_on(pair: Pair) {
+    let site = pair.site("elsewhere").await;
     for key in ["keep/a", "keep/b", "other"] {
         site.put(key, key).await;
     }
@@ -132,7 +139,7 @@ async fn another_store_another_bucket_and_a_prefix_while_run_goes_on() {
     let call = call.metadata("evermirror-source-etag", "abc").metadata("mine", "yes");
     call.body(ByteStream::from_static(b"marked")).send().await.unwrap();
 
-    let fresh = Minio::target().await;
+    let fresh = pair.fresh_source().await;
     let endpoint = fresh.endpoint();
     let to = ["--to-endpoint", &endpoint, "--map", "elsewhere=moved", "--prefix", "keep/"];
     restore(&site.evermirror, &to);
@@ -147,9 +154,8 @@ async fn another_store_another_bucket_and_a_prefix_while_run_goes_on() {
     refused(&site.evermirror, &["--at", "1m", "--to-endpoint", &endpoint], "keeps no versions");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restore_that_is_killed_goes_on_where_it_was() {
-    let mut site = Site::shared("killed-restore").await;
+async fn a_restore_that_is_killed_goes_on_where_it_was(pair: Pair) {
+    let mut site = pair.site("killed-restore").await;
     let put = async |n: usize| site.put(&format!("k/{n:03}"), format!("content {n}")).await;
     join_all((0..400).map(put)).await;
     let parts = [vec![1; 5 << 20], vec![2; 5 << 20], vec![3; 5 << 20]];
@@ -158,7 +164,7 @@ async fn a_restore_that_is_killed_goes_on_where_it_was() {
     site.evermirror.terminate().await;
     let wanted = pictures(&site.source, &site.bucket).await;
 
-    let fresh = Minio::target().await;
+    let fresh = pair.fresh_source().await;
     let store = fresh.client();
     let proxy = FaultProxy::in_front_of(&fresh.authority()).await;
     let slow = Duration::from_millis(300);
@@ -191,9 +197,8 @@ async fn a_restore_that_is_killed_goes_on_where_it_was() {
     refused(&site.evermirror, &to, "is not empty");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_commit_is_written_only_after_all_that_it_names() {
-    let site = Site::shared("tables").await;
+async fn a_commit_is_written_only_after_all_that_it_names(pair: Pair) {
+    let site = pair.site("tables").await;
     let steps: [&[&str]; 6] = [
         &["ice/data/z.parquet", "delta/p0.parquet", "hudi/p/a.parquet", "plain"],
         &["ice/metadata/m0.avro", "delta/_delta_log/00000000000000000001.checkpoint.parquet"],
@@ -216,7 +221,7 @@ async fn a_commit_is_written_only_after_all_that_it_names() {
         site.put(key, key).await;
     }
     site.converges(SOON).await;
-    let fresh = Minio::target().await;
+    let fresh = pair.fresh_source().await;
     let proxy = FaultProxy::in_front_of(&fresh.authority()).await;
     // The first try of every object fails: who does not wait for the second is seen.
     let seen = Mutex::new(std::collections::BTreeSet::new());
@@ -243,15 +248,14 @@ async fn a_commit_is_written_only_after_all_that_it_names() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_commit_is_left_out_while_a_file_before_it_fails() {
-    let site = Site::shared("stuck").await;
+async fn a_commit_is_left_out_while_a_file_before_it_fails(pair: Pair) {
+    let site = pair.site("stuck").await;
     let (data, commit) = ("t/data/a.parquet", "t/metadata/v1.metadata.json");
     for key in [data, "t/data/b.parquet", commit] {
         site.put(key, key).await;
     }
     site.converges(SOON).await;
-    let fresh = Minio::target().await;
+    let fresh = pair.fresh_source().await;
     let store = fresh.client();
     let proxy = FaultProxy::in_front_of(&fresh.authority()).await;
     proxy.misbehave(|method, uri| {
@@ -277,9 +281,8 @@ async fn a_commit_is_left_out_while_a_file_before_it_fails() {
     assert_eq!(keys().await, [data, "t/data/b.parquet", commit]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_point_of_a_recorded_history_comes_back() {
-    let servers = Servers::shared().await;
+async fn each_point_of_a_recorded_history_comes_back(pair: Pair) {
+    let servers = pair.shared().await;
     let site = servers.prepare("history", Setup::default()).await;
     let (target, bucket) = (&site.target, site.target_bucket.as_str());
     for bucket in [bucket, "history-clock"] {
@@ -298,7 +301,7 @@ async fn each_point_of_a_recorded_history_comes_back() {
         })
         .await;
     }
-    let fresh = Minio::target().await;
+    let fresh = pair.fresh_source().await;
     let (store, endpoint) = (fresh.client(), fresh.endpoint());
     let counts: Vec<_> = points.iter().map(|(_, objects)| objects.len()).collect();
     assert!(counts.windows(2).all(|pair| pair[0] != pair[1]), "the points look alike: {counts:?}");
@@ -359,10 +362,9 @@ async fn last_modified(store: &S3, bucket: &str) -> DateTime {
 }
 
 /// The disaster drill. It prints what an operator wants to know: how much is lost, and how old it was.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_disaster_costs_no_more_than_what_was_shown_as_pending() {
+async fn a_disaster_costs_no_more_than_what_was_shown_as_pending(pair: Pair) {
     const WRITERS: usize = 8;
-    let mut servers = Servers::own().await;
+    let mut servers = pair.own().await;
     let mut site = servers.site("disaster", Setup::default()).await;
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
     let (stop, number) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::support::eventually::{SOON, eventually};
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::s3::S3;
+use crate::support::server::{Pair, on_every_pair};
 use crate::support::site::{Servers, Setup, Site};
 
 /// Objects of every kind: headers, metadata, tags, parts, awkward keys, nothing in them.
@@ -49,9 +50,19 @@ async fn change_metadata(site: &Site, key: &str) {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sync_makes_both_sides_equal_in_every_field_and_a_second_one_changes_nothing() {
-    let site = Servers::shared().await.silent("sync-all", Setup::default()).await;
+on_every_pair![
+    a_sync_makes_both_sides_equal_in_every_field_and_a_second_one_changes_nothing,
+    a_dry_run_tells_what_would_be_done_and_writes_nothing,
+    with_no_delete_the_target_only_grows,
+    only_the_chosen_prefix_is_touched,
+    a_wiped_source_empties_no_target_until_a_person_says_so,
+    a_sync_that_is_killed_is_resumed_and_ends_with_both_sides_equal,
+    an_interrupted_sync_ends_by_itself_and_is_resumed,
+    keys_that_fail_for_good_are_named_and_the_others_are_copied,
+];
+
+async fn a_sync_makes_both_sides_equal_in_every_field_and_a_second_one_changes_nothing(pair: Pair) {
+    let site = pair.shared().await.silent("sync-all", Setup::default()).await;
     let objects = seed(&site).await;
     let (status, answer) = site.evermirror.once(&["sync"]).await;
     assert_eq!((status, &answer["copied"], &answer["failed"]), (0, &json!(objects), &json!(0)));
@@ -72,9 +83,8 @@ async fn a_sync_makes_both_sides_equal_in_every_field_and_a_second_one_changes_n
     assert_eq!(answer["unchanged"], objects);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dry_run_tells_what_would_be_done_and_writes_nothing() {
-    let site = Servers::shared().await.silent("sync-dry", Setup::default()).await;
+async fn a_dry_run_tells_what_would_be_done_and_writes_nothing(pair: Pair) {
+    let site = pair.shared().await.silent("sync-dry", Setup::default()).await;
     for number in 0..10 {
         site.put(&format!("{number}"), "value").await;
     }
@@ -117,9 +127,8 @@ async fn a_dry_run_needs_no_target_bucket_and_makes_none() {
     assert!(site.target.list(&site.target_bucket).await.is_err(), "it has made the bucket");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn with_no_delete_the_target_only_grows() {
-    let site = Servers::shared().await.silent("sync-archive", Setup::default()).await;
+async fn with_no_delete_the_target_only_grows(pair: Pair) {
+    let site = pair.shared().await.silent("sync-archive", Setup::default()).await;
     seed(&site).await;
     assert_eq!(site.evermirror.once(&["sync"]).await.0, 0);
     site.delete("dir/03").await;
@@ -130,9 +139,8 @@ async fn with_no_delete_the_target_only_grows() {
     assert!(kept.contains_key("dir/03") && kept.contains_key("new"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn only_the_chosen_prefix_is_touched() {
-    let site = Servers::shared().await.silent("sync-prefix", Setup::default()).await;
+async fn only_the_chosen_prefix_is_touched(pair: Pair) {
+    let site = pair.shared().await.silent("sync-prefix", Setup::default()).await;
     for key in ["in/1", "in/2", "in/3", "in/4", "out/1"] {
         site.put(key, "value").await;
     }
@@ -148,9 +156,8 @@ async fn only_the_chosen_prefix_is_touched() {
     assert_eq!(keys, ["in/1/new", "in/2", "in/3", "in/4", "out/1"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wiped_source_empties_no_target_until_a_person_says_so() {
-    let site = Servers::shared().await.silent("sync-wiped", Setup::default()).await;
+async fn a_wiped_source_empties_no_target_until_a_person_says_so(pair: Pair) {
+    let site = pair.shared().await.silent("sync-wiped", Setup::default()).await;
     let keys: Vec<_> = (0..60).map(|number| format!("key {number}")).collect();
     for key in &keys {
         site.put(key, key.as_str()).await;
@@ -183,9 +190,8 @@ async fn a_wiped_source_empties_no_target_until_a_person_says_so() {
     assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sync_that_is_killed_is_resumed_and_ends_with_both_sides_equal() {
-    let servers = Servers::shared().await;
+async fn a_sync_that_is_killed_is_resumed_and_ends_with_both_sides_equal(pair: Pair) {
+    let servers = pair.shared().await;
     let slow = FaultProxy::in_front_of(&servers.target.authority()).await;
     let setup = Setup {
         target_endpoint: Some(slow.endpoint()),
@@ -217,9 +223,8 @@ async fn a_sync_that_is_killed_is_resumed_and_ends_with_both_sides_equal() {
     equal(&site).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_sync_ends_by_itself_and_is_resumed() {
-    let servers = Servers::shared().await;
+async fn an_interrupted_sync_ends_by_itself_and_is_resumed(pair: Pair) {
+    let servers = pair.shared().await;
     let slow = FaultProxy::in_front_of(&servers.target.authority()).await;
     slow.misbehave(|method, _| {
         (method == Method::PUT).then_some(Fault::Wait(Duration::from_millis(20)))
@@ -249,9 +254,8 @@ async fn an_interrupted_sync_ends_by_itself_and_is_resumed() {
     equal(&site).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_that_fail_for_good_are_named_and_the_others_are_copied() {
-    let servers = Servers::shared().await;
+async fn keys_that_fail_for_good_are_named_and_the_others_are_copied(pair: Pair) {
+    let servers = pair.shared().await;
     let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
     proxy.misbehave(|method, uri| {
         let refused = method == Method::PUT && uri.path().ends_with("/refused");

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 
 use crate::support::eventually::{SOON, eventually};
 use crate::support::fault_proxy::{Fault, FaultProxy};
-use crate::support::site::{Servers, Setup, Site};
+use crate::support::server::{Pair, on_every_pair};
+use crate::support::site::{Setup, Site};
 
 /// Twelve objects, the same on both sides, one of them in parts.
-async fn agreeing(bucket: &str, setup: Setup) -> Site {
-    let site = Servers::shared().await.silent(bucket, setup).await;
+async fn agreeing(pair: Pair, bucket: &str, setup: Setup) -> Site {
+    let site = pair.shared().await.silent(bucket, setup).await;
     for number in 0..10 {
         site.put(&format!("key/{number}"), format!("value {number}")).await;
     }
@@ -36,9 +37,17 @@ fn expected<const N: usize>(kinds: [&str; N]) -> BTreeMap<String, u64> {
     kinds.into_iter().map(|kind| (kind.to_owned(), 1)).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn sides_that_agree_are_told_so_however_closely_they_are_looked_at() {
-    let site = agreeing("verify-same", Setup::default()).await;
+on_every_pair![
+    sides_that_agree_are_told_so_however_closely_they_are_looked_at,
+    every_difference_that_listings_show_is_reported_with_what_it_is,
+    headers_and_tags_are_compared_if_asked_for,
+    bytes_that_differ_under_the_same_etag_are_found_by_reading_them,
+    objects_whose_tags_cannot_agree_are_known_by_their_pair_and_else_by_their_bytes,
+    a_comparison_that_cannot_be_finished_is_no_agreement,
+];
+
+async fn sides_that_agree_are_told_so_however_closely_they_are_looked_at(pair: Pair) {
+    let site = agreeing(pair, "verify-same", Setup::default()).await;
     for how in [&["verify"][..], &["verify", "--metadata"], &["verify", "--metadata", "--deep"]] {
         let (status, answer) = site.evermirror.once(how).await;
         assert_eq!((status, &answer["differences"]), (0, &json!(0)), "{answer}");
@@ -49,9 +58,8 @@ async fn sides_that_agree_are_told_so_however_closely_they_are_looked_at() {
     assert!(said.contains("12 keys compared") && said.contains("0 differences"), "{said}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_difference_that_listings_show_is_reported_with_what_it_is() {
-    let site = agreeing("verify-listed", Setup::default()).await;
+async fn every_difference_that_listings_show_is_reported_with_what_it_is(pair: Pair) {
+    let site = agreeing(pair, "verify-listed", Setup::default()).await;
     site.target.delete(&site.target_bucket, "key/0").await;
     site.target.put(&site.target_bucket, "key/extra", "theirs").await;
     site.target.put(&site.target_bucket, "key/1", "value X").await;
@@ -90,9 +98,8 @@ async fn every_difference_that_listings_show_is_reported_with_what_it_is() {
     assert_eq!((status, &answer["differences"]), (1, &json!(4)), "{answer}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn headers_and_tags_are_compared_if_asked_for() {
-    let site = agreeing("verify-metadata", Setup::default()).await;
+async fn headers_and_tags_are_compared_if_asked_for(pair: Pair) {
+    let site = agreeing(pair, "verify-metadata", Setup::default()).await;
     site.target.tag(&site.target_bucket, "key/4", &[("colour", "blue")]).await;
     let copy = site.target.client.copy_object().bucket(&site.target_bucket).key("key/5");
     let copy = copy.copy_source(format!("{}/key/5", site.target_bucket)).metadata("who", "they");
@@ -110,12 +117,11 @@ async fn headers_and_tags_are_compared_if_asked_for() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bytes_that_differ_under_the_same_etag_are_found_by_reading_them() {
-    let servers = Servers::shared().await;
+async fn bytes_that_differ_under_the_same_etag_are_found_by_reading_them(pair: Pair) {
+    let servers = pair.shared().await;
     let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
     let setup = Setup { target_endpoint: Some(proxy.endpoint()), ..Setup::default() };
-    let site = agreeing("verify-deep", setup).await;
+    let site = agreeing(pair, "verify-deep", setup).await;
     // A store that answers other bytes than it lists: what a bad disk behind it does.
     proxy.misbehave(|method, uri| {
         let rotten = method == Method::GET && uri.path().ends_with("/key/7");
@@ -128,13 +134,14 @@ async fn bytes_that_differ_under_the_same_etag_are_found_by_reading_them() {
     assert_eq!(answer["first"][0]["key"], "key/7");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn objects_whose_tags_cannot_agree_are_known_by_their_pair_and_else_by_their_bytes() {
+async fn objects_whose_tags_cannot_agree_are_known_by_their_pair_and_else_by_their_bytes(
+    pair: Pair,
+) {
     let setup = Setup {
         settings: vec![("REPLICATE__MULTIPART_THRESHOLD", "5MiB".to_owned())],
         ..Setup::default()
     };
-    let site = Servers::shared().await.silent("verify-pairs", setup).await;
+    let site = pair.shared().await.silent("verify-pairs", setup).await;
     // In one piece at the source, in parts at the target.
     site.put("paired", vec![7; 6 << 20]).await;
     assert_eq!(site.evermirror.once(&["sync"]).await.0, 0);
@@ -152,9 +159,8 @@ async fn objects_whose_tags_cannot_agree_are_known_by_their_pair_and_else_by_the
     assert_eq!((status, &answer["differences"]), (0, &json!(0)), "{answer}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_comparison_that_cannot_be_finished_is_no_agreement() {
-    let servers = Servers::shared().await;
+async fn a_comparison_that_cannot_be_finished_is_no_agreement(pair: Pair) {
+    let servers = pair.shared().await;
     let site = servers.silent("verify-half", Setup::default()).await;
     site.put("key", "value").await;
     // There is no bucket at the target.

@@ -20,6 +20,7 @@ fn sample(key: &Key, dir: &Path) -> String {
         ("replicate.max_pending_keys", _) => "5000",
         ("journal.max_size", _) => "1GiB",
         ("intake.webhook.path", _) => "/other",
+        ("intake.listen.max_silence", _) => "20s",
         ("log.filter", _) => "debug",
         ("target.server_side_encryption", _) => "aws:kms",
         ("intake.sqs.queue_url", _) => "http://other:1/0/queue",

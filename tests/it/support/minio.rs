@@ -37,6 +37,12 @@ impl Webhook {
     pub(crate) fn arn(&self) -> String {
         format!("arn:minio:sqs::{}:webhook", self.id)
     }
+
+    /// Scheme, host and port.
+    pub(crate) fn origin(&self) -> String {
+        let host = if self.tls { "https://localhost" } else { "http://127.0.0.1" };
+        format!("{host}:{}", self.port)
+    }
 }
 
 /// How a server differs from the usual one.
@@ -98,8 +104,7 @@ impl Minio {
                 environment.push((format!("MINIO_NOTIFY_WEBHOOK_{name}_{}", hook.id), value));
             };
             set("ENABLE", "on".to_owned());
-            let origin = if hook.tls { "https://localhost" } else { "http://127.0.0.1" };
-            set("ENDPOINT", format!("{origin}:{}/events", hook.port));
+            set("ENDPOINT", format!("{}/events", hook.origin()));
             if hook.tls {
                 set("CLIENT_CERT", tls::fixture("client.pem").display().to_string());
                 set("CLIENT_KEY", tls::fixture("client.key").display().to_string());
@@ -145,12 +150,6 @@ impl Minio {
     /// Starts it again, as it was, and waits until it serves.
     pub(crate) async fn start_again(&mut self) {
         assert!(self.try_start().await, "MinIO does not start again. Its log: {}", self.log());
-    }
-
-    /// Destroys everything it holds, without warning, and starts it again: empty, on its port.
-    pub(crate) async fn lose_everything(&mut self) {
-        self.stop();
-        self.start_empty().await;
     }
 
     /// After a stop: destroys everything it held, and starts it again.

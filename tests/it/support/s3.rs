@@ -73,13 +73,21 @@ impl S3 {
         self.client.create_bucket().bucket(bucket).send().await.unwrap();
     }
 
-    /// Sends this bucket's notifications to the target that `arn` names.
+    /// Sends this bucket's notifications to the targets that `arns` name.
     pub(crate) async fn notify(&self, bucket: &str, arns: &[String]) {
+        self.try_notify(bucket, arns).await.unwrap();
+    }
+
+    /// The same; the store may refuse it.
+    pub(crate) async fn try_notify(&self, bucket: &str, arns: &[String]) -> Result<(), String> {
+        // RustFS has families of their own for what MinIO tells as creations and removals.
+        let rustfs = ["s3:ObjectTagging:*", "s3:LifecycleExpiration:*"];
         let queues = arns.iter().map(|arn| {
+            let more = if arn.starts_with("arn:rustfs:") { &rustfs[..] } else { &[] };
+            let names = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"].iter().chain(more);
             QueueConfiguration::builder()
                 .queue_arn(arn)
-                .events(Event::from("s3:ObjectCreated:*"))
-                .events(Event::from("s3:ObjectRemoved:*"))
+                .set_events(Some(names.map(|name| Event::from(*name)).collect()))
                 .build()
                 .unwrap()
         });
@@ -92,7 +100,8 @@ impl S3 {
             .notification_configuration(configuration)
             .send()
             .await
-            .unwrap();
+            .map(drop)
+            .map_err(|error| said(&error))
     }
 
     pub(crate) async fn enable_versioning(&self, bucket: &str) {
@@ -103,7 +112,8 @@ impl S3 {
 
     /// A plain PUT.
     pub(crate) async fn put(&self, bucket: &str, key: &str, body: impl Into<Vec<u8>>) {
-        self.try_put(bucket, key, body).await.unwrap();
+        let put = self.try_put(bucket, key, body).await;
+        put.unwrap_or_else(|error| panic!("PUT {bucket}/{}: {error}", key.escape_debug()));
     }
 
     /// A plain PUT that the store may refuse.

@@ -3,23 +3,22 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::OnceCell;
-
 use super::compare::{compare, compare_listings};
 use super::eventually::eventually;
 use super::evermirror::{Config, Evermirror};
-use super::minio::{Minio, Special, Webhook};
+use super::minio::{Special, Webhook};
 use super::ports::free_port;
 use super::s3::S3;
+use super::server::{Pair, Server};
 
 /// More than there are tests that share the two servers.
-const SHARED_SITES: usize = 112;
+pub(crate) const SHARED_SITES: usize = 112;
 
 /// A source and a target server.
 #[derive(Debug)]
 pub(crate) struct Servers {
-    pub(crate) source: Minio,
-    pub(crate) target: Minio,
+    pub(crate) source: Server,
+    pub(crate) target: Server,
     webhook_ports: Vec<u16>,
     tls: bool,
     taken: AtomicUsize,
@@ -40,31 +39,28 @@ pub(crate) struct Setup {
 }
 
 impl Servers {
-    /// The pair that all tests share which stop neither. Every site has buckets of its own.
+    /// The pair of MinIO servers that all tests share which stop neither.
     pub(crate) async fn shared() -> &'static Self {
-        static SHARED: OnceCell<Servers> = OnceCell::const_new();
-        SHARED.get_or_init(|| Self::start(SHARED_SITES, Special::default())).await
+        Pair::MINIO.shared().await
     }
 
-    /// A pair for one test.
-    pub(crate) async fn own() -> Self {
-        Self::special(Special::default()).await
-    }
-
-    /// A pair for one test, both of this kind. With TLS, notifications go by HTTPS, too.
+    /// A pair of MinIO servers for one test, both of this kind. With TLS, notifications go by HTTPS, too.
     pub(crate) async fn special(special: Special) -> Self {
-        Self::start(1, special).await
+        Self::start(Pair::MINIO, 1, special).await
     }
 
-    async fn start(sites: usize, special: Special) -> Self {
+    /// Servers whose source can notify as many sites.
+    pub(crate) async fn start(pair: Pair, sites: usize, special: Special) -> Self {
         let tls = special.tls;
         let webhook_ports: Vec<_> = (0..sites).map(|_| free_port()).collect();
         let webhooks: Vec<_> = (0..sites)
             .flat_map(|site| [false, true].map(|queue| (site, queue)))
             .map(|(site, queue)| webhook(site, queue, webhook_ports[site], tls))
             .collect();
-        let (source, target) =
-            tokio::join!(Minio::start(&webhooks, &special), Minio::start(&[], &special));
+        let (source, target) = tokio::join!(
+            Server::start(pair.source, &webhooks, &special),
+            Server::start(pair.target, &[], &special)
+        );
         Self { source, target, webhook_ports, tls, taken: AtomicUsize::new(0) }
     }
 
@@ -78,7 +74,8 @@ impl Servers {
         if setup.versioned {
             source.enable_versioning(bucket).await;
         }
-        source.notify(bucket, &[webhook(number, setup.queue, port, self.tls).arn()]).await;
+        let hook = webhook(number, setup.queue, port, self.tls);
+        source.notify(bucket, &[self.source.arn(&hook)]).await;
         let target_bucket = format!("{bucket}-copy");
         let evermirror = Evermirror::configure(Config {
             source_endpoint: setup.source_endpoint.unwrap_or_else(|| self.source.endpoint()),
