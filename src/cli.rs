@@ -11,10 +11,12 @@ pub mod check_config;
 pub mod deletes;
 pub mod demo;
 pub mod logging;
+mod paint;
 pub mod reconcile;
 pub mod restore;
 pub mod run;
 pub mod scope;
+pub mod setup;
 pub mod sync;
 pub mod verify;
 
@@ -63,6 +65,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Bring the target's objects back into the source, or into another store
     Restore(Box<restore::RestoreArgs>),
+    /// Set up notifications at the source and buckets at the target; change only what must change
+    Setup(setup::SetupArgs),
     /// Validate the configuration and print the settings in force, secrets hidden
     CheckConfig(check_config::CheckConfigArgs),
     /// Show, approve or discard the deletes that the running evermirror holds
@@ -81,6 +85,7 @@ impl Cli {
             Command::Sync(args) => sync::execute(args).await,
             Command::Verify(args) => verify::execute(args).await,
             Command::Restore(args) => restore::execute(*args).await,
+            Command::Setup(args) => setup::execute(args).await,
             Command::CheckConfig(args) => check_config::execute(&args),
             Command::Deletes(args) => deletes::execute(args).await,
             Command::Reconcile(args) => reconcile::execute(args).await,

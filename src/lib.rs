@@ -22,4 +22,5 @@ pub mod oneshot;
 pub mod pipeline;
 pub mod restore;
 pub mod serve;
+pub mod setup;
 pub mod web;

@@ -18,6 +18,9 @@ mod failure;
 mod http;
 mod list;
 mod multipart;
+mod notification;
+mod permission;
+mod probe;
 mod request;
 mod s3;
 mod sign;
@@ -37,6 +40,8 @@ use http_body_util::BodyExt as _;
 
 pub(crate) use self::http::tls_config;
 pub use self::list::ListQuery;
+pub use self::notification::{Destination, NotificationConfig, NotificationRule};
+pub use self::probe::{ObjectLock, StoreKind};
 pub use self::s3::{ConnectError, Store};
 pub use self::stream::{ByteStream, ObjectStream};
 pub use self::versions::Versioning;

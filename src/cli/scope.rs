@@ -9,7 +9,6 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{USAGE, logging};
 use crate::config;
-use crate::config::settings::LogSettings;
 use crate::oneshot::{Scope, UnknownBucket};
 
 /// Which configuration, which keys, and how the answer looks.
@@ -35,11 +34,7 @@ impl ScopeArgs {
     /// is configured.
     pub fn load(&self) -> anyhow::Result<Result<Scope, UnknownBucket>> {
         let settings = config::load_without_intake(self.config.as_deref(), config::environment())?;
-        let mut log = settings.log.clone();
-        if log.filter == LogSettings::default().filter {
-            "warn".clone_into(&mut log.filter);
-        }
-        logging::init(&log)?;
+        logging::init_quietly(&settings.log)?;
         Ok(Scope::new(settings, &self.bucket, &self.prefix, self.json))
     }
 }
