@@ -77,9 +77,15 @@ impl Store {
         self.document("minio/admin/v3/info").await
     }
 
-    /// The notification targets that a RustFS tells its administrators of.
+    /// The ARNs that a RustFS tells its administrators of; an error while a target cannot be started.
     pub async fn rustfs_arns(&self) -> Result<Value, StoreError> {
         self.document("rustfs/admin/v3/target/arns").await
+    }
+
+    /// Whether a RustFS sends notifications (`notify_enabled`), and what it says of each target's
+    /// health (`notification_endpoints`).
+    pub async fn rustfs_targets(&self) -> Result<Value, StoreError> {
+        self.document("rustfs/admin/v3/target/list").await
     }
 
     /// `GetObjectLockConfiguration`; `None` if objects can be deleted at any time.
