@@ -66,13 +66,20 @@ pub(super) async fn source(
         // With wrong keys, or no bucket, every other request would say the same again.
         return vec![failed("source", name, error)];
     }
+    // MinIO decides about reading tags only for a key that is there.
+    let first = listed.as_ref().ok().and_then(|page| page.objects.first()).map(|o| o.key.clone());
     let mut results = vec![allowed(listed)];
     results.push(allowed(store.get(name, canary, GetOptions::default()).await));
     results.push(allowed(store.head(name, canary).await));
     let mut well = "the credentials may list and read";
     if tags {
-        results.push(allowed(store.get_tags(name, canary).await));
-        well = "the credentials may list, read, and read tags";
+        results.push(allowed(store.get_tags(name, first.as_deref().unwrap_or(canary)).await));
+        well = match first {
+            Some(_) => "the credentials may list, read, and read tags",
+            None => {
+                "the credentials may list and read; the bucket is empty, so tags were not tried"
+            }
+        };
     }
     summary("source", name, well, results)
 }

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::CANARY;
-use super::check::Check;
+use super::check::{Check, Level};
 use super::ear::{Ear, Heard};
 use super::notifications::no_queue;
 use super::running::{Counters, Running};
@@ -45,6 +45,7 @@ pub(super) struct Flight<'a> {
 impl Flight<'_> {
     /// From the source to the target and back to nothing, through the running process.
     pub(super) async fn through(&self, running: &Running) -> Vec<Check> {
+        running.quiet(&self.bucket.source, self.patience).await;
         let before = running.counters().await.unwrap_or_default();
         let began = Instant::now();
         let tag = match self.put().await {
@@ -63,8 +64,8 @@ impl Flight<'_> {
                 checks.push(diagnose(self.kind, before, after, why, self.patience));
             }
         }
-        let flew = arrived_ok(&checks);
-        checks.extend(self.land(flew).await);
+        let flew = checks.iter().all(|check| check.level == Level::Ok);
+        checks.extend(self.land(flew, running).await);
         checks.into_iter().map(|check| check.of(&self.bucket.source)).collect()
     }
 
@@ -166,13 +167,15 @@ impl Flight<'_> {
     }
 
     /// Deletes the canary, and follows that, if its coming was seen and deletes are mirrored at once.
-    async fn land(&self, follow: bool) -> Vec<Check> {
+    async fn land(&self, follow: bool, running: &Running) -> Vec<Check> {
+        let held = running.held(&self.bucket.source).await;
+        let follow = follow && held.is_none() && self.bucket.deletes == DeletePolicy::Mirror;
         let began = Instant::now();
         let (source, target) = (&self.stores.source, &self.stores.target);
         if let Err(error) = source.delete(&self.bucket.source, self.key).await {
             return vec![left_behind("source", self.key, &error)];
         }
-        if follow && self.bucket.deletes == DeletePolicy::Mirror {
+        if follow {
             let gone = |head: &Result<ETag, StoreError>| {
                 head.as_ref().is_err_and(|error| error.kind == ErrorKind::NotFound)
             };
@@ -181,20 +184,20 @@ impl Flight<'_> {
                 return vec![Check::ok(AREA, says)];
             }
             drop(target.delete(self.bucket.target_name(), self.key).await);
-            let says = format!("its deletion was not on the target after {}", shown(self.patience));
-            let advice = "see `held` and `parked` in /api/v1/status of the running evermirror";
+            let held = running.held(&self.bucket.source).await;
+            let why =
+                held.map(|reason| format!(": deletes are held, {reason}")).unwrap_or_default();
+            let late = shown(self.patience);
+            let says = format!("its deletion was not on the target after {late}{why}");
+            let advice = "`evermirror deletes list` shows what is held, `parked` in /api/v1/status what fails";
             return vec![Check::problem(AREA, says, advice)];
         }
-        // An archive, or a delete that waits: the canary is no object that anybody wants to keep.
+        // An archive, or a delete that waits or is held: the canary is no object that anybody wants to keep.
         match target.delete(self.bucket.target_name(), self.key).await {
             Ok(()) => Vec::new(),
             Err(error) => vec![left_behind("target", self.key, &error)],
         }
     }
-}
-
-fn arrived_ok(checks: &[Check]) -> bool {
-    checks.iter().all(|check| check.level == super::check::Level::Ok)
 }
 
 fn left_behind(side: &str, key: &str, error: &StoreError) -> Check {

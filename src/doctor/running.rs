@@ -1,5 +1,7 @@
 //! The running evermirror: what it says of itself, and what it has counted.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::check::Check;
@@ -7,6 +9,8 @@ use crate::cli::api::{Api, address};
 use crate::config::settings::WebSettings;
 
 const AREA: &str = "evermirror";
+/// How often the process is asked again.
+const POLL: Duration = Duration::from_millis(100);
 
 /// A process that answers.
 #[derive(Debug)]
@@ -47,14 +51,45 @@ impl Running {
 
     /// Why a key waits, if it failed.
     pub(super) async fn parked(&self, bucket: &str, key: &str) -> Option<String> {
-        let status = self.api.get("/api/v1/status").await.ok()?;
-        let parked = status.get("parked")?.as_array()?;
-        let ours = |entry: &&Value| {
-            let is = |name, wanted| entry.get(name).and_then(Value::as_str) == Some(wanted);
-            is("bucket", bucket) && is("key", key)
-        };
-        parked.iter().find(ours)?.get("reason")?.as_str().map(str::to_owned)
+        self.reason("parked", &[("bucket", bucket), ("key", key)]).await
     }
+
+    /// Why deletes in this bucket are held, if they are.
+    pub(super) async fn held(&self, bucket: &str) -> Option<String> {
+        self.reason("held", &[("bucket", bucket)]).await
+    }
+
+    /// Waits until no pass walks this bucket, or `patience` is over: a pass that meets a canary which
+    /// was just deleted from an empty bucket would take the bucket for wiped, and pull the brake.
+    pub(super) async fn quiet(&self, bucket: &str, patience: Duration) {
+        let quiet = async {
+            while self.is_walked(bucket).await {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        drop(tokio::time::timeout(patience, quiet).await);
+    }
+
+    async fn is_walked(&self, bucket: &str) -> bool {
+        let Ok(status) = self.api.get("/api/v1/status").await else { return false };
+        let Some(entry) = entry(&status, "reconcile", &[("bucket", bucket)]) else { return false };
+        let is_null = |name| entry.get(name).is_none_or(Value::is_null);
+        let never = is_null("last_complete_ms") && is_null("last_error");
+        never || entry.get("running").and_then(Value::as_bool) == Some(true)
+    }
+
+    async fn reason(&self, list: &str, wanted: &[(&str, &str)]) -> Option<String> {
+        let status = self.api.get("/api/v1/status").await.ok()?;
+        entry(&status, list, wanted)?.get("reason")?.as_str().map(str::to_owned)
+    }
+}
+
+/// The entry of a list in the status whose fields are these.
+fn entry<'a>(status: &'a Value, list: &str, wanted: &[(&str, &str)]) -> Option<&'a Value> {
+    let fits = |entry: &&Value| {
+        wanted.iter().all(|(name, text)| entry.get(*name).and_then(Value::as_str) == Some(*text))
+    };
+    status.get(list)?.as_array()?.iter().find(fits)
 }
 
 fn counters(metrics: &str) -> Counters {

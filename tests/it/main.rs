@@ -11,6 +11,7 @@ mod check_config; // `evermirror check-config`, as an operator uses it.
 mod config_errors; // A configuration that cannot work ends `run` with a useful message.
 mod crash; // kill -9 at random moments under load.
 mod deletes_cli; // `evermirror deletes` and `reconcile` against the running process.
+mod doctor; // `evermirror doctor`: what is well is called well, and each trap by its name.
 mod environment; // A container without a file: variables, secrets in files, buckets made by hand.
 mod faults; // Stores and networks that fail.
 mod full_disk; // No room for the journal: no acknowledgement, a recorded gap, and back by itself.
@@ -18,6 +19,7 @@ mod held; // The brake on deletes, and the person who decides.
 mod journal_damage; // A sector of the journal is lost while evermirror is down.
 mod kms; // Stores that encrypt, where equal bytes have unequal ETags.
 mod large; // Objects larger than memory.
+mod least_privilege; // The printed policies suffice, and none of their permissions is superfluous.
 mod lies; // Duplicates, reorderings and false events.
 mod main_job; // Every operation at a source arrives at the target.
 mod observability; // Health, metrics and logs.
@@ -26,6 +28,7 @@ mod promises; // The README's guarantees, one test each.
 mod reconcile; // What no event announced.
 mod reconcile_engine; // Two buckets compared by their listings.
 mod restore; // The way back, and the disaster drill.
+mod setup; // `evermirror setup`: what must change is changed, once, and nothing else.
 mod stop; // A graceful stop.
 mod support; // The servers, the proxies, the comparison.
 mod support_works; // The ground the other tests stand on, checked itself.

@@ -13,7 +13,7 @@ use super::ports::free_port;
 use super::s3::S3;
 
 /// More than there are tests that share the two servers.
-const SHARED_SITES: usize = 112;
+const SHARED_SITES: usize = 124;
 
 /// A source and a target server.
 #[derive(Debug)]
