@@ -11,11 +11,15 @@ pub mod api;
 pub mod check_config;
 pub mod deletes;
 pub mod demo;
+pub mod doctor;
 pub mod logging;
+mod paint;
+pub mod policy;
 pub mod reconcile;
 pub mod restore;
 pub mod run;
 pub mod scope;
+pub mod setup;
 pub mod sync;
 pub mod verify;
 
@@ -38,6 +42,8 @@ const EXAMPLES: &str = "\
 Examples:
   evermirror demo                                  see it work; needs nothing but this program
   evermirror check-config /etc/evermirror.toml     validate, and print the settings in force
+  evermirror setup --dry-run                       what the source's notifications lack
+  evermirror doctor                                is all well, and what to do if not
   evermirror run --config /etc/evermirror.toml     replicate until SIGTERM
   evermirror deletes list                          which deletes wait for a person, and why
   evermirror restore --config /etc/evermirror.toml --dry-run
@@ -64,6 +70,12 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Bring the target's objects back into the source, or into another store
     Restore(Box<restore::RestoreArgs>),
+    /// Set up notifications at the source and buckets at the target; change only what must change
+    Setup(setup::SetupArgs),
+    /// Check both stores and the way of an event between them, by real requests, and say what to do
+    Doctor(doctor::DoctorArgs),
+    /// Print the least that the credentials of one side must be allowed
+    Policy(policy::PolicyArgs),
     /// Validate the configuration and print the settings in force, secrets hidden
     CheckConfig(check_config::CheckConfigArgs),
     /// Show, approve or discard the deletes that the running evermirror holds
@@ -82,6 +94,9 @@ impl Cli {
             Command::Sync(args) => sync::execute(args).await,
             Command::Verify(args) => verify::execute(args).await,
             Command::Restore(args) => restore::execute(*args).await,
+            Command::Setup(args) => setup::execute(args).await,
+            Command::Doctor(args) => doctor::execute(args).await,
+            Command::Policy(args) => policy::execute(&args),
             Command::CheckConfig(args) => check_config::execute(&args),
             Command::Deletes(args) => deletes::execute(args).await,
             Command::Reconcile(args) => reconcile::execute(args).await,

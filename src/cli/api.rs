@@ -55,7 +55,7 @@ pub struct ApiArgs {
 
 /// The interface of one process.
 #[derive(Debug)]
-pub(super) struct Api {
+pub(crate) struct Api {
     base: String,
     token: Option<HeaderValue>,
 }
@@ -97,8 +97,23 @@ impl Api {
         Ok(Self { base, token: Some(authorization(&token)?) })
     }
 
+    /// For reading, at this address.
+    pub(crate) fn at(url: &str) -> anyhow::Result<Self> {
+        Ok(Self { base: given(url)?, token: None })
+    }
+
+    /// The text that `path` shows.
+    pub(crate) async fn text(&self, path: &str) -> anyhow::Result<String> {
+        let url = format!("{}{path}", self.base);
+        let request = Request::builder().uri(&url).body(Full::default())?;
+        let exchange = tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(request));
+        let (status, bytes) = exchange.await.with_context(|| format!("no answer from {url}"))??;
+        anyhow::ensure!(status.is_success(), "{url} answered {}", status.as_u16());
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// What `path` shows.
-    pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.ask(Method::GET, path, None).await
     }
 
@@ -187,7 +202,7 @@ fn configured(args: &ApiArgs) -> anyhow::Result<WebSettings> {
 }
 
 /// Who listens on all addresses listens on the loopback's too.
-fn address(mut listen: SocketAddr) -> String {
+pub(crate) fn address(mut listen: SocketAddr) -> String {
     match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => listen.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => listen.set_ip(Ipv6Addr::LOCALHOST.into()),

@@ -23,3 +23,12 @@ pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
     }
     .map_err(|error| anyhow::anyhow!("failed to install the log subscriber: {error}"))
 }
+
+/// As [`init`], for a command that answers by itself: warnings only, unless another level is configured.
+pub fn init_quietly(settings: &LogSettings) -> anyhow::Result<()> {
+    let mut settings = settings.clone();
+    if settings.filter == LogSettings::default().filter {
+        "warn".clone_into(&mut settings.filter);
+    }
+    init(&settings)
+}

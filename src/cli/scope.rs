@@ -7,7 +7,6 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{UsageError, logging};
 use crate::config;
-use crate::config::settings::LogSettings;
 use crate::oneshot::Scope;
 
 /// Which configuration, which keys, and how the answer looks.
@@ -33,11 +32,7 @@ impl ScopeArgs {
     /// is configured.
     pub fn load(&self) -> anyhow::Result<Scope> {
         let settings = config::load_without_intake(self.config.as_deref(), config::environment())?;
-        let mut log = settings.log.clone();
-        if log.filter == LogSettings::default().filter {
-            "warn".clone_into(&mut log.filter);
-        }
-        logging::init(&log)?;
+        logging::init_quietly(&settings.log)?;
         let scope = Scope::new(settings, &self.bucket, &self.prefix, self.json);
         Ok(scope.map_err(|error| UsageError(error.to_string()))?)
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::classify::classify;
+use super::permission::permission;
 use super::{ErrorKind, StoreError};
 
 /// Which request: enough to name it in an error, long after it was sent.
@@ -44,6 +45,16 @@ impl Origin {
         for part in [code.as_deref(), message].into_iter().flatten() {
             text.push_str(if text.len() == 3 { " " } else { ": " });
             text.extend(part.chars().flat_map(char::escape_debug));
+        }
+        // Wrong keys are refused by other codes. HEAD has no body, so AWS gives it none.
+        let lacks = match code.as_deref() {
+            Some("AccessDenied") => permission(self.operation),
+            None if status == 403 => permission(self.operation),
+            Some(_) | None => None,
+        };
+        if let Some(permission) = lacks {
+            text.push_str("; this needs ");
+            text.push_str(permission);
         }
         StoreError { status: Some(status), code, ..self.error(kind, text) }
     }
@@ -116,6 +127,18 @@ mod tests {
         );
         let bare = origin().answered(502, None, None);
         assert_eq!(bare.to_string(), "PutObject b/a\\n on http://h:9000: 502");
+    }
+
+    #[test]
+    fn a_refusal_names_the_permission_that_is_missing() {
+        let refused = |status, code: Option<&str>| {
+            origin().answered(status, code.map(str::to_owned), None).message
+        };
+        let message = refused(403, Some("AccessDenied"));
+        assert!(message.contains("this needs s3:PutObject"), "{message}");
+        assert!(refused(200, Some("AccessDenied")).contains("s3:PutObject"));
+        assert!(refused(403, None).contains("s3:PutObject"));
+        assert!(!refused(403, Some("InvalidAccessKeyId")).contains("s3:"));
     }
 
     #[test]

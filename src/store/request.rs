@@ -43,8 +43,9 @@ pub(super) struct Call<'a> {
     /// The API's name of the operation.
     operation: &'static str,
     method: Method,
+    /// Empty for the store itself.
     bucket: &'a str,
-    /// Empty for the bucket itself.
+    /// Empty for the bucket itself; a path of the store's own where there is no bucket.
     key: &'a str,
     query: Query,
     headers: HeaderMap,
@@ -215,7 +216,7 @@ impl Inner {
         let (authority, host) = self.host(bucket)?;
         let mut target = String::with_capacity(64 + bucket.len() + key.len() * 3 / 2);
         target.push('/');
-        if self.path_style {
+        if self.path_style && !bucket.is_empty() {
             push_path(&mut target, bucket);
             target.push('/');
         }
@@ -257,9 +258,9 @@ impl Inner {
         Ok(request)
     }
 
-    /// Which host answers for `bucket`, and its `Host` header.
+    /// Which host answers for `bucket` (if empty, for the store itself), and its `Host` header.
     fn host(&self, bucket: &str) -> Result<(Authority, HeaderValue), http::Error> {
-        if self.path_style {
+        if self.path_style || bucket.is_empty() {
             return Ok((self.authority.clone(), self.host.clone()));
         }
         let host = format!("{bucket}.{}", self.authority);

@@ -1,10 +1,10 @@
-//! The history of a versioned bucket: `ListObjectVersions` and `GetBucketVersioning`.
+//! The history of a versioned bucket: `ListObjectVersions`, and `GetBucketVersioning` with its PUT.
 
 use http::Method;
 
 use super::encode::{Query, decode_listed};
 use super::request::Call;
-use super::s3::{MAX_DOCUMENT, unreadable};
+use super::s3::{MAX_DOCUMENT, md5, unreadable};
 use super::{ErrorKind, Store, StoreError, xml};
 use crate::object::ETag;
 
@@ -67,6 +67,17 @@ impl Store {
             Some("Suspended") => Versioning::Suspended,
             _ => Versioning::Never,
         })
+    }
+
+    /// `PutBucketVersioning`: from now on the bucket keeps what is overwritten and deleted.
+    pub async fn enable_versioning(&self, bucket: &str) -> Result<(), StoreError> {
+        let document = "<VersioningConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+                        <Status>Enabled</Status></VersioningConfiguration>";
+        let call = Call::new("PutBucketVersioning", Method::PUT, bucket, "")
+            .query(Query::flag("versioning"))
+            .content_md5(Some(md5(document.as_bytes())))
+            .document(document.to_owned());
+        self.inner().send(call).await?.finish().await.map(drop)
     }
 
     /// `ListObjectVersions`: one page. A page that is cut, or that cannot be understood, is an error.

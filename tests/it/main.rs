@@ -11,6 +11,7 @@ mod check_config; // `evermirror check-config`, as an operator uses it.
 mod config_errors; // A configuration that cannot work ends `run` with a useful message.
 mod crash; // kill -9 at random moments under load.
 mod deletes_cli; // `evermirror deletes` and `reconcile` against the running process.
+mod doctor; // `evermirror doctor`: what is well is called well, and each trap by its name.
 mod ends; // How `sync`, `verify` and `restore` end: status and report.
 mod environment; // A container without a file: variables, secrets in files, buckets made by hand.
 mod faults; // Stores and networks that fail.
@@ -19,6 +20,7 @@ mod held; // The brake on deletes, and the person who decides.
 mod journal_damage; // A sector of the journal is lost while evermirror is down.
 mod kms; // Stores that encrypt, where equal bytes have unequal ETags.
 mod large; // Objects larger than memory.
+mod least_privilege; // The printed policies suffice, and none of their permissions is superfluous.
 mod lies; // Duplicates, reorderings and false events.
 mod listen; // Streams of events, of stores that were told nothing.
 mod listings; // Listings that go wrong delete nothing.
@@ -32,6 +34,7 @@ mod reconcile_asked; // A reconcile begins after a gap, and when a person asks f
 mod reconcile_engine; // Two buckets compared by their listings.
 mod restore; // The way back, and the disaster drill.
 mod rustfs; // The webhook with RustFS.
+mod setup; // `evermirror setup`: what must change is changed, once, and nothing else.
 mod sqs; // Notifications from a queue.
 mod stop; // A graceful stop.
 mod support; // The servers, the proxies, the comparison.

@@ -171,10 +171,10 @@ async fn a_comparison_that_cannot_be_finished_is_no_agreement(pair: Pair) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_changes_while_verify_runs_is_not_blamed_for_it() {
-    let servers = Servers::shared().await;
+    let servers = Pair::MINIO.shared().await;
     let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
     let setup = Setup { target_endpoint: Some(proxy.endpoint()), ..Setup::default() };
-    let site = agreeing("verify-moving", setup).await;
+    let site = agreeing(Pair::MINIO, "verify-moving", setup).await;
     // Written a moment ago, and its copy is on its way: both listings, and two looks, see a difference.
     site.put("key/0", "a new value").await;
     site.put("key/new", "a new key").await;

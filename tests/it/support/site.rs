@@ -12,7 +12,7 @@ use super::s3::S3;
 use super::server::{Pair, Server};
 
 /// More than there are tests that share the two servers.
-pub(crate) const SHARED_SITES: usize = 112;
+pub(crate) const SHARED_SITES: usize = 160;
 
 /// A source and a target server.
 #[derive(Debug)]

@@ -1,0 +1,260 @@
+//! The least that the credentials of each side must be allowed, as AWS IAM and MinIO's policies write it.
+//!
+//! Exact for the configuration: its buckets and included prefixes, whether tags are copied, whether
+//! target buckets are created, no delete where every delete is ignored. Each purpose stands for itself,
+//! so that `run` need not be allowed what `setup` does once. A test runs every command with these
+//! policies against a real MinIO, and again with each action taken away.
+
+use serde_json::{Value, json};
+
+use crate::config::Settings;
+use crate::config::settings::{BucketSettings, DeletePolicy};
+use crate::doctor::CANARY;
+
+/// Whose credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Those of `[source]`.
+    Source,
+    /// Those of `[target]`.
+    Target,
+}
+
+/// What they are used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// `run`, `sync` and `verify`.
+    Run,
+    /// `restore`: writes to the source, reads the target and its older versions.
+    Restore,
+    /// `setup`.
+    Setup,
+    /// `doctor`, beside what [`Purpose::Run`] allows.
+    Doctor,
+}
+
+impl Purpose {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Run => "Run",
+            Self::Restore => "Restore",
+            Self::Setup => "Setup",
+            Self::Doctor => "Doctor",
+        }
+    }
+}
+
+/// One statement of a policy.
+struct Statement {
+    /// Part of the statement's name.
+    what: &'static str,
+    actions: Vec<&'static str>,
+    resources: Vec<String>,
+}
+
+/// The policy document for one side, for all of `purposes`.
+pub fn policy(settings: &Settings, side: Side, purposes: &[Purpose]) -> Value {
+    let names = Names::new(settings, side);
+    let mut statements = Vec::new();
+    for purpose in purposes {
+        for statement in names.statements(settings, side, *purpose) {
+            if !statement.actions.is_empty() && !statement.resources.is_empty() {
+                statements.push(json!({
+                    "Sid": format!("Evermirror{}{}", purpose.name(), statement.what),
+                    "Effect": "Allow",
+                    "Action": statement.actions,
+                    "Resource": statement.resources,
+                }));
+            }
+        }
+    }
+    json!({ "Version": "2012-10-17", "Statement": statements })
+}
+
+/// How the resources of one side are called.
+struct Names {
+    /// `aws`, `aws-cn` or `aws-us-gov`.
+    partition: &'static str,
+    buckets: Vec<String>,
+    objects: Vec<String>,
+    /// Objects of buckets from which something may be deleted.
+    deletable: Vec<String>,
+    canaries: Vec<String>,
+}
+
+impl Names {
+    fn new(settings: &Settings, side: Side) -> Self {
+        let region = match side {
+            Side::Source => &settings.source.region,
+            Side::Target => &settings.target.region,
+        };
+        let partition = match region.split('-').next() {
+            Some("cn") => "aws-cn",
+            Some("us") if region.starts_with("us-gov-") => "aws-us-gov",
+            _ => "aws",
+        };
+        let name = |bucket: &BucketSettings| match side {
+            Side::Source => bucket.source.clone(),
+            Side::Target => bucket.target_name().to_owned(),
+        };
+        let arn = |resource: &str| format!("arn:{partition}:s3:::{resource}");
+        let objects = |bucket: &BucketSettings| -> Vec<String> {
+            let name = name(bucket);
+            prefixes(bucket).iter().map(|prefix| arn(&format!("{name}/{prefix}*"))).collect()
+        };
+        let buckets = &settings.buckets;
+        let deletes = |bucket: &&BucketSettings| bucket.deletes != DeletePolicy::Archive;
+        let canaries = |bucket: &BucketSettings| -> Vec<String> {
+            let name = name(bucket);
+            prefixes(bucket).iter().map(|p| arn(&format!("{name}/{p}{CANARY}"))).collect()
+        };
+        Self {
+            partition,
+            buckets: buckets.iter().map(|bucket| arn(&name(bucket))).collect(),
+            objects: buckets.iter().flat_map(objects).collect(),
+            deletable: buckets.iter().filter(deletes).flat_map(objects).collect(),
+            canaries: buckets.iter().flat_map(canaries).collect(),
+        }
+    }
+
+    fn statements(&self, settings: &Settings, side: Side, purpose: Purpose) -> Vec<Statement> {
+        let tags = settings.replicate.tags;
+        let on = |what, resources: &[String], actions: &[&'static str]| Statement {
+            what,
+            actions: actions.to_vec(),
+            resources: resources.to_vec(),
+        };
+        let if_tags = |actions: &[&'static str]| if tags { actions.to_vec() } else { Vec::new() };
+        let create = if settings.target.create_buckets { &["s3:CreateBucket"][..] } else { &[] };
+        match (side, purpose) {
+            (Side::Source, Purpose::Run) => vec![
+                on("Buckets", &self.buckets, &["s3:ListBucket"]),
+                on("Objects", &self.objects, &["s3:GetObject"]),
+                on("Tags", &self.objects, &if_tags(&["s3:GetObjectTagging"])),
+            ],
+            (Side::Target, Purpose::Run) => vec![
+                on("Buckets", &self.buckets, &[&["s3:ListBucket"], create].concat()),
+                on("Objects", &self.objects, &WRITE),
+                on("Tags", &self.objects, &if_tags(&TAG)),
+                on("Deletes", &self.deletable, &["s3:DeleteObject"]),
+                self.kms(settings),
+            ],
+            (Side::Source, Purpose::Restore) => vec![
+                on("Buckets", &self.buckets, &["s3:ListBucket", "s3:CreateBucket"]),
+                on("Objects", &self.objects, &WRITE),
+                on("Tags", &self.objects, &if_tags(&TAG)),
+            ],
+            (Side::Target, Purpose::Restore) => vec![
+                on("Buckets", &self.buckets, &READ_BUCKET_VERSIONS),
+                on("Objects", &self.objects, &["s3:GetObject", "s3:GetObjectVersion"]),
+                on(
+                    "Tags",
+                    &self.objects,
+                    &if_tags(&["s3:GetObjectTagging", "s3:GetObjectVersionTagging"]),
+                ),
+            ],
+            (Side::Source, Purpose::Setup) => {
+                let actions =
+                    ["s3:ListBucket", "s3:GetBucketNotification", "s3:PutBucketNotification"];
+                vec![on("Buckets", &self.buckets, &actions)]
+            }
+            (Side::Target, Purpose::Setup) => {
+                let versioning = ["s3:GetBucketVersioning", "s3:PutBucketVersioning"];
+                let actions = [&["s3:ListBucket"], create, &versioning].concat();
+                vec![on("Buckets", &self.buckets, &actions)]
+            }
+            (Side::Source, Purpose::Doctor) => vec![
+                on("Buckets", &self.buckets, &["s3:GetBucketNotification"]),
+                on("Canary", &self.canaries, &["s3:PutObject", "s3:DeleteObject"]),
+            ],
+            (Side::Target, Purpose::Doctor) => {
+                let actions = ["s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration"];
+                vec![
+                    on("Buckets", &self.buckets, &actions),
+                    on("Canary", &self.canaries, &["s3:DeleteObject"]),
+                ]
+            }
+        }
+    }
+
+    /// Writing with a key of one's own needs the key's permission, too.
+    fn kms(&self, settings: &Settings) -> Statement {
+        let key = settings.target.kms_key_id.as_deref().unwrap_or_default();
+        let named = key.starts_with(&format!("arn:{}:kms:", self.partition));
+        Statement {
+            what: "Key",
+            actions: vec!["kms:GenerateDataKey", "kms:Decrypt"],
+            resources: if named { vec![key.to_owned()] } else { Vec::new() },
+        }
+    }
+}
+
+/// Replication reads what it wrote, to compare.
+const WRITE: [&str; 3] = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"];
+const TAG: [&str; 3] = ["s3:GetObjectTagging", "s3:PutObjectTagging", "s3:DeleteObjectTagging"];
+const READ_BUCKET_VERSIONS: [&str; 3] =
+    ["s3:ListBucket", "s3:ListBucketVersions", "s3:GetBucketVersioning"];
+
+/// The included prefixes; one empty one if all keys are, or if a prefix has characters that mean
+/// something in a policy.
+fn prefixes(bucket: &BucketSettings) -> Vec<&str> {
+    let special = |prefix: &String| prefix.contains(['*', '?', '$']);
+    if bucket.include.is_empty() || bucket.include.iter().any(special) {
+        return vec![""];
+    }
+    bucket.include.iter().map(String::as_str).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(more: &str) -> Settings {
+        let text = format!(
+            "data_dir = '/nowhere'\n[source]\nendpoint = 'http://h:1'\n[target]\nendpoint = 'http://h:2'\n\
+             region = 'cn-north-1'\n[[buckets]]\nsource = 'one'\ntarget = 'copy'\n{more}"
+        );
+        toml::from_str(&text).unwrap()
+    }
+
+    fn text(settings: &Settings, side: Side, purpose: Purpose) -> String {
+        policy(settings, side, &[purpose]).to_string()
+    }
+
+    #[test]
+    fn an_archive_may_delete_nothing() {
+        let mirror = text(&settings(""), Side::Target, Purpose::Run);
+        assert!(mirror.contains("s3:DeleteObject\""), "{mirror}");
+        let archive = text(&settings("deletes = 'archive'"), Side::Target, Purpose::Run);
+        assert!(!archive.contains("s3:DeleteObject\""), "{archive}");
+    }
+
+    #[test]
+    fn a_policy_names_the_configured_buckets_prefixes_and_partition_only() {
+        let settings = settings("include = ['a/', 'b/']");
+        let target = text(&settings, Side::Target, Purpose::Run);
+        assert!(target.contains("\"arn:aws-cn:s3:::copy/a/*\",\"arn:aws-cn:s3:::copy/b/*\""));
+        assert!(!target.contains("copy/*"), "{target}");
+        let source = text(&settings, Side::Source, Purpose::Doctor);
+        assert!(source.contains("arn:aws:s3:::one/a/.evermirror/doctor"), "{source}");
+    }
+
+    #[test]
+    fn without_tags_no_permission_on_tags_is_asked_for() {
+        let settings = settings("[replicate]\ntags = false");
+        for side in [Side::Source, Side::Target] {
+            for purpose in [Purpose::Run, Purpose::Restore] {
+                assert!(!text(&settings, side, purpose).contains("Tagging"));
+            }
+        }
+    }
+
+    #[test]
+    fn no_side_of_run_may_change_settings_and_the_source_may_not_be_written() {
+        let source = text(&settings(""), Side::Source, Purpose::Run);
+        for action in ["Put", "Delete", "Create"] {
+            assert!(!source.contains(&format!("s3:{action}")), "{source}");
+        }
+        assert!(!text(&settings(""), Side::Target, Purpose::Run).contains("PutBucket"));
+    }
+}
