@@ -83,7 +83,7 @@ impl Pipeline {
         ));
         let source = stores.source.clone();
         tasks.spawn(work(stores, Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
-        tasks.spawn(delay(Arc::clone(&overview), stops.feed.clone()));
+        tasks.spawn(delay(Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
         let inlet = Arc::new(overview.inlet());
         for intake in intakes::open(listeners, &overview, &source, &inlet).await? {
             tasks.spawn(take(intake, stops.intake.clone(), break_down.clone()));
@@ -169,6 +169,8 @@ pub(crate) async fn connect(settings: &Settings) -> anyhow::Result<Stores> {
     })
 }
 
+const PANICKED: &str = "a stage panicked; please report the panic in the log";
+
 /// Breaks the pipeline when the stage that owns it panics: without it nothing would be replicated, and
 /// nobody told.
 struct BreakOnPanic(watch::Sender<Option<String>>);
@@ -176,8 +178,7 @@ struct BreakOnPanic(watch::Sender<Option<String>>);
 impl Drop for BreakOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let reason = "a stage panicked; please report the panic in the log";
-            self.0.send_replace(Some(reason.to_owned()));
+            self.0.send_replace(Some(PANICKED.to_owned()));
         }
     }
 }
@@ -218,17 +219,23 @@ async fn reconcile(
 }
 
 /// Brings delayed deletes back when they are due, until stopped.
-async fn delay(overview: Arc<Overview>, stop: CancellationToken) {
+async fn delay(
+    overview: Arc<Overview>,
+    stop: CancellationToken,
+    break_down: watch::Sender<Option<String>>,
+) {
+    let _guard = BreakOnPanic(break_down);
     stop.run_until_cancelled(overview.delays.run(&overview.journal)).await;
 }
 
-/// Prepares the buckets, then begins to replicate.
+/// Prepares the buckets, then replicates until stopped.
 async fn work(
     stores: Stores,
     overview: Arc<Overview>,
     stop: CancellationToken,
     break_down: watch::Sender<Option<String>>,
 ) {
+    let _guard = BreakOnPanic(break_down.clone());
     prepare::prepare(&overview.settings, &stores, &stop).await;
     if stop.is_cancelled() {
         return;
@@ -242,8 +249,11 @@ async fn work(
     );
     match started.await {
         Ok(replicator) => {
-            drop(overview.replicator.set(replicator));
+            let replicator = overview.replicator.get_or_init(|| replicator);
             overview.prepared.cancel();
+            if stop.run_until_cancelled(replicator.panicked()).await.is_some() {
+                break_down.send_replace(Some(PANICKED.to_owned()));
+            }
         }
         Err(error) => {
             let dir = overview.settings.data_dir.display();

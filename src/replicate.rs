@@ -12,6 +12,7 @@ mod dispatcher;
 mod guard;
 mod health;
 mod hold;
+mod known;
 mod limit;
 mod multipart;
 mod pace;
@@ -21,9 +22,11 @@ pub(crate) mod retry;
 mod uploads;
 mod worker;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,7 +42,7 @@ pub use discards::Discards;
 use dispatcher::{Dispatcher, Probed, Size};
 use health::StoreHealth;
 pub use health::StoreState;
-pub use hold::{Decision, DecisionError, HeldDeletes, Hold};
+pub use hold::{Decision, DecisionError, HeldDeletes, HeldShelf, Hold};
 use limit::Limit;
 use pace::Pace;
 pub(crate) use plan::{carried_headers, remembers, tag_count, tells_tag_count};
@@ -53,6 +56,7 @@ use worker::{Mapping, Worker};
 pub struct Replicator {
     dispatcher: Arc<Dispatcher>,
     stop: CancellationToken,
+    panicked: CancellationToken,
 }
 
 /// The stores a replicator works between.
@@ -86,13 +90,14 @@ impl Replicator {
     ) -> std::io::Result<Self> {
         let Stores { source, target } = stores;
         let (uploads, left) = Uploads::open(&settings.data_dir.join("uploads")).await?;
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (stop, panicked) = (CancellationToken::new(), CancellationToken::new());
         let aborting = uploads::abort_left_overs(left, target.clone());
-        tasks.spawn(stop.clone().run_until_cancelled_owned(aborting));
+        let aborting = stop.clone().run_until_cancelled_owned(aborting);
+        tokio::spawn(guarded(aborting.map(Option::unwrap_or_default), panicked.clone()));
         let forth = match direction {
             Direction::Forth(hold, delays) => {
                 let (deleter, deleting) = Deleter::new(source.clone(), target.clone());
-                tasks.spawn(deleting);
+                tokio::spawn(guarded(deleting, panicked.clone()));
                 Some(Forth { hold, delays, deleter })
             }
             Direction::Back => None,
@@ -124,12 +129,14 @@ impl Replicator {
             lines: dispatcher::Lines::default(),
         });
         for size in [Size::Small, Size::Large] {
-            tasks.spawn(Arc::clone(&dispatcher).run_lane(size, stop.clone()));
+            let lane = Arc::clone(&dispatcher).run_lane(size, stop.clone());
+            tokio::spawn(guarded(lane, panicked.clone()));
         }
         for which in [Probed::Source, Probed::Target] {
-            tasks.spawn(Arc::clone(&dispatcher).run_probe(which, stop.clone()));
+            let probe = Arc::clone(&dispatcher).run_probe(which, stop.clone());
+            tokio::spawn(guarded(probe, panicked.clone()));
         }
-        Ok(Self { dispatcher, stop })
+        Ok(Self { dispatcher, stop, panicked })
     }
 
     /// Takes no further key, and waits for those in flight.
@@ -137,6 +144,16 @@ impl Replicator {
         self.stop.cancel();
         self.dispatcher.workers.close();
         self.dispatcher.workers.wait().await;
+    }
+
+    /// Resolves when one of its tasks has panicked: nothing more can be relied on.
+    pub async fn panicked(&self) {
+        self.panicked.cancelled().await;
+    }
+
+    /// Whether that has happened.
+    pub fn has_panicked(&self) -> bool {
+        self.panicked.is_cancelled()
     }
 
     /// What is known of the source and of the target.
@@ -150,10 +167,32 @@ impl Replicator {
     }
 }
 
+/// Runs one of the stage's tasks, and tells of its panic: without it keys would wait for ever. A worker's
+/// panic is another matter, and parks its key.
+async fn guarded(task: impl Future<Output = ()>, panicked: CancellationToken) {
+    if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        panicked.cancel();
+    }
+}
+
 fn mappings(settings: &Settings) -> std::collections::HashMap<Arc<str>, Mapping> {
     let entry = |bucket: &crate::config::settings::BucketSettings| {
         let mapping = Mapping { target: bucket.target_name().into(), settings: bucket.clone() };
         (bucket.source.as_str().into(), mapping)
     };
     settings.buckets.iter().map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_told_of_and_one_that_ends_is_not() {
+        let panicked = CancellationToken::new();
+        guarded(async {}, panicked.clone()).await;
+        assert!(!panicked.is_cancelled());
+        guarded(async { panic!("on purpose") }, panicked.clone()).await;
+        assert!(panicked.is_cancelled());
+    }
 }

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Settings;
 use crate::config::settings::{BucketSettings, StoreSettings};
 use crate::dirty::Aspects;
-use crate::oneshot::engine::{Engine, StoreAway};
+use crate::oneshot::engine::{Engine, EngineError};
 use crate::oneshot::patience::Unusable;
 use crate::reconcile::list::{ListingError, Side};
 use crate::reconcile::pass::PassError;
@@ -99,9 +99,9 @@ pub enum RestoreError {
         /// Why it failed.
         error: std::io::Error,
     },
-    /// A store did not come back.
+    /// It is no use to go on.
     #[error(transparent)]
-    Away(#[from] StoreAway),
+    Engine(#[from] EngineError),
     /// The comparison at the end could not be made.
     #[error(transparent)]
     Compare(Box<PassError>),

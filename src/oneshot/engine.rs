@@ -20,17 +20,23 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// How long a store may be away.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// A store did not come back.
+/// Why it is no use to wait on.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the {store} has not answered for {} s; the rest is left for the next time: {why}",
-    PATIENCE.as_secs()
-)]
-pub struct StoreAway {
-    /// Which of the two.
-    store: &'static str,
-    /// Its last error.
-    why: String,
+pub enum EngineError {
+    /// A store did not come back.
+    #[error(
+        "the {store} has not answered for {} s; the rest is left for the next time: {why}",
+        PATIENCE.as_secs()
+    )]
+    Away {
+        /// Which of the two.
+        store: &'static str,
+        /// Its last error.
+        why: String,
+    },
+    /// Something that must not happen.
+    #[error("a part of it panicked; please report the panic above")]
+    Panicked,
 }
 
 /// A queue and the replicator that works it off.
@@ -71,11 +77,14 @@ impl Engine {
     }
 
     /// Whether it is any use to wait on.
-    pub(crate) fn check(&self) -> Result<(), StoreAway> {
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        if self.replicator.has_panicked() {
+            return Err(EngineError::Panicked);
+        }
         let (source, target) = self.replicator.stores();
         for (store, state) in self.names.into_iter().zip([source, target]) {
             if away_for(&state, clock::now_ms()) > PATIENCE {
-                return Err(StoreAway { store, why: state.last_error.unwrap_or_default() });
+                return Err(EngineError::Away { store, why: state.last_error.unwrap_or_default() });
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::gaps::{GapBook, GapReason};
 use crate::journal::{Cursor, Journal, JournalOptions, Recovery};
 use crate::metrics::Metrics;
 use crate::reconcile::Remembered;
-use crate::replicate::{Delays, Discards};
+use crate::replicate::{Delays, Discards, HeldShelf};
 use crate::shelf::{Shelf, open_journal};
 
 /// A shelf may take as much disk as this; beyond it, keys stay where they are.
@@ -21,7 +21,7 @@ const SHELF_SIZE: u64 = 1 << 30;
 pub(crate) struct State {
     pub(crate) journal: Journal,
     pub(crate) gaps: Arc<GapBook>,
-    pub(crate) held: Shelf,
+    pub(crate) held: HeldShelf,
     pub(crate) discards: Discards,
     pub(crate) delays: Delays,
     pub(crate) deferred: Arc<Shelf>,
@@ -46,7 +46,7 @@ pub(crate) async fn open(
         durability: settings.journal.durability,
     };
     let (journal, cursor, recovery) = open_journal(options).await?;
-    let (held, held_recovery) = Shelf::open(dir.join("held"), SHELF_SIZE).await?;
+    let (held, held_recovery) = HeldShelf::open(dir.join("held"), SHELF_SIZE).await?;
     let (deferred, deferred_recovery) = Shelf::open(dir.join("deferred"), SHELF_SIZE).await?;
     let path = dir.join("discards");
     let discards = Discards::open(&path, &(recovery.first_lsn..=recovery.next_lsn))

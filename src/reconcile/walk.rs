@@ -245,7 +245,7 @@ impl Walk<'_> {
                 }
             } else {
                 let removed = |key: &String| repair(bucket, key, Aspects::REMOVED, began_ms);
-                hold.put_all(&page.iter().map(removed).collect::<Vec<_>>()).await?;
+                hold.put(page.iter().map(removed).collect()).await?;
             }
         }
     }

@@ -10,8 +10,7 @@
 //! now, everything is due at once. On error keys stay where they are and are looked at again a minute
 //! later.
 
-use std::collections::{BTreeMap, HashSet};
-use std::hash::{BuildHasher as _, RandomState};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use jiff::fmt::rfc2822;
 
+use super::known::Known;
 use crate::clock;
 use crate::config::settings::{BucketSettings, DeletePolicy};
 use crate::dirty::{Aspects, DirtyKey};
@@ -29,8 +29,6 @@ use crate::shelf::{Front, Shelf, ShelfError};
 /// How exact the delay is.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const AFTER_ERROR: Duration = Duration::from_mins(1);
-/// So many keys of a bucket are known by their hash, in about 4 MiB.
-const KNOWN: usize = 1 << 18;
 
 /// The delayed deletes of one bucket, for people.
 #[derive(Debug, Clone)]
@@ -90,7 +88,9 @@ impl Delays {
     /// what memory should hold the answer is yes for every key: the reconciler finds it again when others
     /// have gone.
     pub(crate) fn knows(&self, key: &ObjectKey) -> bool {
-        self.buckets.get(&key.bucket).is_some_and(|waiting| waiting.known.has(key))
+        self.buckets
+            .get(&key.bucket)
+            .is_some_and(|waiting| waiting.known.has(key) || waiting.known.is_full())
     }
 
     /// Sets a delete aside, durably. `since_ms` is when it was confirmed.
@@ -167,35 +167,6 @@ impl Waiting {
 
     fn front_ms(&self) -> MutexGuard<'_, Option<i64>> {
         self.front_ms.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Hashes of the keys that wait, so that the same delete is not delayed in every pass of the reconciler.
-#[derive(Debug, Default)]
-struct Known {
-    hasher: RandomState,
-    hashes: Mutex<HashSet<u64>>,
-}
-
-impl Known {
-    fn add(&self, key: &ObjectKey) {
-        let mut hashes = self.hashes();
-        if hashes.len() < KNOWN {
-            hashes.insert(self.hasher.hash_one(key));
-        }
-    }
-
-    fn remove(&self, key: &ObjectKey) {
-        self.hashes().remove(&self.hasher.hash_one(key));
-    }
-
-    fn has(&self, key: &ObjectKey) -> bool {
-        let hashes = self.hashes();
-        hashes.len() >= KNOWN || hashes.contains(&self.hasher.hash_one(key))
-    }
-
-    fn hashes(&self) -> MutexGuard<'_, HashSet<u64>> {
-        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

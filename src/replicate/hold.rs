@@ -1,14 +1,16 @@
 //! Held deletes: the brake, and the shelf where they wait for a person.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::discards::Discards;
 use super::guard::{Guard, Verdict};
+use super::known::Known;
 use crate::clock;
 use crate::config::settings::DeleteSettings;
 use crate::dirty::{Aspects, DirtyKey};
-use crate::journal::{Journal, Lsn};
+use crate::journal::{Journal, JournalError, Lsn, Recovery};
 use crate::reconcile::Remembered;
 use crate::shelf::{Shelf, ShelfError, Taken};
 
@@ -44,11 +46,30 @@ pub enum DecisionError {
     Record(#[from] std::io::Error),
 }
 
+/// The shelf, opened, and which keys are on it.
+#[derive(Debug)]
+pub struct HeldShelf {
+    shelf: Shelf,
+    known: Known,
+}
+
+impl HeldShelf {
+    /// Opens or creates it in `dir`, and says what a crash has done to it.
+    pub async fn open(dir: PathBuf, max_size: u64) -> Result<(Self, Recovery), JournalError> {
+        let known = Known::default();
+        let (shelf, recovery) =
+            Shelf::open_seeing(dir, max_size, |dirty| known.add(&dirty.key)).await?;
+        Ok((Self { shelf, known }, recovery))
+    }
+}
+
 /// The brake and the shelf; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Hold {
     guard: Arc<Mutex<Guard>>,
     shelf: Arc<Shelf>,
+    /// What is on it: records that are read again after a restart are not held twice.
+    known: Arc<Known>,
     discards: Arc<Discards>,
     pub(super) remembered: Arc<Remembered>,
 }
@@ -57,17 +78,18 @@ impl Hold {
     /// A bucket that has held deletes from before keeps its brake on.
     pub fn new(
         settings: &DeleteSettings,
-        shelf: Shelf,
+        held: HeldShelf,
         discards: Discards,
         remembered: Arc<Remembered>,
     ) -> Self {
+        let HeldShelf { shelf, known } = held;
         let mut guard = Guard::new(settings);
         for bucket in shelf.counts().into_keys() {
             guard.pull(&bucket.into(), "deletes were held before the restart".into());
         }
         let (guard, shelf, discards) =
             (Arc::new(Mutex::new(guard)), Arc::new(shelf), Arc::new(discards));
-        Self { guard, shelf, discards, remembered }
+        Self { guard, shelf, known: Arc::new(known), discards, remembered }
     }
 
     /// Whether a person discarded the delete of which the record `lsn` was the last to tell.
@@ -113,14 +135,14 @@ impl Hold {
         self.guard().reason(bucket)
     }
 
-    /// Sets a delete aside, durably.
-    pub(super) async fn put(&self, dirty: DirtyKey) -> Result<(), String> {
-        self.shelf.put(&[dirty]).await.map_err(|error| error.to_string())
-    }
-
-    /// Sets deletes aside that no event announced, durably.
-    pub(crate) async fn put_all(&self, keys: &[DirtyKey]) -> Result<(), ShelfError> {
-        Ok(self.shelf.put(keys).await?)
+    /// Sets deletes aside, durably; those that are held already are held once.
+    pub(crate) async fn put(&self, mut keys: Vec<DirtyKey>) -> Result<(), ShelfError> {
+        keys.retain(|dirty| !self.known.has(&dirty.key));
+        self.shelf.put(&keys).await?;
+        for dirty in &keys {
+            self.known.add(&dirty.key);
+        }
+        Ok(())
     }
 
     /// Forgets the held deletes of a bucket below `prefix` that are older than `before_ms`, because a
@@ -135,6 +157,7 @@ impl Hold {
         let forget = |dirty: DirtyKey| {
             let concerned = *dirty.key.bucket == *bucket && dirty.key.key.starts_with(prefix);
             if concerned && dirty.since_ms < before_ms {
+                self.known.remove(&dirty.key);
                 Taken::Dropped
             } else {
                 Taken::Kept(dirty)
@@ -173,16 +196,20 @@ impl Hold {
             .drain(main, u64::MAX, |dirty| match decision {
                 _ if *dirty.key.bucket != *bucket => Taken::Kept(dirty),
                 Decision::Discard => match self.remembered.keep(bucket, &dirty.key.key) {
-                    Ok(()) => Taken::Dropped,
+                    Ok(()) => {
+                        self.known.remove(&dirty.key);
+                        Taken::Dropped
+                    }
                     Err(error) => {
                         tracing::error!(key = %dirty.key, %error, "A delete could not be discarded, and is still held.");
                         Taken::Kept(dirty)
                     }
                 },
-                Decision::Approve => Taken::Back(DirtyKey {
-                    aspects: dirty.aspects.with(Aspects::APPROVED),
-                    ..dirty
-                }),
+                Decision::Approve => {
+                    self.known.remove(&dirty.key);
+                    let aspects = dirty.aspects.with(Aspects::APPROVED);
+                    Taken::Back(DirtyKey { aspects, ..dirty })
+                }
             })
             .await?;
         self.guard().release(bucket);

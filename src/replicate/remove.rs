@@ -127,6 +127,10 @@ impl Removal<'_> {
 
     async fn hold(&self, reason: &str) -> Result<Done, StoreError> {
         let work = self.work;
+        // A record that is read again after a restart may tell of a delete that was carried out.
+        if self.at_target().await?.is_none() {
+            return Ok(Done::Unchanged);
+        }
         tracing::debug!(key = %work.key, reason, "A delete is held for a person to approve.");
         let held = DirtyKey {
             key: work.key.clone(),
@@ -134,8 +138,8 @@ impl Removal<'_> {
             origin: Origin::Live,
             since_ms: work.pending.since_ms,
         };
-        let put = self.forth.hold.put(held).await;
-        put.map_err(|message| disk_error(work, "hold", message))?;
+        let put = self.forth.hold.put(vec![held]).await;
+        put.map_err(|error| disk_error(work, "hold", error.to_string()))?;
         Ok(Done::Held)
     }
 
