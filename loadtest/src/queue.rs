@@ -1,4 +1,4 @@
-//! A real ElasticMQ server with one queue, spoken to in SQS's JSON protocol over plain connections: what
+//! A real ElasticMQ server and its queues, spoken to in SQS's JSON protocol over plain connections: what
 //! a queue can do at best, without the cost of an SDK.
 
 use std::path::Path;
@@ -17,31 +17,30 @@ use crate::servers::{free_port, peer, until};
 
 /// The most messages in one call.
 const BATCH: usize = 10;
-const NAME: &str = "events";
 
 /// The server. It keeps its messages in memory.
 #[derive(Debug)]
 pub(crate) struct ElasticMq {
     process: Process,
-    pub(crate) queue: Queue,
-}
-
-/// The queue, for each connection that speaks to it.
-#[derive(Debug, Clone)]
-pub(crate) struct Queue {
     port: u16,
 }
 
+/// One queue, for each connection that speaks to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Queue {
+    port: u16,
+    name: String,
+}
+
 impl ElasticMq {
-    /// Starts a server and makes its queue.
+    /// Starts a server.
     pub(crate) async fn start(dir: &Path) -> anyhow::Result<Self> {
         let (port, file) = (free_port()?, dir.join("elasticmq.conf"));
         let settings = format!(
             "include classpath(\"application.conf\")\n\
              node-address {{ protocol = http, host = \"127.0.0.1\", port = {port} }}\n\
              rest-sqs {{ enabled = true, bind-port = {port}, bind-hostname = \"127.0.0.1\" }}\n\
-             rest-stats {{ enabled = false }}\n\
-             queues {{ {NAME} {{ }} }}\n"
+             rest-stats {{ enabled = false }}\n"
         );
         std::fs::write(&file, settings)?;
         let mut command = Command::new(peer("elasticmq")?);
@@ -55,7 +54,14 @@ impl ElasticMq {
             Ok(http::get(port, "/health").await.is_ok())
         })
         .await?;
-        Ok(Self { process, queue: Queue { port } })
+        Ok(Self { process, port })
+    }
+
+    /// Makes a queue.
+    pub(crate) async fn queue(&self, name: &str) -> anyhow::Result<Queue> {
+        let mut connection = Connection::open(self.port).await?;
+        call(&mut connection, "CreateQueue", &json!({"QueueName": name})).await?;
+        Ok(Queue { port: self.port, name: name.to_owned() })
     }
 
     /// What the server has used since its start.
@@ -67,7 +73,7 @@ impl ElasticMq {
 impl Queue {
     /// As SQS would give it.
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/000000000000/{NAME}", self.port)
+        format!("http://127.0.0.1:{}/000000000000/{}", self.port, self.name)
     }
 
     /// Sends the notifications below `count`, ten in each call.

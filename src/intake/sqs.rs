@@ -4,7 +4,7 @@
 //! and it stays invisible to other consumers while it waits for that. Each receiver holds at most one
 //! batch of ten, so memory is bounded. **On error** the queue keeps the message; the trouble is shown,
 //! logged once, and the call repeated with growing waits; the intake never ends by itself. **On
-//! cancellation** what was received and is not durable within [`receiver::GRACE`] comes back after its
+//! cancellation** what was received and is not durable within two seconds comes back after its
 //! visibility timeout. **On crash** likewise. A message that comes twice does no harm.
 //!
 //! A message of which nothing can be used is kept in the dead-letter list, once, and its buckets are

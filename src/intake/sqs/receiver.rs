@@ -233,6 +233,8 @@ impl Receiver {
         }
         for (index, _) in done {
             release(held, *index);
+        }
+        for _ in left.len()..done.len() {
             self.metrics.intake_request(RequestOutcome::Ok);
             self.metrics.intake_acknowledged(began.elapsed());
         }

@@ -106,3 +106,21 @@ async fn a_queue_that_does_not_answer_is_trouble_and_its_length_is_shown_when_it
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_throttles_is_asked_less_and_loses_nothing() {
+    let server = ElasticMq::shared().await;
+    let queue = server.client().queue("throttled").await;
+    let proxy = FaultProxy::in_front_of(&server.authority()).await;
+    proxy.misbehave_on(|operation| {
+        (operation == "ReceiveMessage").then_some(Fault::Answer(429, "RequestThrottled"))
+    });
+    let (mut site, _source) =
+        silent_site("sqs-throttled", queue.settings_by(&proxy.endpoint())).await;
+    queue.send(&put_some(&site, 0..5).await).await;
+    site.evermirror.start().await;
+    is_in_trouble(&site, &["429", "lower receivers in [intake.sqs]"]).await;
+    proxy.behave();
+    target_lists(&site, 5).await;
+    is_well(&site).await;
+}
