@@ -12,16 +12,16 @@ use crate::support::s3::S3;
 use crate::support::server::Pair;
 use crate::support::site::{Setup, Site};
 
-async fn events(evermirror: &Evermirror, outcome: &str) -> f64 {
+async fn events(evermirror: &Evermirror, outcome: &str) -> Option<f64> {
     let sample = format!("evermirror_intake_events_total{{outcome=\"{outcome}\"}}");
-    evermirror.metric(&sample).await.unwrap_or_default()
+    evermirror.metric(&sample).await
 }
 
 /// Waits until so many events have been taken.
 async fn taken(evermirror: &Evermirror, wanted: f64) {
     eventually("events arrive", LATER, async || {
         let count = events(evermirror, "accepted").await;
-        (count >= wanted).then_some(()).ok_or(format!("{count} of {wanted}"))
+        (count >= Some(wanted)).then_some(()).ok_or(format!("{count:?} of {wanted}"))
     })
     .await;
 }
@@ -71,8 +71,8 @@ async fn every_notification_that_it_sends_today_is_understood() {
     // Seven creations, two changes of tags, at least three removals.
     taken(&site.evermirror, 12.0).await;
     site.converges(SOON).await;
-    assert_eq!(events(&site.evermirror, "dead_letter").await, 0.0);
-    assert_eq!(site.evermirror.metric("evermirror_gaps_total").await.unwrap_or_default(), 0.0);
+    assert_eq!(events(&site.evermirror, "dead_letter").await, Some(0.0));
+    assert_eq!(site.evermirror.metric("evermirror_gaps_total").await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,13 +85,17 @@ async fn its_probe_is_answered_and_its_events_arrive_as_soon_as_they_can() {
     evermirror.start().await;
     let probe = http::request(Method::HEAD, &evermirror.webhook("/"), &[], "").await.unwrap();
     assert_eq!(probe.status, StatusCode::OK);
-    client.notify("hooked", &[ARN.to_owned()]).await;
+    // Until it has reached one, it refuses the notifications of a bucket.
+    eventually("RustFS has found its target", LATER, async || {
+        client.try_notify("hooked", &[ARN.to_owned()]).await
+    })
+    .await;
     let mut number = 0;
     eventually("RustFS sends events", LATER, async || {
         number += 1;
         client.put("hooked", &format!("key {number}"), "value").await;
         let count = events(&evermirror, "accepted").await;
-        (count > 0.0).then_some(()).ok_or(format!("none of {number}"))
+        (count > Some(0.0)).then_some(()).ok_or(format!("none of {number}"))
     })
     .await;
 }
@@ -127,5 +131,28 @@ async fn its_outbound_policy_refuses_a_neighbour_unless_told() {
     // It is found all the same, but by reconciling.
     let answer = evermirror.once(&["sync"]).await;
     assert_eq!(answer.0, 0, "{}", answer.1);
-    assert_eq!(events(&evermirror, "accepted").await, 0.0);
+    assert_eq!(events(&evermirror, "accepted").await, Some(0.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_cannot_hold_is_parked_with_its_reason_and_holds_up_nothing_else() {
+    let site = Pair::TO_RUSTFS.site("cannot-hold").await;
+    let bucket = site.target_bucket.clone();
+    for key in [bucket.as_str(), "a line\nend"] {
+        site.put(key, "not for RustFS").await;
+    }
+    for number in 0..40 {
+        site.put(&format!("fine {number}"), "value").await;
+    }
+    eventually("all others are copied and two are shown", LATER, async || {
+        let copied = site.target.list(&bucket).await?.len();
+        let parked = site.evermirror.count("parked").await?;
+        if (copied, parked) == (40, 2) {
+            return Ok(());
+        }
+        Err(format!("{copied} copied, {parked} parked"))
+    })
+    .await;
+    let log = site.evermirror.log();
+    assert!(log.contains("control characters") && log.contains("ServiceUnavailable"), "{log}");
 }

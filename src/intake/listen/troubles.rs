@@ -48,11 +48,9 @@ impl<'a> Troubles<'a> {
 
 fn text(all: &BTreeMap<String, String>) -> String {
     let named = all.iter().take(NAMED).map(|(bucket, reason)| format!("{bucket}: {reason}"));
-    let mut text = named.collect::<Vec<_>>().join("; ");
-    if all.len() > NAMED {
-        text.push_str(&format!("; and {} more buckets", all.len() - NAMED));
-    }
-    text
+    let others = all.len().saturating_sub(NAMED);
+    let counted = (others > 0).then(|| format!("and {others} more"));
+    named.chain(counted).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -68,7 +66,7 @@ mod tests {
             assert!(!troubles.set(bucket, "refused"), "it is no news");
         }
         let shown = health.trouble().unwrap();
-        assert_eq!(shown, "a: refused; b: refused; c: refused; and 1 more buckets");
+        assert_eq!(shown, "a: refused; b: refused; c: refused; and 1 more");
         for bucket in ["a", "b", "c", "d"] {
             assert!(troubles.clear(bucket));
         }

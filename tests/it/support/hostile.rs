@@ -112,6 +112,10 @@ const UNICODE: [&str; 28] = [
     "\u{ff0f}fullwidth\u{ff0e}\u{ff0e}",
 ];
 
+/// Objects below another object, or in a folder named `...`: RustFS lists them, MinIO has them and does not
+/// list them.
+pub(crate) const UNLISTED_BY_MINIO: [&str; 4] = ["a/.../b", "case/A", "dir/sub/", "dir/sub/file"];
+
 /// More than 200 keys, all different. Whether a store takes one is for the store to say: on its disks
 /// MinIO refuses `.` and `..` as components, `//` and components over 255 bytes, strips leading slashes,
 /// and leaves objects out of its listings that lie below another object (`dir/sub/file` under `dir`).

@@ -137,13 +137,13 @@ impl Pair {
         Servers::start(self, 1, Special::default()).await
     }
 
-    /// The hostile keys that both stores can hold; what else a store refuses, it refuses by itself.
+    /// The hostile keys that both stores can hold, and that both or neither lists; what else a store
+    /// refuses, it refuses by itself.
     pub(crate) fn hostile_keys(self) -> Vec<String> {
-        let stores = [self.source, self.target];
-        hostile::keys()
-            .into_iter()
-            .filter(|key| stores.iter().all(|kind| kind.holds(key)))
-            .collect()
+        let listed =
+            |key: &str| self.source == self.target || !hostile::UNLISTED_BY_MINIO.contains(&key);
+        let fits = |key: &String| self.source.holds(key) && self.target.holds(key) && listed(key);
+        hostile::keys().into_iter().filter(fits).collect()
     }
 
     /// An empty server of the source's kind, which notifies nobody.
