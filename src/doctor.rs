@@ -70,7 +70,7 @@ pub async fn run(
     let process = doctor.process(&mut tell).await;
     if source_is_there {
         let kind = stores.source.kind().await;
-        let tried = !options.no_canary && matches!(process, Process::Listens(_));
+        let tried = matches!(process, Process::Listens(_));
         let targets = doctor.notifications(kind, tried, &mut tell).await;
         if !options.no_canary {
             doctor.canaries(kind, &process, targets, &mut tell).await;
@@ -143,7 +143,8 @@ impl Doctor<'_> {
                 .for_each(&mut *tell);
         }
         let start = "start `evermirror run` and ask doctor again, to see a canary replicated";
-        let (Some(webhook), None) = (&self.settings.intake.webhook, &self.options.url) else {
+        let here = self.options.url.is_none() && !self.options.no_canary;
+        let Some(webhook) = self.settings.intake.webhook.as_ref().filter(|_| here) else {
             tell(Check::warning("evermirror", error.to_string(), start));
             return Process::Nobody;
         };

@@ -5,7 +5,7 @@
 //! so that `run` need not be allowed what `setup` does once. A test runs every command with these
 //! policies against a real MinIO, and again with each action taken away.
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::config::Settings;
 use crate::config::settings::{BucketSettings, DeletePolicy};
@@ -44,31 +44,37 @@ impl Purpose {
     }
 }
 
-/// One statement of a policy.
-struct Statement {
-    /// Part of the statement's name.
-    what: &'static str,
-    actions: Vec<&'static str>,
-    resources: Vec<String>,
+/// A policy document.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Policy {
+    /// Of the policy language.
+    pub version: &'static str,
+    /// What is allowed.
+    pub statement: Vec<Statement>,
 }
 
-/// The policy document for one side, for all of `purposes`.
-pub fn policy(settings: &Settings, side: Side, purposes: &[Purpose]) -> Value {
+/// One statement of a policy.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Statement {
+    /// Its name, letters and digits.
+    pub sid: String,
+    /// Always `Allow`.
+    pub effect: &'static str,
+    /// What may be done.
+    pub action: Vec<&'static str>,
+    /// On what.
+    pub resource: Vec<String>,
+}
+
+/// The policy for one side, for all of `purposes`.
+pub fn policy(settings: &Settings, side: Side, purposes: &[Purpose]) -> Policy {
     let names = Names::new(settings, side);
-    let mut statements = Vec::new();
-    for purpose in purposes {
-        for statement in names.statements(settings, side, *purpose) {
-            if !statement.actions.is_empty() && !statement.resources.is_empty() {
-                statements.push(json!({
-                    "Sid": format!("Evermirror{}{}", purpose.name(), statement.what),
-                    "Effect": "Allow",
-                    "Action": statement.actions,
-                    "Resource": statement.resources,
-                }));
-            }
-        }
-    }
-    json!({ "Version": "2012-10-17", "Statement": statements })
+    let statements = purposes.iter().flat_map(|purpose| names.statements(settings, side, *purpose));
+    let says =
+        |statement: &Statement| !statement.action.is_empty() && !statement.resource.is_empty();
+    Policy { version: "2012-10-17", statement: statements.filter(says).collect() }
 }
 
 /// How the resources of one side are called.
@@ -119,10 +125,8 @@ impl Names {
 
     fn statements(&self, settings: &Settings, side: Side, purpose: Purpose) -> Vec<Statement> {
         let tags = settings.replicate.tags;
-        let on = |what, resources: &[String], actions: &[&'static str]| Statement {
-            what,
-            actions: actions.to_vec(),
-            resources: resources.to_vec(),
+        let on = |what, resources: &[String], actions: &[&'static str]| {
+            allow(purpose, what, actions, resources.to_vec())
         };
         let if_tags = |actions: &[&'static str]| if tags { actions.to_vec() } else { Vec::new() };
         let create = if settings.target.create_buckets { &["s3:CreateBucket"][..] } else { &[] };
@@ -181,12 +185,19 @@ impl Names {
     fn kms(&self, settings: &Settings) -> Statement {
         let key = settings.target.kms_key_id.as_deref().unwrap_or_default();
         let named = key.starts_with(&format!("arn:{}:kms:", self.partition));
-        Statement {
-            what: "Key",
-            actions: vec!["kms:GenerateDataKey", "kms:Decrypt"],
-            resources: if named { vec![key.to_owned()] } else { Vec::new() },
-        }
+        let keys = if named { vec![key.to_owned()] } else { Vec::new() };
+        allow(Purpose::Run, "Key", &["kms:GenerateDataKey", "kms:Decrypt"], keys)
     }
+}
+
+fn allow(
+    purpose: Purpose,
+    what: &str,
+    actions: &[&'static str],
+    resource: Vec<String>,
+) -> Statement {
+    let sid = format!("Evermirror{}{what}", purpose.name());
+    Statement { sid, effect: "Allow", action: actions.to_vec(), resource }
 }
 
 /// Replication reads what it wrote, to compare.
@@ -218,7 +229,7 @@ mod tests {
     }
 
     fn text(settings: &Settings, side: Side, purpose: Purpose) -> String {
-        policy(settings, side, &[purpose]).to_string()
+        serde_json::to_string(&policy(settings, side, &[purpose])).unwrap()
     }
 
     #[test]

@@ -134,8 +134,7 @@ fn choose(
             // The safe one first: without the other it is only slower.
             sets.extend(defaults.iter().rev().map(|arn| vec![arn.clone()]));
             let note = format!(
-                "which notification targets the source knows cannot be seen with these credentials \
-                 ({why}), so {} are tried",
+                "which notification targets the source knows cannot be seen ({why}), so {} are tried",
                 defaults.join(" and ")
             );
             Ok((Candidates(sets), Some(note)))
@@ -202,7 +201,10 @@ impl Refusal {
     /// By the store's own words: all of these are `InvalidArgument`.
     pub(super) fn of(error: &StoreError) -> Self {
         let text = error.message.to_lowercase();
-        if error.status != Some(400) {
+        if text.contains("no notify targets") {
+            // RustFS, as a 500: none of its targets could be started.
+            Self::UnknownArn
+        } else if error.status != Some(400) {
             Self::Other
         } else if text.contains("arn") || text.contains("destination") {
             Self::UnknownArn

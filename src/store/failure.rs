@@ -53,6 +53,7 @@ impl Origin {
             Some(_) | None => None,
         };
         if let Some(permission) = lacks {
+            text.truncate(text.trim_end_matches('.').len());
             text.push_str("; this needs ");
             text.push_str(permission);
         }

@@ -94,11 +94,8 @@ fn parse(document: &[u8]) -> Result<NotificationConfig, xml::XmlError> {
     let mut rule = empty(Destination::Queue);
     let mut filter = (String::new(), String::new());
     xml::read(document, |path, text| {
-        let Some(path) = path.strip_prefix(ROOT) else { return config.unknown.push(path.into()) };
-        let path = path.trim_start_matches('/');
-        if path.is_empty() {
-            return;
-        }
+        // The root has another name at some stores (moto).
+        let Some((_root, path)) = path.split_once('/') else { return };
         if path == "EventBridgeConfiguration" {
             config.event_bridge = true;
             return;

@@ -13,10 +13,10 @@ use crate::support::site::{Servers, Setup, Site};
 async fn printed(
     site: &Site,
     settings: &[(String, String)],
-    side: &str,
+    whose: &str,
     purposes: &[&str],
 ) -> Value {
-    let mut arguments = vec!["policy", side];
+    let mut arguments = vec!["policy", whose];
     arguments.extend(purposes.iter().flat_map(|purpose| ["--for", purpose]));
     let (status, text, said) = run(site, &arguments, settings).await;
     assert_eq!(status, 0, "{said}");

@@ -33,7 +33,7 @@ mod reconcile; // What no event announced.
 mod reconcile_asked; // A reconcile begins after a gap, and when a person asks for it.
 mod reconcile_engine; // Two buckets compared by their listings.
 mod restore; // The way back, and the disaster drill.
-mod rustfs; // The webhook with RustFS.
+mod rustfs; // The webhook with RustFS, `setup` and `doctor`.
 mod setup; // `evermirror setup`: what must change is changed, once, and nothing else.
 mod sqs; // Notifications from a queue.
 mod stop; // A graceful stop.

@@ -1,5 +1,7 @@
 //! The webhook with RustFS: what it sends, how it probes, its queue, and its outbound policy.
 
+mod setup;
+
 use hyper::{Method, StatusCode};
 
 use crate::support::eventually::{LATER, SOON, eventually};

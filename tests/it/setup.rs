@@ -1,12 +1,15 @@
 //! `evermirror setup`, against real stores.
 
-use aws_sdk_s3::types::{BucketVersioningStatus, QueueConfiguration};
+use aws_sdk_s3::types::{BucketVersioningStatus, Event, QueueConfiguration};
 use serde_json::Value;
+use tempfile::TempDir;
 
-use crate::support::eventually::SOON;
+use crate::support::eventually::{SOON, eventually};
+use crate::support::http;
 use crate::support::mc::{USER_SECRET, user};
 use crate::support::minio::{Minio, Webhook};
 use crate::support::ports::free_port;
+use crate::support::process::{Process, peer};
 use crate::support::s3::S3;
 use crate::support::site::{Servers, Setup, Site};
 
@@ -49,7 +52,7 @@ async fn setup_changes_what_must_change_once_and_nothing_else() {
     let after = rules(&site.source, &site.bucket).await;
     assert_eq!(after[0], foreign[0], "what is not ours stays as it was");
     assert_eq!(arns(&after), [FOREIGN, OURS]);
-    let events: Vec<_> = after[1].events().iter().map(|event| event.as_str()).collect();
+    let events: Vec<_> = after[1].events().iter().map(Event::as_str).collect();
     assert!(events.contains(&"s3:ObjectCreated:*") && events.contains(&"s3:ObjectRemoved:*"));
     assert!(events.contains(&"s3:LifecycleDelMarkerExpiration:Delete"), "{events:?}");
     let call = site.target.client.get_bucket_versioning().bucket(&site.target_bucket);
@@ -136,4 +139,46 @@ async fn without_an_administrators_rights_the_targets_are_found_by_trying() {
     assert_eq!(arns(&rules(&site.source, &site.bucket).await), ["arn:minio:sqs::EM:webhook"]);
     let again = setup(&site, &[]).await;
     assert_eq!((count(&again, "added"), count(&again, "removed")), (0, 0), "{again}");
+}
+
+/// S3 that sends to SQS, as AWS does.
+async fn moto() -> (Process, String, TempDir) {
+    let room = tempfile::tempdir().expect("a temporary directory");
+    let port = free_port();
+    let arguments = ["-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned);
+    let process = Process::start(&peer("moto_server"), &arguments, &[], room.path());
+    let endpoint = format!("http://127.0.0.1:{port}");
+    eventually("moto serves", SOON, async || http::get(&endpoint).await.map(drop)).await;
+    (process, endpoint, room)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_aws_the_queue_is_named_and_prefixes_become_filters() {
+    let (_process, endpoint, _room) = moto().await;
+    let setup_ = Setup { source_endpoint: Some(endpoint.clone()), ..Setup::default() };
+    let mut site = Servers::shared().await.silent("setup-aws", setup_).await;
+    site.source = S3::new(&endpoint);
+    site.source.create_bucket(&site.bucket).await;
+
+    let output = site.evermirror.command(&["setup", "--store", "aws"]).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("--arn"), "{said}");
+
+    let query = "/?Action=CreateQueue&QueueName=events&Version=2012-11-05";
+    assert!(http::get(&format!("{endpoint}{query}")).await.unwrap().status.is_success());
+    let queue = "arn:aws:sqs:us-east-1:123456789012:events";
+    let mut command = site.evermirror.process(&["setup", "--store", "aws", "--arn", queue]);
+    command.env("EVERMIRROR__BUCKETS__0__INCLUDE", "a/,b/");
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let there = rules(&site.source, &site.bucket).await;
+    assert_eq!(arns(&there), [queue, queue]);
+    for rule in there {
+        let events: Vec<_> = rule.events().iter().map(Event::as_str).collect();
+        assert!(events.contains(&"s3:ObjectTagging:*"), "{events:?}");
+        assert!(events.contains(&"s3:LifecycleExpiration:*"), "{events:?}");
+        assert!(rule.filter().is_some(), "{rule:?}");
+    }
 }
