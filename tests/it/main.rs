@@ -28,7 +28,6 @@ mod promises; // The README's guarantees, one test each.
 mod reconcile; // What no event announced.
 mod reconcile_engine; // Two buckets compared by their listings.
 mod restore; // The way back, and the disaster drill.
-mod rustfs_setup; // `setup` and `doctor` with RustFS, run by hand.
 mod setup; // `evermirror setup`: what must change is changed, once, and nothing else.
 mod stop; // A graceful stop.
 mod support; // The servers, the proxies, the comparison.

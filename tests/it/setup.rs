@@ -1,5 +1,7 @@
 //! `evermirror setup`, against real stores.
 
+mod rustfs;
+
 use aws_sdk_s3::types::{BucketVersioningStatus, Event, QueueConfiguration};
 use serde_json::Value;
 use tempfile::TempDir;

@@ -9,7 +9,7 @@ use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::http;
 use crate::support::minio::{ACCESS_KEY, SECRET_KEY, TOKEN};
 use crate::support::ports::free_port;
-use crate::support::process::Process;
+use crate::support::process::{Process, peer};
 use crate::support::s3::S3;
 use crate::support::site::{Servers, Setup, Site};
 
@@ -23,7 +23,8 @@ struct Rustfs {
 
 impl Rustfs {
     async fn start(webhook_port: u16, may_send: bool) -> Self {
-        let program = std::env::var_os("EVERMIRROR_RUSTFS").expect("EVERMIRROR_RUSTFS");
+        let named = std::env::var_os("EVERMIRROR_RUSTFS").map(PathBuf::from);
+        let program = named.unwrap_or_else(|| peer("rustfs"));
         let directory = tempfile::tempdir().expect("a temporary directory");
         let origin = format!("http://127.0.0.1:{webhook_port}");
         let address = format!("127.0.0.1:{}", free_port());
@@ -54,8 +55,7 @@ impl Rustfs {
         let data = directory.path().join("data");
         std::fs::create_dir(&data).expect("a directory");
         let arguments = ["server".to_owned(), data.display().to_string()];
-        let process =
-            Process::start(&PathBuf::from(program), &arguments, &environment, directory.path());
+        let process = Process::start(&program, &arguments, &environment, directory.path());
         let endpoint = format!("http://{address}");
         let health = format!("{endpoint}/health");
         eventually("RustFS serves", SOON, async || match http::get(&health).await {
@@ -89,7 +89,7 @@ fn says<'a>(report: &'a Value, text: &str) -> Option<&'a Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the RustFS that EVERMIRROR_RUSTFS names"]
-async fn rustfs_setup_once_and_objects_arrive() {
+async fn after_setup_objects_arrive_and_doctor_finds_all_well() {
     let port = free_port();
     let source = Rustfs::start(port, true).await;
     let mut site = site("rustfs-setup", &source, port).await;
@@ -113,7 +113,7 @@ async fn rustfs_setup_once_and_objects_arrive() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the RustFS that EVERMIRROR_RUSTFS names"]
-async fn rustfs_without_an_outbound_policy_is_told_what_to_set() {
+async fn without_an_outbound_policy_the_variable_is_named() {
     let port = free_port();
     let source = Rustfs::start(port, false).await;
     let site = site("rustfs-policy", &source, port).await;
@@ -132,7 +132,7 @@ async fn rustfs_without_an_outbound_policy_is_told_what_to_set() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the RustFS that EVERMIRROR_RUSTFS names"]
-async fn rustfs_setup_refuses_an_arn_in_capitals() {
+async fn an_arn_in_capitals_is_refused() {
     let port = free_port();
     let source = Rustfs::start(port, true).await;
     let site = site("rustfs-capitals", &source, port).await;
