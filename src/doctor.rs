@@ -70,8 +70,7 @@ pub async fn run(
     let process = doctor.process(&mut tell).await;
     if source_is_there {
         let kind = stores.source.kind().await;
-        let tried = matches!(process, Process::Listens(_));
-        let targets = doctor.notifications(kind, tried, &mut tell).await;
+        let targets = doctor.notifications(kind, &process, &mut tell).await;
         if !options.no_canary {
             doctor.canaries(kind, &process, targets, &mut tell).await;
         }
@@ -164,12 +163,11 @@ impl Doctor<'_> {
         }
     }
 
-    /// Every bucket's rules, and the targets that they name; gives the number of those. With `tried`,
-    /// a canary will show whether there is a queue.
+    /// Every bucket's rules, and the targets that they name; gives the number of those.
     async fn notifications(
         &self,
         kind: StoreKind,
-        tried: bool,
+        process: &Process,
         tell: &mut impl FnMut(Check),
     ) -> usize {
         let known = known_arns(kind, &self.stores.source).await;
@@ -195,10 +193,15 @@ impl Doctor<'_> {
         arns.sort_unstable();
         arns.dedup();
         if !arns.is_empty() {
-            let asked = notifications::ask(kind, &self.stores.source, self.settings, &arns).await;
-            let queue_is_seen =
-                |check: &Check| tried && notifications::is_about_unseen_queue(check);
-            asked.into_iter().filter(|check| !queue_is_seen(check)).for_each(tell);
+            let listening = !matches!(process, Process::Nobody);
+            let source = &self.stores.source;
+            let asked = notifications::ask(kind, source, self.settings, &arns, listening).await;
+            // A canary that doctor hears itself will show whether there is a queue.
+            let superfluous = |check: &Check| {
+                matches!(process, Process::Listens(_))
+                    && notifications::is_about_unseen_queue(check)
+            };
+            asked.into_iter().filter(|check| !superfluous(check)).for_each(tell);
         }
         arns.len()
     }

@@ -9,7 +9,7 @@ use evermirror::config::ConfigError;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match Cli::parse().execute().await {
+    match Box::pin(Cli::parse().execute()).await {
         Ok(code) => code,
         Err(error) => report(&error),
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::paint::Paint;
+use super::paint::{Paint, plain};
 use super::{UsageError, logging};
 use crate::config;
 use crate::doctor::{self, Check, DoctorOptions, Level};
@@ -89,11 +89,11 @@ fn show(out: &mut impl Write, check: &Check, paint: Paint, width: Option<usize>)
         Level::Warning => paint.yellow("warning"),
         Level::Problem => paint.red("PROBLEM"),
     };
-    let bucket = check.bucket.as_deref().map(|b| format!("{}: ", b.escape_debug()));
-    let says = format!("{}{}", bucket.unwrap_or_default(), check.says);
+    let bucket = check.bucket.as_deref().map(|bucket| format!("{bucket}: "));
+    let says = plain(&format!("{}{}", bucket.unwrap_or_default(), check.says));
     writeln!(out, "{level}  {:13}  {}", check.area, broken(&says, INDENT, width))?;
     if let Some(advice) = &check.advice {
-        writeln!(out, "{:INDENT$}-> {}", "", broken(advice, INDENT + 3, width))?;
+        writeln!(out, "{:INDENT$}-> {}", "", broken(&plain(advice), INDENT + 3, width))?;
     }
     Ok(())
 }

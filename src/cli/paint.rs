@@ -1,4 +1,4 @@
-//! Colours, on a terminal only.
+//! Text for a terminal: colours where it is one, and nothing that moves its cursor.
 
 /// Paints text, or leaves it as it is.
 #[derive(Debug, Clone, Copy)]
@@ -29,5 +29,22 @@ impl Paint {
 
     fn paint(self, text: &str, code: &str) -> String {
         if self.0 { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+}
+
+/// What others wrote, with control characters spelled out.
+pub(super) fn plain(text: &str) -> String {
+    let spelled = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.into() };
+    text.chars().map(spelled).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_colour_and_no_control_character_reaches_a_pipe() {
+        assert_eq!(Paint(false).red("text"), "text");
+        assert_eq!(plain("é\u{1b}[2J\n"), "é\\u{1b}[2J\\n");
     }
 }

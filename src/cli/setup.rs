@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::paint::Paint;
+use super::paint::{Paint, plain};
 use super::{UsageError, logging};
 use crate::config;
 use crate::oneshot::Scope;
@@ -131,9 +131,7 @@ fn show_bucket(out: &mut impl Write, bucket: &BucketReport, paint: Paint) -> io:
 fn line(rule: &RuleReport) -> String {
     let shorten = |event: &String| event.strip_prefix("s3:").unwrap_or(event).to_owned();
     let events: Vec<_> = rule.events.iter().map(shorten).collect();
-    let lines: Vec<_> = events.chunks(3).map(|some| some.join("  ")).collect();
-    let filters = rule.filters.join("  ");
-    format!("{}  {filters}", rule.arn).trim_end().to_owned()
-        + "\n        "
-        + &lines.join("\n        ")
+    let lines: Vec<_> = events.chunks(3).map(|some| plain(&some.join("  "))).collect();
+    let place = plain(&format!("{}  {}", rule.arn, rule.filters.join("  ")));
+    format!("{}\n        {}", place.trim_end(), lines.join("\n        "))
 }

@@ -119,18 +119,27 @@ fn left_out<'a>(bucket: &'a BucketSettings, rules: &[&NotificationRule]) -> Opti
     bucket.include.iter().map(String::as_str).find(left_out)
 }
 
-/// Asks the store itself about the targets named by `arns`.
+/// Asks the store itself about the webhooks among `arns`. With `listening`, somebody listens on the
+/// webhook's port, so that the store must reach it.
 pub(super) async fn ask(
     kind: StoreKind,
     source: &Store,
     settings: &Settings,
     arns: &[String],
+    listening: bool,
 ) -> Vec<Check> {
     let Some(webhook) = &settings.intake.webhook else { return Vec::new() };
-    let names: Vec<&str> = arns.iter().map(|arn| arn_name(arn)).collect();
+    let webhooks = arns.iter().filter(|arn| arn.ends_with(":webhook"));
+    let names: Vec<&str> = webhooks.map(|arn| arn_name(arn)).collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
     match kind {
         StoreKind::Minio => match source.minio_info().await {
-            Ok(info) => minio(&info, webhook, &names),
+            Ok(info) => {
+                let reached = if listening { minio_reaches(&info, &names) } else { Vec::new() };
+                [minio(&info, webhook, &names), reached].concat()
+            }
             Err(error) => vec![Check::warning(
                 AREA,
                 format!("how the source's targets are set up cannot be seen ({})", error.message),
@@ -139,7 +148,7 @@ pub(super) async fn ask(
             )],
         },
         StoreKind::Rustfs => match source.rustfs_targets().await {
-            Ok(targets) => rustfs(&targets, &names),
+            Ok(targets) => rustfs(&targets, &names, listening),
             Err(error) => vec![Check::warning(
                 AREA,
                 format!("how the source's targets are set up cannot be seen ({})", error.message),
@@ -167,7 +176,7 @@ fn minio(info: &Value, webhook: &WebhookSettings, names: &[&str]) -> Vec<Check> 
         if path.as_deref().is_ok_and(|path| path != webhook.path) {
             checks.push(Check::problem(
                 AREA,
-                format!("{id} sends to {endpoint}, and the webhook's path is {}", webhook.path),
+                format!("{id} does not send to the webhook's path, which is {}", webhook.path),
                 format!("set MINIO_NOTIFY_WEBHOOK_ENDPOINT_{id} or intake.webhook.path"),
             ));
         }
@@ -183,7 +192,7 @@ fn minio(info: &Value, webhook: &WebhookSettings, names: &[&str]) -> Vec<Check> 
     }
     let has_queue = |id: &&&str| of("QUEUE_DIR", id).is_some_and(|dir| !dir.is_empty());
     let queues = by_environment.iter().filter(has_queue).count();
-    if by_environment.len() < names.len() || names.is_empty() {
+    if by_environment.len() < names.len() {
         checks.push(Check::warning(
             AREA,
             QUEUE_UNSEEN,
@@ -211,6 +220,29 @@ fn minio(info: &Value, webhook: &WebhookSettings, names: &[&str]) -> Vec<Check> 
     checks
 }
 
+/// The webhooks `names` that a MinIO cannot connect to.
+fn minio_reaches(info: &Value, names: &[&str]) -> Vec<Check> {
+    let kinds = info.pointer("/services/notifications").and_then(Value::as_array);
+    let webhooks = kinds.into_iter().flatten().filter_map(|kind| kind.get("webhook")?.as_array());
+    let status = |id: &str| {
+        let status = webhooks.clone().flatten().find_map(|target| target.get(id)?.get("status"));
+        status.and_then(Value::as_str)
+    };
+    let offline = names.iter().filter(|id| status(id) == Some("offline"));
+    let check = |id: &&str| {
+        Check::problem(
+            AREA,
+            format!("MinIO does not reach the webhook through its target {id}"),
+            format!(
+                "MINIO_NOTIFY_WEBHOOK_ENDPOINT_{id} must name this evermirror as MinIO's machine sees it, \
+                 and no firewall may stand between"
+            ),
+        )
+    };
+    offline.map(check).collect()
+}
+
+/// None of the targets keeps what it cannot deliver.
 pub(super) fn no_queue(variable: &str) -> Check {
     Check::warning(
         AREA,
@@ -221,7 +253,7 @@ pub(super) fn no_queue(variable: &str) -> Check {
 }
 
 /// What a RustFS says of its webhooks `names`.
-fn rustfs(targets: &Value, names: &[&str]) -> Vec<Check> {
+fn rustfs(targets: &Value, names: &[&str], listening: bool) -> Vec<Check> {
     if targets.get("notify_enabled").and_then(Value::as_bool) == Some(false) {
         return vec![Check::problem(
             AREA,
@@ -236,18 +268,19 @@ fn rustfs(targets: &Value, names: &[&str]) -> Vec<Check> {
     let ours = list.into_iter().flatten().filter(|entry| {
         text(entry, "service") == "webhook" && names.contains(&text(entry, "account_id").as_str())
     });
-    let offline = ours.filter(|entry| text(entry, "status") != "online").map(|entry| {
-        Check::problem(
-            AREA,
-            format!(
-                "RustFS does not reach the webhook through its target {} ({})",
-                text(entry, "account_id"),
-                text(entry, "health_reason").escape_debug()
-            ),
-            "is evermirror's address right, and is its http://HOST:PORT in \
+    let offline =
+        ours.filter(|entry| listening && text(entry, "status") != "online").map(|entry| {
+            Check::problem(
+                AREA,
+                format!(
+                    "RustFS does not reach the webhook through its target {} ({})",
+                    text(entry, "account_id"),
+                    text(entry, "health_reason").escape_debug()
+                ),
+                "is evermirror's address right, and is its http://HOST:PORT in \
              RUSTFS_OUTBOUND_ALLOW_ORIGINS? Without that RustFS refuses private addresses",
-        )
-    });
+            )
+        });
     let mut checks: Vec<_> = offline.collect();
     if checks.is_empty() {
         checks.push(Check::warning(

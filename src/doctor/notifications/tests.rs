@@ -106,7 +106,11 @@ fn each_known_trap_of_minio_is_told() {
         (("NOTIFY_WEBHOOK_QUEUE_DIR_EM", ""), Level::Warning, "no target has a queue"),
         (("API_SYNC_EVENTS", "off"), Level::Warning, "SYNC_EVENTS is off"),
         (("NOTIFY_WEBHOOK_AUTH_TOKEN_EM", "wrong"), Level::Problem, "401"),
-        (("NOTIFY_WEBHOOK_ENDPOINT_EM", "http://em:8080/"), Level::Problem, "path is /events"),
+        (
+            ("NOTIFY_WEBHOOK_ENDPOINT_EM", "http://em:8080/"),
+            Level::Problem,
+            "path, which is /events",
+        ),
     ] {
         let checks = minio_says(&[variable]);
         let (found, said) = worst(&checks);
@@ -127,8 +131,20 @@ fn targets_that_the_environment_does_not_show_are_not_guessed_at() {
 }
 
 #[test]
+fn a_target_of_minio_that_is_offline_is_told() {
+    let info = |status: &str| {
+        json!({"services": {"notifications": [{"kafka": []},
+            {"webhook": [{"X": {"status": "offline"}}, {"EM": {"status": status}}]}]}})
+    };
+    assert!(minio_reaches(&info("online"), &["EM"]).is_empty());
+    let (level, said) = worst(&minio_reaches(&info("offline"), &["EM"]));
+    assert_eq!(level, Level::Problem);
+    assert!(said.contains("target EM"), "{said}");
+}
+
+#[test]
 fn each_known_trap_of_rustfs_is_told() {
-    let said = |value: Value| worst(&rustfs(&value, &["em"]));
+    let said = |value: Value| worst(&rustfs(&value, &["em"], true));
     let off = said(json!({"notify_enabled": false}));
     assert!(off.1.contains("module is off"), "{off:?}");
     let target = |status: &str| {
