@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::intake::dead_letters::DeadLetters;
 use crate::metrics::{self, Metrics};
+use crate::replicate::Decision;
 use crate::serve::BearerToken;
 pub use history::History;
 pub use live::Latest;
@@ -55,11 +56,8 @@ pub trait Operations: Send + Sync {
     /// many buckets that is, or why it cannot be.
     fn reconcile(&self, bucket: Option<&str>, prefix: Option<&str>) -> Result<u64, String>;
 
-    /// Lets the held deletes of `bucket` go ahead.
-    fn approve_deletes<'a>(&'a self, bucket: &'a str) -> Acted<'a>;
-
-    /// Forgets the held deletes of `bucket`: its objects stay on the target.
-    fn discard_deletes<'a>(&'a self, bucket: &'a str) -> Acted<'a>;
+    /// Carries out a person's decision on the held deletes of `bucket`.
+    fn decide<'a>(&'a self, bucket: &'a str, decision: Decision) -> Acted<'a>;
 }
 
 /// What the web listener needs.
@@ -178,28 +176,29 @@ async fn deletes(State(web): State<Web>) -> Response {
     Json(json!({ "held": held, "delayed": delayed })).into_response()
 }
 
-async fn approve(
-    State(web): State<Web>,
-    Path(bucket): Path<String>,
-    headers: HeaderMap,
-) -> Response {
-    if let Some(refusal) = refusal(&web, &headers) {
-        return refusal;
-    }
-    tracing::info!(bucket = %bucket.escape_debug(), "A person approved held deletes.");
-    acted("approved", web.operations.approve_deletes(&bucket).await)
+async fn approve(web: State<Web>, bucket: Path<String>, headers: HeaderMap) -> Response {
+    decide(web, bucket, headers, Decision::Approve).await
 }
 
-async fn discard(
+async fn discard(web: State<Web>, bucket: Path<String>, headers: HeaderMap) -> Response {
+    decide(web, bucket, headers, Decision::Discard).await
+}
+
+async fn decide(
     State(web): State<Web>,
     Path(bucket): Path<String>,
     headers: HeaderMap,
+    decision: Decision,
 ) -> Response {
     if let Some(refusal) = refusal(&web, &headers) {
         return refusal;
     }
-    tracing::info!(bucket = %bucket.escape_debug(), "A person discarded held deletes.");
-    acted("discarded", web.operations.discard_deletes(&bucket).await)
+    let verb = decision.name();
+    tracing::info!(bucket = %bucket.escape_debug(), decision = verb, "A person decided on held deletes.");
+    match web.operations.decide(&bucket, decision).await {
+        Ok(count) => Json(json!({ verb: count })).into_response(),
+        Err(error) => (StatusCode::CONFLICT, Json(json!({ "error": error }))).into_response(),
+    }
 }
 
 /// What is to be reconciled; everything, if nothing is said.
@@ -250,12 +249,5 @@ fn refusal(web: &Web, headers: &HeaderMap) -> Option<Response> {
             Some((StatusCode::UNAUTHORIZED, header, body).into_response())
         }
         Some(_) => None,
-    }
-}
-
-fn acted(verb: &str, result: Result<u64, String>) -> Response {
-    match result {
-        Ok(count) => Json(json!({ verb: count })).into_response(),
-        Err(error) => (StatusCode::CONFLICT, Json(json!({ "error": error }))).into_response(),
     }
 }

@@ -188,7 +188,9 @@ const fn verdict(outcome: Outcome) -> &'static str {
             "INCOMPLETE: keys failed, and what must come after them was not begun; \
              the same command goes on, --keep-going goes on without them"
         }
-        Outcome::Failed => "NOT COMPLETE; the same command goes on from here",
+        Outcome::Failed => {
+            "NOT COMPLETE: mend what the error names, and run the same command again"
+        }
         Outcome::Interrupted => "stopped; the same command goes on from here",
     }
 }

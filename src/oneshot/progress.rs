@@ -65,7 +65,7 @@ impl Progress {
     /// Begins to show what `sample` gives.
     pub(crate) fn show(sample: impl Fn() -> Sample + Send + 'static) -> Self {
         let shown = io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{spinner} [{bar:24}] {wide_msg}");
+            let style = ProgressStyle::with_template("{spinner} [{bar:12}] {wide_msg}");
             let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(0).with_style(style.progress_chars("=> "))
         });
@@ -108,21 +108,22 @@ fn describe(sample: &Sample, elapsed: Duration) -> String {
     let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
     let per_second = |n: u64| n.saturating_mul(1_000) / ms;
     let mut text = format!(
-        "{step}, {}/{}{more} objects, {}, {}/s, {}/s",
+        "{}/{}{more} objects, {}, {}/s, {}/s",
         HumanCount(done),
         HumanCount(total),
         HumanBytes(bytes),
         HumanCount(per_second(done)),
         HumanBytes(per_second(bytes)),
     );
+    if !searching && done > 0 && total > done {
+        let left = Duration::from_millis((total - done).saturating_mul(ms) / done);
+        text = format!("{text}, {:#} left", HumanDuration(left));
+    }
     if *failing > 0 {
         text = format!("{text}, {} failing", HumanCount(*failing));
     }
-    if !searching && done > 0 && total > done {
-        let left = Duration::from_millis((total - done).saturating_mul(ms) / done);
-        return format!("{text}, {:#} left", HumanDuration(left));
-    }
-    text
+    // Last, since a narrow terminal cuts the end.
+    format!("{text}; {step}")
 }
 
 #[cfg(test)]
@@ -136,10 +137,10 @@ mod tests {
             Sample { step, done: 500, total: 2_000, bytes: 10 << 20, ..Sample::default() };
         assert_eq!(
             describe(&sample, Duration::from_secs(10)),
-            "5,000 compared, 500/2,000 objects, 10.00 MiB, 50/s, 1.00 MiB/s, 30s left"
+            "500/2,000 objects, 10.00 MiB, 50/s, 1.00 MiB/s, 30s left; 5,000 compared"
         );
         sample.failing = 3;
-        assert!(describe(&sample, Duration::from_secs(10)).contains("MiB/s, 3 failing, 30s left"));
+        assert!(describe(&sample, Duration::from_secs(10)).contains("30s left, 3 failing;"));
     }
 
     #[test]

@@ -190,7 +190,10 @@ impl SyncReport {
             line("INTERRUPTED: the same command goes on from here".to_owned());
         }
         if !self.errors.is_empty() {
-            line("NOT COMPLETE: the same command goes on from here".to_owned());
+            line(
+                "NOT COMPLETE: mend what the errors name, and run the same command again"
+                    .to_owned(),
+            );
         }
         text
     }

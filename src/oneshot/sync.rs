@@ -130,6 +130,7 @@ async fn usable(
 struct Counters {
     compared: Arc<AtomicU64>,
     found: AtomicU64,
+    comparing: AtomicBool,
     compared_all: AtomicBool,
 }
 
@@ -146,6 +147,7 @@ impl Run {
     async fn to_the_end(&self, report: &mut SyncReport) -> anyhow::Result<()> {
         let _progress = self.progress();
         self.backlog.finish().await?;
+        self.counters.comparing.store(true, Ordering::Relaxed);
         for bucket in &self.scope.settings.buckets {
             if let Err(error) = self.bucket(bucket, report).await {
                 report.errors.push(format!("bucket {}: {error:#}", bucket.source));
@@ -251,9 +253,14 @@ impl Run {
         Progress::show(move || {
             let totals = metrics.totals();
             let done = totals.copied + totals.deleted + totals.tagged + totals.unchanged;
-            let compared = counters.compared.load(Ordering::Relaxed);
+            let compared = HumanCount(counters.compared.load(Ordering::Relaxed));
+            let comparing = counters.comparing.load(Ordering::Relaxed);
             Sample {
-                step: format!("{} compared", HumanCount(compared)),
+                step: if comparing {
+                    format!("{compared} compared")
+                } else {
+                    "finishing what an earlier run left".to_owned()
+                },
                 done,
                 // What an earlier run had left in the journal was not found by this one.
                 total: counters.found.load(Ordering::Relaxed).max(done),

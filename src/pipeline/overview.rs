@@ -125,12 +125,6 @@ impl Overview {
         self.journal.close().await;
     }
 
-    async fn decide(&self, bucket: &str, decision: Decision) -> Result<u64, String> {
-        self.hold.decide(&self.journal, bucket, decision).await.map_err(|error| {
-            format!("failed to move the held deletes of {}: {error}", bucket.escape_debug())
-        })
-    }
-
     fn store_status(&self, endpoint: &str, state: Option<StoreState>) -> StoreStatus {
         let state = state.unwrap_or_else(|| StoreState {
             up: false,
@@ -222,12 +216,13 @@ impl Operations for Overview {
         self.reconciler.request(bucket, prefix).map_err(|error| error.to_string())
     }
 
-    fn approve_deletes<'a>(&'a self, bucket: &'a str) -> Acted<'a> {
-        Box::pin(self.decide(bucket, Decision::Approve))
-    }
-
-    fn discard_deletes<'a>(&'a self, bucket: &'a str) -> Acted<'a> {
-        Box::pin(self.decide(bucket, Decision::Discard))
+    fn decide<'a>(&'a self, bucket: &'a str, decision: Decision) -> Acted<'a> {
+        Box::pin(async move {
+            self.hold.decide(&self.journal, bucket, decision).await.map_err(|error| {
+                let bucket = bucket.escape_debug();
+                format!("failed to move the held deletes of {bucket}: {error}")
+            })
+        })
     }
 }
 

@@ -1,5 +1,8 @@
 //! What a person has discarded, remembered for as long as the journal may tell of it again.
 //!
+//! This is about records, not keys: the decision covers deletes that nobody has looked at yet. Which keys
+//! those are is known only when their records are read; then [`crate::reconcile::Remembered`] keeps them.
+//!
 //! **Promise.** After [`Discards::record`] answered `Ok`, no delete that the journal told of before the
 //! decision is carried out in that bucket, although its records may be read again after a restart.
 //! **On error** the decision is not recorded and must not be confirmed. **On crash** in the middle of

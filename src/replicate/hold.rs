@@ -1,6 +1,7 @@
 //! Held deletes: the brake, and the shelf where they wait for a person.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +12,7 @@ use crate::clock;
 use crate::config::settings::DeleteSettings;
 use crate::dirty::{Aspects, DirtyKey};
 use crate::journal::{Journal, JournalError, Lsn, Recovery};
+use crate::object::ObjectKey;
 use crate::reconcile::Remembered;
 use crate::shelf::{Shelf, ShelfError, Taken};
 
@@ -35,6 +37,16 @@ pub enum Decision {
     Discard,
 }
 
+impl Decision {
+    /// What was done, as the API's answers and the log say it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Approve => "approved",
+            Self::Discard => "discarded",
+        }
+    }
+}
+
 /// Why a decision was not carried out, or not in full.
 #[derive(Debug, thiserror::Error)]
 pub enum DecisionError {
@@ -43,7 +55,7 @@ pub enum DecisionError {
     Shelf(#[from] ShelfError),
     /// The decision could not be written down.
     #[error("the decision cannot be recorded: {0}")]
-    Record(#[from] std::io::Error),
+    Record(#[from] io::Error),
 }
 
 /// The shelf, opened, and which keys are on it.
@@ -92,9 +104,15 @@ impl Hold {
         Self { guard, shelf, known: Arc::new(known), discards, remembered }
     }
 
-    /// Whether a person discarded the delete of which the record `lsn` was the last to tell.
-    pub(super) fn discarded(&self, bucket: &str, lsn: Lsn) -> bool {
-        self.discards.covers(bucket, lsn)
+    /// Whether a person discarded the delete of which the record `lsn` was the last to tell. Then the
+    /// object is remembered as one to be kept, also by the reconciler: the decision covered keys that
+    /// nobody had looked at, so that only now it is known that this is one of them.
+    pub(super) fn discarded(&self, key: &ObjectKey, lsn: Lsn) -> io::Result<bool> {
+        let covered = self.discards.covers(&key.bucket, lsn);
+        if covered {
+            self.remembered.keep(&key.bucket, &key.key)?;
+        }
+        Ok(covered)
     }
 
     /// Decides on one confirmed delete.
@@ -189,7 +207,7 @@ impl Hold {
             let (discards, bucket) = (Arc::clone(&self.discards), bucket.to_owned());
             tokio::task::spawn_blocking(move || discards.record(&bucket, until))
                 .await
-                .map_err(std::io::Error::other)??;
+                .map_err(io::Error::other)??;
         }
         let taken = self
             .shelf

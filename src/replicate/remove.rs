@@ -5,6 +5,7 @@
 //! bucket's brake is on. On error the key is tried again; a key that was set aside twice, before and
 //! after a crash, is dealt with twice, which is harmless.
 
+use std::io;
 use std::sync::Arc;
 
 use super::delay::{self, Delays};
@@ -47,7 +48,9 @@ struct Removal<'a> {
 impl Removal<'_> {
     async fn decide(&self) -> Result<Done, StoreError> {
         let (key, pending) = (&self.work.key, &self.work.pending);
-        if !self.approved() && self.forth.hold.discarded(&key.bucket, pending.last_lsn) {
+        let discarded = || self.forth.hold.discarded(key, pending.last_lsn);
+        let failed = |error: io::Error| disk_error(self.work, "keep", error.to_string());
+        if !self.approved() && discarded().map_err(failed)? {
             tracing::debug!(%key, "A delete that a person discarded is not carried out.");
             return Ok(Done::Unchanged);
         }

@@ -32,13 +32,15 @@ impl Operations for Fixed {
         }
     }
 
-    fn approve_deletes<'a>(&'a self, bucket: &'a str) -> Acted<'a> {
+    fn decide<'a>(&'a self, bucket: &'a str, decision: Decision) -> Acted<'a> {
         let known = bucket == "photos";
-        Box::pin(async move { if known { Ok(7) } else { Err("nothing is held".to_owned()) } })
-    }
-
-    fn discard_deletes<'a>(&'a self, _: &'a str) -> Acted<'a> {
-        Box::pin(async { Ok(3) })
+        Box::pin(async move {
+            match decision {
+                Decision::Approve if known => Ok(7),
+                Decision::Approve => Err("nothing is held".to_owned()),
+                Decision::Discard => Ok(3),
+            }
+        })
     }
 }
 

@@ -169,6 +169,39 @@ async fn held_deletes_that_the_journal_tells_of_again_are_held_and_counted_once(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_discarded_delete_that_nobody_had_looked_at_is_kept_by_later_passes_too() {
+    let servers = Servers::shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.source.authority()).await;
+    let mut setup = Setup { source_endpoint: Some(proxy.endpoint()), ..setup(0) };
+    setup.settings.push(("RECONCILE__INTERVAL", "0s".to_owned()));
+    let site = servers.site("held-unseen", setup).await;
+    let keys = fill(&site, 5).await;
+    proxy.misbehave(|method, uri| {
+        let unseen = method == Method::HEAD && uri.path().ends_with('4');
+        unseen.then_some(Fault::Answer(403, "AccessDenied"))
+    });
+    site.source.delete_all(&site.bucket, &keys).await;
+    shows(&site, "held", 4).await;
+    shows(&site, "parked", 1).await;
+    let answer = decide(&site, "discard", Some(TOKEN)).await;
+    assert_eq!(answer.text(), r#"{"discarded":4}"#);
+    proxy.behave();
+    shows(&site, "pending", 0).await;
+    let url = site.evermirror.web("/api/v1/reconcile");
+    let token = format!("Bearer {TOKEN}");
+    let asked = http::request(Method::POST, &url, &[("authorization", &token)], "").await.unwrap();
+    assert_eq!(asked.status, StatusCode::OK, "{}", asked.text());
+    eventually("the pass is over", SOON, async || {
+        let walk = site.evermirror.status().await?["reconcile"][0].clone();
+        let over = walk["trigger"] == "request" && walk["running"] == false;
+        over.then_some(()).ok_or(walk.to_string())
+    })
+    .await;
+    assert_eq!(site.evermirror.idle().await, Ok(()));
+    assert_eq!(kept(&site).await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_decides_without_the_token() {
     let site = Servers::shared().await.site("held-token", setup(0)).await;
     let keys = fill(&site, 3).await;
