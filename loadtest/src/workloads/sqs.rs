@@ -15,12 +15,12 @@ use crate::site::Evermirror;
 use crate::stats::float;
 
 const EVENTS: usize = 50_000;
-const CONNECTIONS: usize = 16;
+const CONNECTIONS: usize = 64;
 const BUCKET: &str = "sqs";
 /// How often the status is asked: it costs evermirror time.
 const LOOK: Duration = Duration::from_millis(50);
 
-const RATE: &str = "durable events/s, 16 receivers";
+const RATE: &str = "durable events/s, 64 receivers";
 const CPU: &str = "CPU per event, ms";
 
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +47,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     }
     bench.target.start_again().await?;
     let rates = bench.report.rounds("sqs", "evermirror", RATE).to_vec();
-    let claim = "durable events/s from an SQS queue, 16 receivers";
+    let claim = "durable events/s from an SQS queue, 64 receivers";
     bench.report.judge(claim, Bound::AtLeast(5000.0), &rates);
     bench.report.relate("sqs", RATE, ["evermirror", "bare"]);
     Ok(())
