@@ -19,6 +19,7 @@ mod plan;
 mod remove;
 pub(crate) mod retry;
 mod uploads;
+mod whole;
 mod worker;
 
 use std::sync::Arc;
@@ -41,7 +42,7 @@ pub use health::StoreState;
 pub use hold::{Decision, DecisionError, HeldDeletes, Hold};
 use limit::Limit;
 use pace::Pace;
-pub(crate) use plan::{carried_headers, remembers, tag_count, tells_tag_count};
+pub(crate) use plan::{carried_headers, remembers, tag_count, tells_all};
 use retry::RetryPolicy;
 use uploads::Uploads;
 use worker::{Mapping, Worker};
@@ -128,6 +129,7 @@ impl Replicator {
             pace: Pace::new(replicate.bandwidth.map(|rate| rate.0)),
             target_kms: AtomicBool::new(settings.target.encrypts_with_kms()),
             source_partless: AtomicBool::new(false),
+            source_head_counts: AtomicBool::new(false),
             source_untagged: AtomicBool::new(false),
         };
         let dispatcher = Arc::new(Dispatcher {
