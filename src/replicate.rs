@@ -20,6 +20,7 @@ mod plan;
 mod remove;
 pub(crate) mod retry;
 mod uploads;
+mod whole;
 mod worker;
 
 use std::panic::AssertUnwindSafe;
@@ -45,7 +46,7 @@ pub use health::StoreState;
 pub use hold::{Decision, DecisionError, HeldDeletes, HeldShelf, Hold};
 use limit::Limit;
 use pace::Pace;
-pub(crate) use plan::{carried_headers, remembers, tag_count, tells_tag_count};
+pub(crate) use plan::{carried_headers, remembers, tag_count, tells_all};
 use remove::Forth;
 use retry::RetryPolicy;
 use uploads::Uploads;
@@ -115,6 +116,7 @@ impl Replicator {
             pace: Pace::new(replicate.bandwidth.map(|rate| rate.0)),
             target_kms: AtomicBool::new(settings.target.encrypts_with_kms()),
             source_partless: AtomicBool::new(false),
+            source_head_counts: AtomicBool::new(false),
             source_untagged: AtomicBool::new(false),
         };
         let dispatcher = Arc::new(Dispatcher {

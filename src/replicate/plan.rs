@@ -219,10 +219,10 @@ pub(crate) fn tag_count(head: &ObjectHead) -> Option<u32> {
     head.headers.get("x-amz-tagging-count")?.to_str().ok()?.parse().ok()
 }
 
-/// Whether a store's GET and HEAD give `x-amz-tagging-count` for every tagged object, so that its
-/// absence means "no tags". MinIO and AWS do; RustFS 1.0.1's GET does not (run, 2026-11-23), and of
-/// others nothing is known.
-pub(crate) fn tells_tag_count(server: Option<&str>) -> bool {
+/// Whether a store's GET tells all that its HEAD does, and both give `x-amz-tagging-count` for every tagged
+/// object, so that its absence means "no tags". MinIO and AWS do; RustFS 1.0.1's GET does not (run,
+/// 2026-11-23), and of others nothing is known.
+pub(crate) fn tells_all(server: Option<&str>) -> bool {
     server.is_some_and(|name| name.starts_with("MinIO") || name.starts_with("AmazonS3"))
 }
 

@@ -63,6 +63,8 @@ pub(super) struct Worker {
     pub(super) target_kms: AtomicBool,
     /// Learnt: the source ignores `partNumber`.
     pub(super) source_partless: AtomicBool,
+    /// Learnt: the source's HEAD tells how many tags there are, though its GET does not.
+    pub(super) source_head_counts: AtomicBool,
     /// Learnt: the source has no tagging at all.
     pub(super) source_untagged: AtomicBool,
 }
@@ -137,7 +139,7 @@ impl Worker {
         if body.head.length >= self.settings.large_size.0 && !work.pending.large {
             return Ok(Done::Large);
         }
-        let head = body.head.clone();
+        let head = self.whole_head(key, &body.head).await?;
         let way = match self.layout(&head) {
             Layout::Single => Way::Single(body),
             layout @ Layout::Parts(1) => Way::InParts(layout, Some(body)),
@@ -195,7 +197,7 @@ impl Worker {
             return Ok(Done::Unchanged);
         }
         let wanted = self.source_tags(key, source).await?;
-        let told = plan::tells_tag_count(self.target.server().as_deref());
+        let told = plan::tells_all(self.target.server().as_deref());
         let present = match plan::tag_count(target) {
             None if told => Tags::new(),
             _ => self.target.get_tags(&mapping.target, &key.key).await?,
@@ -214,7 +216,8 @@ impl Worker {
     /// The source object's tags, asked for only where the answer at hand does not already say that
     /// there are none.
     async fn source_tags(&self, key: &ObjectKey, head: &ObjectHead) -> Result<Tags, StoreError> {
-        let told = plan::tells_tag_count(self.source.server().as_deref());
+        let told = plan::tells_all(self.source.server().as_deref())
+            || self.source_head_counts.load(Ordering::Relaxed);
         let none = match plan::tag_count(head) {
             Some(count) => count == 0,
             None => told || self.source_untagged.load(Ordering::Relaxed),

@@ -1,5 +1,7 @@
 //! The history of a versioned bucket: `ListObjectVersions`, and `GetBucketVersioning` with its PUT.
 
+use std::cmp::Reverse;
+
 use http::Method;
 
 use super::encode::{Query, decode_listed};
@@ -164,9 +166,36 @@ fn parse(document: &[u8]) -> Result<VersionPage, String> {
     let versions = entries
         .into_iter()
         .map(|(entry, is_object)| entry.version(is_object, decode))
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<_, _>>()
+        .map(in_order)?;
     let prefixes = prefixes.into_iter().map(decode).collect::<Result<_, _>>()?;
     Ok(VersionPage { versions, prefixes, next })
+}
+
+/// By key, and within a key the newest first.
+fn rank(version: &Version) -> (&str, Reverse<i64>) {
+    (&version.key, Reverse(version.modified_ms))
+}
+
+/// RustFS 1.0.1 writes all deletions of a page before all objects of it: the two are put together. Of an
+/// object and its deletion in one millisecond the object counts as the newer one, since nobody loses by
+/// that. What is out of order among the objects, or among the deletions, stays so, to be seen.
+fn in_order(versions: Vec<Version>) -> Vec<Version> {
+    if versions.is_sorted_by(|one, next| rank(one) <= rank(next)) {
+        return versions;
+    }
+    let mut all = Vec::with_capacity(versions.len());
+    let (objects, deletions): (Vec<_>, Vec<_>) =
+        versions.into_iter().partition(|version| version.content.is_some());
+    let mut deletions = deletions.into_iter().peekable();
+    for object in objects {
+        while let Some(deletion) = deletions.next_if(|deletion| rank(deletion) < rank(&object)) {
+            all.push(deletion);
+        }
+        all.push(object);
+    }
+    all.extend(deletions);
+    all
 }
 
 impl Entry {
@@ -214,6 +243,39 @@ mod tests {
         let etag = ETag::new("d41d8cd98f00b204e9800998ecf8427e");
         assert_eq!(page.versions[1].content, Some((7, etag)));
         assert_eq!(page.versions[1].modified_ms, 1_795_444_019_123);
+    }
+
+    #[test]
+    fn deletions_that_a_page_tells_first_are_put_where_they_belong() {
+        let version = |key: &str, modified_ms: i64, is_object: bool| {
+            let content = is_object.then(|| (0, ETag::new("x")));
+            Version { key: key.to_owned(), id: "v".to_owned(), modified_ms, content }
+        };
+        let page = |all: &[(&str, i64, bool)]| {
+            all.iter().map(|(key, ms, is_object)| version(key, *ms, *is_object)).collect::<Vec<_>>()
+        };
+        let grouped = page(&[
+            ("b", 2, false),
+            ("c", 9, false),
+            ("a", 7, true),
+            ("b", 3, true),
+            ("b", 1, true),
+            ("c", 9, true),
+        ]);
+        let wanted = page(&[
+            ("a", 7, true),
+            ("b", 3, true),
+            ("b", 2, false),
+            ("b", 1, true),
+            ("c", 9, true),
+            ("c", 9, false),
+        ]);
+        assert_eq!(in_order(grouped), wanted);
+        // In order already: the store's word is taken for what happened in one millisecond.
+        let given = page(&[("c", 9, false), ("c", 9, true), ("d", 1, true)]);
+        assert_eq!(in_order(given.clone()), given);
+        let oldest_first = page(&[("a", 1, true), ("a", 2, true)]);
+        assert_eq!(in_order(oldest_first.clone()), oldest_first, "this is for others to see");
     }
 
     #[test]

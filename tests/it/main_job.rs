@@ -1,6 +1,6 @@
 //! Everything that happens to objects at a source arrives at the target.
 
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::MetadataDirective;
 
 use crate::support::compare::picture;
@@ -202,7 +202,7 @@ async fn hostile_keys_arrive_with_all_their_headers_and_tags(pair: Pair) {
             .content_language("de-AT, rm")
             .content_disposition(format!("attachment; filename=\"n {number}%20+.txt\""))
             .cache_control("max-age=31536000, immutable")
-            .expires(aws_sdk_s3::primitives::DateTime::from_secs(1_900_000_000))
+            .expires(DateTime::from_secs(1_900_000_000))
             .metadata("number", number.to_string())
             .metadata("with-signs", "a=b&c=\"d\" +%20; e, f")
             .metadata("UPPER_and.dots", "  spaces inside  it")

@@ -308,7 +308,7 @@ async fn tags(
 ) -> Result<Tags, StoreError> {
     let none = match replicate::tag_count(head) {
         Some(count) => count == 0,
-        None => replicate::tells_tag_count(store.server().as_deref()),
+        None => replicate::tells_all(store.server().as_deref()),
     };
     if none {
         return Ok(Tags::new());

@@ -41,7 +41,10 @@ pub(crate) async fn picture(store: &S3, bucket: &str, key: &str) -> Result<Pictu
     field("content-language", answer.content_language());
     field("content-disposition", answer.content_disposition());
     field("cache-control", answer.cache_control());
-    field("expires", answer.expires_string());
+    // RustFS 1.0.1 tells this in the answer to a HEAD only.
+    let head = store.client.head_object().bucket(bucket).key(key).send().await;
+    let head = head.map_err(|e| DisplayErrorContext(e).to_string())?;
+    field("expires", head.expires_string());
     for (name, value) in answer.metadata().into_iter().flatten() {
         field(&format!("x-amz-meta-{name}"), Some(value));
     }
