@@ -37,6 +37,8 @@ pub enum GapReason {
     PrefixRemoved,
     /// An event about the bucket itself.
     BucketEvent,
+    /// Kafka deleted records before they were read.
+    RecordsExpired,
 }
 
 /// One bucket's gap.

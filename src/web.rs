@@ -28,8 +28,8 @@ use crate::intake::dead_letters::DeadLetters;
 use crate::metrics::{self, Metrics};
 use crate::serve::BearerToken;
 pub use status::{
-    AtRisk, Concurrency, DelayedDeletes, HeldDeletes, IntakeStatus, JournalStatus, KeyCounts,
-    ParkedKey, Status, StoreStatus,
+    AtRisk, Concurrency, DelayedDeletes, HeldDeletes, IntakeStatus, JournalStatus, KafkaStatus,
+    KeyCounts, ParkedKey, Status, StoreStatus,
 };
 
 /// The answer to an act: how many deletes it concerned, or why it could not be done.

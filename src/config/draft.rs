@@ -108,7 +108,7 @@ impl Draft {
 
     /// That there is no intake, if there is none.
     pub(super) fn missing_intake(&self) -> Option<Problem> {
-        let given = ["intake.webhook"].iter().any(|table| self.is_present(table));
+        let given = ["intake.webhook", "intake.kafka"].iter().any(|table| self.is_present(table));
         (!given).then(|| {
             Problem::at(
                 Place::Nowhere,

@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::units::{ByteSize, duration, hidden};
 
+mod kafka;
 mod store;
 
+pub use kafka::{KafkaAck, KafkaProperties, KafkaSettings};
 pub use store::{StoreSettings, TargetSettings};
 
 /// All settings.
@@ -111,6 +113,15 @@ impl BucketSettings {
 pub struct IntakeSettings {
     /// HTTP notifications.
     pub webhook: Option<WebhookSettings>,
+    /// A Kafka topic.
+    pub kafka: Option<KafkaSettings>,
+}
+
+impl IntakeSettings {
+    /// Whether several processes may share a bucket, because Kafka is their journal.
+    pub fn shares_buckets(&self) -> bool {
+        self.kafka.as_ref().is_some_and(|kafka| kafka.ack == KafkaAck::Replicated)
+    }
 }
 
 /// The webhook.

@@ -10,6 +10,9 @@ use crate::config::schema::{self, KEYS, Key};
 use crate::config::show;
 
 const CANARY: &str = "CANARY";
+/// A table of which a secret alone does not make a configuration, and what it needs besides.
+const KAFKA_TABLE: &str = "[intake.kafka]";
+const KAFKA_NEEDS: &str = "brokers = \"kafka:9092\"\ntopics = [\"events\"]";
 
 fn secrets() -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(|key| key.kind.is_secret())
@@ -18,6 +21,8 @@ fn secrets() -> impl Iterator<Item = &'static Key> {
 /// [`LEAST`] with `lines` in the table of `key`.
 fn with(key: &Key, lines: &str) -> String {
     let (_, table) = schema::name_and_table(key.path);
+    let needs = if table == KAFKA_TABLE { KAFKA_NEEDS } else { "" };
+    let lines = format!("{lines}\n{needs}");
     if LEAST.contains(&table) {
         return LEAST.replace(&table, &format!("{table}\n{lines}"));
     }
@@ -26,8 +31,14 @@ fn with(key: &Key, lines: &str) -> String {
 
 #[test]
 fn settings_with_every_secret_are_shown_without_any() {
-    let env: Vec<(String, &str)> =
-        secrets().map(|key| (schema::variable(key.path), CANARY)).collect();
+    let kafka = ["brokers", "topics"].map(|name| format!("intake.kafka.{name}"));
+    let kafka = kafka.map(|path| (schema::variable(&path), "kafka:9092"));
+    let properties = schema::variable("intake.kafka.properties");
+    let env: Vec<(String, &str)> = secrets()
+        .map(|key| (schema::variable(key.path), CANARY))
+        .chain(kafka)
+        .chain([(properties, "ssl.key.password=CANARY")])
+        .collect();
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     let loaded = load_text(LEAST, &env).unwrap();
     let secret = loaded.settings.target.secret_key.as_ref().unwrap();
@@ -41,7 +52,7 @@ fn settings_with_every_secret_are_shown_without_any() {
         assert!(!text.contains(CANARY), "{text}");
     }
     let hidden = show(&loaded).unwrap().matches("\"<hidden>\"").count();
-    assert_eq!(hidden, secrets().count());
+    assert_eq!(hidden, secrets().count() + 1, "and one property");
 }
 
 #[test]
@@ -111,6 +122,7 @@ fn no_slip_of_the_pen_makes_an_error_quote_a_secret() {
         let line = format!("{table}\n{name} = \"CANARYCANARY\"\n");
         if text.contains(&table) { text.replace(&table, line.trim_end()) } else { text + &line }
     });
+    let text = text.replace(KAFKA_TABLE, &format!("{KAFKA_TABLE}\n{KAFKA_NEEDS}"));
     load_text(&text, &[]).unwrap();
     let mut refused = 0;
     for at in 0..text.len() {
