@@ -2,6 +2,7 @@
 
 mod backlog;
 mod intake;
+mod kafka;
 mod lag;
 mod memory;
 
@@ -22,6 +23,10 @@ pub(crate) enum Workload {
     Memory,
     /// How many notifications become durable in a second.
     Intake,
+    /// The same from a Kafka topic.
+    Kafka,
+    /// One, two and four processes that share a bucket through Kafka.
+    KafkaScale,
 }
 
 /// Runs what was asked for; all workloads if nothing was.
@@ -39,6 +44,8 @@ pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
             Workload::Backlog => backlog::run(&mut bench).await?,
             Workload::Memory => memory::run(&mut bench).await?,
             Workload::Intake => intake::run(&mut bench).await?,
+            Workload::Kafka => kafka::run(&mut bench).await?,
+            Workload::KafkaScale => kafka::scale(&mut bench).await?,
         }
     }
     Ok(bench.report)

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::monitor::Backlog;
 use super::router::Router;
-use crate::dirty::DirtyKey;
+use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::journal::{Cursor, Journal, JournalError, Lsn};
 
 /// Records sent together.
@@ -52,7 +52,7 @@ impl Outbox {
                 let mut keys = Vec::new();
                 for record in records {
                     match DirtyKey::decode(&record.payload) {
-                        Ok(dirty) => keys.push(dirty),
+                        Ok(dirty) => keys.push(looked_at_first(dirty)),
                         Err(_) => undecodable(record.lsn),
                     }
                 }
@@ -62,5 +62,14 @@ impl Outbox {
             }
         };
         stop.run_until_cancelled(sending).await.unwrap_or(Ok(()))
+    }
+}
+
+/// A repair waits in the topic behind events, which may have been of the same key: by its turn the two
+/// sides probably agree.
+fn looked_at_first(dirty: DirtyKey) -> DirtyKey {
+    match dirty.origin {
+        Origin::Repair => DirtyKey { aspects: dirty.aspects.with(Aspects::CHECK), ..dirty },
+        Origin::Live => dirty,
     }
 }
