@@ -39,6 +39,8 @@ pub enum GapReason {
     BucketEvent,
     /// A listen stream began; a store does not tell in it what happened before.
     StreamBegan,
+    /// Kafka deleted records before they were read.
+    RecordsExpired,
 }
 
 /// One bucket's gap.

@@ -11,6 +11,7 @@
 //! configured buckets are ever marked: nothing in a payload makes us look anywhere else.
 
 pub mod dead_letters;
+pub mod kafka;
 pub mod listen;
 mod recent;
 mod sort;

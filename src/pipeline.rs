@@ -22,14 +22,15 @@ use tokio_util::task::TaskTracker;
 use crate::config::Settings;
 use crate::gaps::GapReason;
 use crate::intake::Intake;
+use crate::intake::kafka::Outbox;
 use crate::journal::Cursor;
 use crate::metrics::Metrics;
 use crate::replicate::{Direction, Replicator, Stores};
 use crate::serve::{self, BearerToken, Limits};
 use crate::store::Store;
 use crate::web::{self, History, Latest, Web};
-use crate::workqueue::feeder::Feeder;
-use intakes::Listeners;
+use crate::workqueue::feeder::{FeedError, Feeder};
+use intakes::{Listeners, Opened};
 use overview::Overview;
 
 /// Readers of status and metrics.
@@ -74,18 +75,20 @@ impl Pipeline {
         let (stops, tasks, web_tasks) = (Stops::default(), TaskTracker::new(), TaskTracker::new());
         let (break_down, broken) = watch::channel(None);
 
-        tasks.spawn(feed(cursor, Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
+        let inlet = Arc::new(overview.inlet());
+        let Opened { intakes, outbox } =
+            intakes::open(listeners, &overview, &stores.source, &inlet).await?;
+        let feeding = (cursor, outbox);
+        tasks.spawn(feed(feeding, Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
         tasks.spawn(reconcile(
             stores.clone(),
             Arc::clone(&overview),
             stops.intake.clone(),
             break_down.clone(),
         ));
-        let source = stores.source.clone();
         tasks.spawn(work(stores, Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
         tasks.spawn(delay(Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
-        let inlet = Arc::new(overview.inlet());
-        for intake in intakes::open(listeners, &overview, &source, &inlet).await? {
+        for intake in intakes {
             tasks.spawn(take(intake, stops.intake.clone(), break_down.clone()));
         }
         let history = History::default();
@@ -183,29 +186,36 @@ impl Drop for BreakOnPanic {
     }
 }
 
-/// Runs the feeder until stopped; its failure breaks the pipeline.
+/// Reads the journal until stopped, into the work queue or into Kafka; a failure breaks the pipeline.
 async fn feed(
-    cursor: Cursor,
+    (cursor, outbox): (Cursor, Option<Outbox>),
     overview: Arc<Overview>,
     stop: CancellationToken,
     break_down: watch::Sender<Option<String>>,
 ) {
-    let feeder = Feeder {
-        journal: overview.journal.clone(),
-        cursor,
-        queue: Arc::clone(&overview.queue),
-        deferred: Arc::clone(&overview.deferred),
-        position: Arc::clone(&overview.position),
-        retry_deferred: overview.settings.replicate.retry_max,
-    };
     let _guard = BreakOnPanic(break_down.clone());
     let undecodable = |_| overview.doubt_all_buckets(GapReason::JournalDamaged);
-    if let Err(error) = feeder.run(stop, undecodable).await {
+    let (journal, position) = (overview.journal.clone(), Arc::clone(&overview.position));
+    let fed = if let Some(outbox) = outbox {
+        outbox.run(journal, cursor, position, stop, undecodable).await
+    } else {
+        let feeder = Feeder {
+            journal,
+            cursor,
+            queue: Arc::clone(&overview.queue),
+            deferred: Arc::clone(&overview.deferred),
+            position,
+            retry_deferred: overview.settings.replicate.retry_max,
+        };
+        feeder.run(stop, undecodable).await.map_err(|FeedError::Journal(error)| error)
+    };
+    if let Err(error) = fed {
         break_down.send_replace(Some(error.to_string()));
     }
 }
 
-/// Walks both sides, once they answer, until stopped.
+/// Walks both sides, once they answer, until stopped; with several processes, while this one is the one
+/// that does so.
 async fn reconcile(
     stores: Stores,
     overview: Arc<Overview>,
@@ -213,8 +223,23 @@ async fn reconcile(
     break_down: watch::Sender<Option<String>>,
 ) {
     let _guard = BreakOnPanic(break_down);
-    if stop.run_until_cancelled(overview.prepared.cancelled()).await.is_some() {
-        Arc::clone(&overview.reconciler).run(stores, stop).await;
+    if stop.run_until_cancelled(overview.prepared.cancelled()).await.is_none() {
+        return;
+    }
+    let mut leads = overview.leads.subscribe();
+    // Its errors say that the sender is gone; the overview keeps it.
+    let mut becomes = async |value: bool| drop(leads.wait_for(|leads| *leads == value).await);
+    while stop.run_until_cancelled(becomes(true)).await.is_some() {
+        let term = stop.child_token();
+        let running = Arc::clone(&overview.reconciler).run(stores.clone(), term.clone());
+        tokio::pin!(running);
+        tokio::select! {
+            () = &mut running => {}
+            () = becomes(false) => {
+                term.cancel();
+                running.await;
+            }
+        }
     }
 }
 

@@ -37,8 +37,8 @@ use crate::serve::BearerToken;
 pub use history::History;
 pub use live::Latest;
 pub use status::{
-    AtRisk, Concurrency, DelayedDeletes, HeldDeletes, IntakeStatus, JournalStatus, KeyCounts,
-    ParkedKey, Status, StoreStatus,
+    AtRisk, Concurrency, DelayedDeletes, HeldDeletes, IntakeStatus, JournalStatus, KafkaStatus,
+    KeyCounts, ParkedKey, Status, StoreStatus,
 };
 
 /// The answer to an act: how many deletes it concerned, or why it could not be done.

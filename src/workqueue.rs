@@ -14,6 +14,7 @@ mod key_state;
 mod model;
 mod ready;
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -116,11 +117,16 @@ impl WorkQueue {
     pub async fn room(&self) -> usize {
         loop {
             let settled = self.settled.notified();
-            match self.max_keys.checked_sub(self.keys.len()) {
-                Some(room) if room > 0 => return room,
-                _ => settled.await,
+            match self.room_now() {
+                0 => settled.await,
+                room => return room,
             }
         }
+    }
+
+    /// For how many more keys there is room.
+    pub fn room_now(&self) -> usize {
+        self.max_keys.saturating_sub(self.keys.len())
     }
 
     /// Waits for the next key of the small lanes.
@@ -155,6 +161,36 @@ impl WorkQueue {
     /// The oldest journal record that any key here still needs.
     pub fn lowest_unfinished(&self) -> Option<Lsn> {
         self.schedule().lowest_unfinished()
+    }
+
+    /// The oldest of these records that any key here still needs.
+    pub fn lowest_in(&self, records: RangeInclusive<Lsn>) -> Option<Lsn> {
+        self.schedule().lowest_in(records)
+    }
+
+    /// Forgets the keys whose oldest record is one of these, because another process will be told of
+    /// them. A key in flight is forgotten when its worker gives it back settled; what was marked
+    /// meanwhile is forgotten now. Returns the oldest record so forgotten.
+    pub fn forget(&self, records: &RangeInclusive<Lsn>) -> Option<Lsn> {
+        let concerned = self.keys.fold(Vec::new(), |mut found, key, state| {
+            if state.first_lsn().is_some_and(|lsn| records.contains(&lsn)) {
+                found.push(key.clone());
+            }
+            found
+        });
+        let forget = |key: &ObjectKey| {
+            self.keys.update(key, |state| {
+                let Some(mut state) = state else { return (Keep::Absent, None) };
+                let old = state.first_lsn();
+                let (stays, forgotten) = state.forget(records);
+                let new = state.first_lsn().filter(|_| stays);
+                self.schedule().replace(old, new);
+                (if stays { Keep::State(state) } else { Keep::Absent }, forgotten)
+            })
+        };
+        let lowest = concerned.iter().filter_map(forget).min();
+        self.settled.notify_one();
+        lowest
     }
 
     /// Up to `limit` keys, not in flight, whose oldest record is below `lsn`: those that hold the
@@ -351,5 +387,32 @@ mod tests {
         assert_eq!(queue.holding_below(300, 10), [], "in flight it will be done soon");
         queue.complete(&work, Outcome::Settled);
         assert_eq!(queue.lowest_unfinished(), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_handed_out_no_more_and_what_is_in_flight_is_waited_for() {
+        let queue = WorkQueue::new(10, Duration::ZERO);
+        let mark = |name: &str, lsn| {
+            let (aspects, origin) = (Aspects::CONTENT, Origin::Live);
+            queue.mark(
+                &DirtyKey { key: ObjectKey::new("b", name), aspects, origin, since_ms: 5 },
+                lsn,
+            );
+        };
+        mark("in flight", 10);
+        let work = queue.next_small().await;
+        mark("in flight", 14);
+        mark("ready", 12);
+        mark("another's", 20);
+        assert_eq!(queue.forget(&(10..=19)), Some(12), "the one in flight is not forgotten yet");
+        assert_eq!(queue.lowest_in(10..=19), Some(10));
+        let other = queue.next_small().await;
+        assert_eq!(&*other.key.key, "another's");
+        queue.complete(&work, Outcome::Settled);
+        assert_eq!(queue.lowest_in(10..=19), None, "what was marked meanwhile is forgotten, too");
+        let retry = Outcome::Retry { after: Duration::ZERO, class: "c", reason: "r".into() };
+        queue.complete(&other, retry);
+        assert_eq!(queue.forget(&(20..=29)), Some(20), "parked keys are forgotten as well");
+        assert_eq!(queue.counts(), Counts::default());
     }
 }

@@ -98,6 +98,23 @@ impl Bench {
         Site::new(&self.program, self.dir.path().join(name), &places)
     }
 
+    /// One of several evermirrors that run at once, with ports and a data directory of its own.
+    pub(crate) fn another_site(
+        &self,
+        name: &str,
+        source: &str,
+        target: &str,
+    ) -> anyhow::Result<Site> {
+        let (webhook_port, web_port) = (free_port()?, free_port()?);
+        let places = Places {
+            source: (&self.source.endpoint(), source),
+            target: (&self.target.endpoint(), target),
+            webhook_port,
+            web_port,
+        };
+        Site::new(&self.program, self.dir.path().join(format!("{name}-{web_port}")), &places)
+    }
+
     /// The bare loop between these buckets.
     pub(crate) fn route(&self, source: &str, target: &str) -> Route {
         Route {

@@ -7,6 +7,7 @@ mod bench;
 mod data;
 
 mod http;
+mod kafka;
 mod peers;
 mod process;
 mod queue;

@@ -111,7 +111,10 @@ pub(crate) fn peer(name: &str) -> anyhow::Result<PathBuf> {
     };
     let path = cache.join("evermirror-peers/bin").join(name);
     if !path.exists() {
-        bail!("{} is missing: run tests/peers/install minio mc rclone elasticmq", path.display());
+        bail!(
+            "{} is missing: run tests/peers/install minio mc rclone elasticmq kafka",
+            path.display()
+        );
     }
     Ok(path)
 }

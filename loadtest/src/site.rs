@@ -19,6 +19,8 @@ pub(crate) struct Site {
     dir: PathBuf,
     pub(crate) webhook_port: u16,
     web_port: u16,
+    /// Settings beside the file, by their variables.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 /// Where a [`Site`] replicates from and to.
@@ -58,7 +60,8 @@ impl Site {
             target.1,
         );
         std::fs::write(dir.join("evermirror.toml"), toml)?;
-        Ok(Self { program: program.to_owned(), dir, webhook_port, web_port })
+        let (program, environment) = (program.to_owned(), Vec::new());
+        Ok(Self { program, dir, webhook_port, web_port, environment })
     }
 
     /// Adds tables to the configuration.
@@ -71,6 +74,7 @@ impl Site {
     pub(crate) fn start(&self) -> anyhow::Result<Evermirror> {
         let mut command = Command::new(&self.program);
         command.arg("run").arg("--config").arg(self.dir.join("evermirror.toml"));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let process = Process::start(&mut command, &self.dir.join("log"))?;
         Ok(Evermirror { process, web_port: self.web_port })
     }

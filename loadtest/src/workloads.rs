@@ -2,6 +2,7 @@
 
 mod backlog;
 mod intake;
+mod kafka;
 mod lag;
 mod memory;
 mod sqs;
@@ -25,6 +26,10 @@ pub(crate) enum Workload {
     Intake,
     /// How many notifications from a full queue become durable in a second.
     Sqs,
+    /// The same from a Kafka topic.
+    Kafka,
+    /// One, two and four processes that share a bucket through Kafka.
+    KafkaScale,
 }
 
 /// Runs what was asked for; all workloads if nothing was.
@@ -43,6 +48,8 @@ pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
             Workload::Memory => memory::run(&mut bench).await?,
             Workload::Intake => intake::run(&mut bench).await?,
             Workload::Sqs => sqs::run(&mut bench).await?,
+            Workload::Kafka => kafka::run(&mut bench).await?,
+            Workload::KafkaScale => kafka::scale(&mut bench).await?,
         }
     }
     Ok(bench.report)

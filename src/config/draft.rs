@@ -108,7 +108,7 @@ impl Draft {
 
     /// That there is no intake, if there is none.
     pub(super) fn missing_intake(&self) -> Option<Problem> {
-        let given = ["intake.webhook", "intake.sqs", "intake.listen"]
+        let given = ["intake.webhook", "intake.sqs", "intake.kafka", "intake.listen"]
             .iter()
             .any(|table| self.is_present(table));
         (!given).then(|| {

@@ -4,8 +4,8 @@
 
 use std::net::SocketAddr;
 
-use toml::Value;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
 
 use super::{schema, units::ByteSize};
 
@@ -25,6 +25,10 @@ pub(super) enum Kind {
     Word(&'static [&'static str]),
     /// A list of strings.
     Prefixes,
+    /// A list of names.
+    Names,
+    /// A table of strings under any names, which may hold dots.
+    Properties,
 }
 
 impl Kind {
@@ -35,7 +39,7 @@ impl Kind {
 
     /// Whether it takes a list.
     pub(super) const fn is_list(self) -> bool {
-        matches!(self, Self::Prefixes)
+        matches!(self, Self::Prefixes | Self::Names)
     }
 
     /// Whether `text` may be shown: a URL can carry a user and a password.
@@ -65,7 +69,22 @@ impl Kind {
                 });
                 texts.collect::<Result<_, _>>().map(Value::Array)
             }
-            (Self::Flag | Self::Count | Self::Prefixes, _) => Err(self.wants(value)),
+            (Self::Names, DeValue::Array(items)) => {
+                let texts = items.iter().map(|item| {
+                    let wrong =
+                        || format!("must be a list of strings, not of {}", plural(item.get_ref()));
+                    item.get_ref().as_str().ok_or_else(wrong).and_then(name)
+                });
+                texts.collect::<Result<_, _>>().map(Value::Array)
+            }
+            (Self::Properties, DeValue::Table(table)) => {
+                let mut properties = Table::new();
+                flatten("", table, &mut properties)?;
+                Ok(Value::Table(properties))
+            }
+            (Self::Flag | Self::Count | Self::Prefixes | Self::Names | Self::Properties, _) => {
+                Err(self.wants(value))
+            }
             (_, DeValue::String(text)) => self.read_text(text),
             _ => Err(self.wants(value)),
         }
@@ -114,6 +133,18 @@ impl Kind {
             Self::Word(words) => {
                 Err(format!("must be {}, not \"{shown}\"{}", or(words), meant(text, words)))
             }
+            Self::Names => {
+                text.split(',').map(|n| name(n.trim())).collect::<Result<_, _>>().map(Value::Array)
+            }
+            Self::Properties => {
+                let pairs = text.split(',').map(|pair| match pair.split_once('=') {
+                    Some((name, value)) if !name.trim().is_empty() => {
+                        Ok((name.trim().to_owned(), Value::String(value.to_owned())))
+                    }
+                    _ => Err("must be NAME=VALUE, several with commas".to_owned()),
+                });
+                pairs.collect::<Result<Table, _>>().map(Value::Table)
+            }
             Self::Prefixes => text
                 .split(',')
                 .map(|p| prefix(p.trim()))
@@ -131,6 +162,8 @@ impl Kind {
             Self::Duration => "a duration in quotes such as \"30s\"",
             Self::Address => "an IP address and a port in quotes such as \"0.0.0.0:8080\"",
             Self::Prefixes => "a list of strings such as [\"raw/\", \"tables/\"]",
+            Self::Names => "a list of names such as [\"minio-events\"]",
+            Self::Properties => "a table of strings",
         };
         format!("must be {wanted}, not {}", one(value))
     }
@@ -141,6 +174,35 @@ fn prefix(text: &str) -> Result<Value, String> {
         return Err("must not hold an empty prefix (it would match every key)".to_owned());
     }
     Ok(Value::String(text.to_owned()))
+}
+
+fn name(text: &str) -> Result<Value, String> {
+    if text.is_empty() {
+        return Err("must not hold an empty name".to_owned());
+    }
+    Ok(Value::String(text.to_owned()))
+}
+
+/// Names may be quoted or not: without quotes TOML takes `a.b = "c"` for a table in a table.
+fn flatten(prefix: &str, table: &DeTable<'_>, into: &mut Table) -> Result<(), String> {
+    for (name, value) in table {
+        let name = format!("{prefix}{}", name.get_ref());
+        let text = match value.get_ref() {
+            DeValue::Table(inner) => {
+                flatten(&format!("{name}."), inner, into)?;
+                continue;
+            }
+            DeValue::String(text) => text.to_string(),
+            DeValue::Boolean(flag) => flag.to_string(),
+            DeValue::Integer(number) => number.as_str().to_owned(),
+            other @ (DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_)) => {
+                let name = name.escape_debug();
+                return Err(format!("must hold strings, but `{name}` is {}", one(other)));
+            }
+        };
+        into.insert(name, Value::String(text));
+    }
+    Ok(())
 }
 
 fn meant(text: &str, words: &[&'static str]) -> String {

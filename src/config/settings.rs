@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::units::{ByteSize, duration, hidden};
 
+mod kafka;
 mod sqs;
 mod store;
 
+pub use kafka::{KafkaAck, KafkaProperties, KafkaSettings};
 pub use sqs::SqsSettings;
 pub use store::{StoreSettings, TargetSettings};
 
@@ -115,8 +117,17 @@ pub struct IntakeSettings {
     pub webhook: Option<WebhookSettings>,
     /// An SQS queue.
     pub sqs: Option<SqsSettings>,
+    /// A Kafka topic.
+    pub kafka: Option<KafkaSettings>,
     /// The streams of MinIO and RustFS.
     pub listen: Option<ListenSettings>,
+}
+
+impl IntakeSettings {
+    /// Whether several processes may share a bucket, because Kafka is their journal.
+    pub fn shares_buckets(&self) -> bool {
+        self.kafka.as_ref().is_some_and(|kafka| kafka.ack == KafkaAck::Replicated)
+    }
 }
 
 /// The webhook.

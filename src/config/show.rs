@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use toml::{Table, Value};
 
 use super::load::Loaded;
-use super::schema;
+use super::schema::{self, Node};
 
 /// What is not set is left out; what the environment gave is marked with its variable; a secret is
 /// shown as `"<hidden>"`, or by the name of the file it was read from.
@@ -37,6 +37,18 @@ fn write_table(out: &mut String, loaded: &Loaded, path: &str, table: &Table) -> 
     for name in schema::names_in(path) {
         let child = join(path, name);
         match table.get(name) {
+            Some(Value::Table(inner)) if matches!(schema::node(&child), Some(Node::Key(_))) => {
+                if !inner.is_empty() {
+                    write!(out, "\n[{child}]")?;
+                    if let Some(variable) = loaded.variables.get(&child) {
+                        write!(out, " # from {variable}")?;
+                    }
+                    out.push('\n');
+                }
+                for (name, value) in inner {
+                    writeln!(out, "{} = {value}", Value::String(name.clone()))?;
+                }
+            }
             Some(Value::Table(inner)) => {
                 if inner.values().any(|value| !value.is_table()) {
                     write!(out, "\n[{child}]\n")?;

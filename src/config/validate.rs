@@ -9,15 +9,35 @@ use http::Uri;
 
 use super::problem::{Place, Problem};
 use super::settings::{
-    BucketSettings, DeleteSettings, JournalSettings, LogSettings, ReconcileSettings,
-    ReplicateSettings, Settings, SqsSettings, StoreSettings, TargetSettings, WebSettings,
-    WebhookSettings,
+    BucketSettings, DeleteSettings, JournalSettings, KafkaAck, KafkaSettings, LogSettings,
+    ReconcileSettings, ReplicateSettings, Settings, SqsSettings, StoreSettings, TargetSettings,
+    WebSettings, WebhookSettings,
 };
 use super::units::ByteSize;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+
+/// Properties of Kafka's client on which the promises rest, and what to do instead.
+const OURS: [(&str, &str); 16] = [
+    ("bootstrap.servers", "set `brokers` in [intake.kafka]"),
+    ("metadata.broker.list", "set `brokers` in [intake.kafka]"),
+    ("group.id", "set `group` in [intake.kafka]"),
+    ("group.protocol", "remove it"),
+    ("sasl.password", "set `sasl_password` or `sasl_password_file` in [intake.kafka]"),
+    ("enable.auto.commit", "remove it; an offset is committed when `ack` says so"),
+    ("auto.commit.interval.ms", "remove it; an offset is committed when `ack` says so"),
+    ("enable.auto.offset.store", "remove it; an offset is committed when `ack` says so"),
+    ("auto.offset.reset", "remove it; no record is ever skipped"),
+    ("partition.assignment.strategy", "remove it; it is cooperative-sticky"),
+    ("enable.partition.eof", "remove it"),
+    ("statistics.interval.ms", "remove it; see the metrics of evermirror"),
+    ("acks", "remove it; repairs wait for all replicas"),
+    ("request.required.acks", "remove it; repairs wait for all replicas"),
+    ("enable.idempotence", "remove it; repairs are idempotent"),
+    ("partitioner", "remove it; repairs go where the store's notifications go"),
+];
 
 /// Every rule that is broken, by the path of the key to change.
 pub(super) fn validate(settings: &Settings) -> Vec<Problem> {
@@ -43,6 +63,9 @@ pub(super) fn validate(settings: &Settings) -> Vec<Problem> {
             Duration::from_secs(15),
             most,
         );
+    }
+    if let Some(kafka) = &settings.intake.kafka {
+        check.kafka(kafka);
     }
     check.journal(&settings.journal);
     check.replicate(&settings.replicate);
@@ -247,6 +270,46 @@ impl Check {
         self.duration("intake.sqs.wait_time", sqs.wait_time, second, second * 20);
         let hours = Duration::from_hours(12);
         self.duration("intake.sqs.visibility_timeout", sqs.visibility_timeout, second * 5, hours);
+    }
+
+    fn kafka(&mut self, kafka: &KafkaSettings) {
+        let host_and_port = |broker: &str| {
+            let (host, port) = broker.trim().rsplit_once(':')?;
+            (!host.is_empty() && !broker.contains('/') && port.parse::<u16>().is_ok()).then_some(())
+        };
+        if kafka.brokers.split(',').any(|broker| host_and_port(broker).is_none()) {
+            let shown = kafka.brokers.escape_debug();
+            self.report(
+                "intake.kafka.brokers",
+                format!("`brokers` must be HOST:PORT, several with commas, not \"{shown}\""),
+            );
+        }
+        if kafka.topics.is_empty() || kafka.ack == KafkaAck::Replicated && kafka.topics.len() > 1 {
+            let how_many = if kafka.topics.is_empty() {
+                "at least one topic"
+            } else {
+                "one topic only with `ack = \"replicated\"`"
+            };
+            self.report("intake.kafka.topics", format!("`topics` must name {how_many}"));
+        }
+        // <https://kafka.apache.org/documentation/#basic_ops_add_topic>
+        let clean = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        for topic in &kafka.topics {
+            if topic.len() > 249 || !topic.chars().all(clean) {
+                let shown = topic.escape_debug();
+                self.report("intake.kafka.topics", format!("\"{shown}\" is not a topic's name"));
+            }
+        }
+        let hour = Duration::from_hours(1);
+        self.duration("intake.kafka.drain_timeout", kafka.drain_timeout, Duration::ZERO, hour);
+        for name in kafka.properties.0.keys() {
+            if let Some((_, instead)) = OURS.iter().find(|(ours, _)| ours == name) {
+                self.report(
+                    "intake.kafka.properties",
+                    format!("property `{name}` is evermirror's own: {instead}"),
+                );
+            }
+        }
     }
 
     fn journal(&mut self, journal: &JournalSettings) {

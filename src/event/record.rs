@@ -115,7 +115,7 @@ impl<'a> Record<'a> {
     /// MinIO sends nothing for it, and AWS and Ceph have no such call: there, a deleted `dir/` is
     /// just the marker of that name.
     fn may_be_a_prefix(&self, aspects: Aspects, key: &str) -> bool {
-        let tells = !matches!(self.source, "minio:s3" | "aws:s3" | "ceph:s3" | EVENT_BRIDGE);
+        let tells = !matches!(self.source, "minio:s3" | "aws:s3" | "ceph:s3" | OURS | EVENT_BRIDGE);
         tells && aspects.has(Aspects::REMOVED) && key.ends_with('/')
     }
 
@@ -141,7 +141,7 @@ impl<'a> Record<'a> {
         let raw = Some(Cow::Borrowed(written));
         let (first, second) = match (self.source, channel) {
             ("minio:s3", Channel::Listen) | ("ceph:s3" | EVENT_BRIDGE, _) => (raw, None),
-            ("minio:s3" | "rustfs:s3" | "aws:s3", _) => (form_decode(written), None),
+            ("minio:s3" | "rustfs:s3" | "aws:s3" | OURS, _) => (form_decode(written), None),
             (source, _) if source.starts_with("scality") => (raw, None),
             _ => (raw, Some(form_decode(written)).filter(|k| k.as_deref() != Some(written))),
         };
@@ -184,6 +184,8 @@ impl<'a> Record<'a> {
     }
 }
 
+/// The source of a notification that an evermirror sent through Kafka.
+const OURS: &str = "evermirror:s3";
 /// Our name for the source of an EventBridge event, whose keys are not encoded.
 const EVENT_BRIDGE: &str = "aws.s3";
 

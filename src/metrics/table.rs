@@ -118,6 +118,16 @@ pub const METRICS: &[MetricInfo] = &[
         "gauge",
         "Notifications in the dead-letter list (at most 1,000).",
     ),
+    info(
+        "evermirror_kafka_lag_records",
+        "gauge",
+        "Kafka records behind the committed offsets, over this process's partitions.",
+    ),
+    info(
+        "evermirror_kafka_unread_records",
+        "gauge",
+        "Kafka records that were not read yet, over this process's partitions.",
+    ),
     info("evermirror_journal_bytes", "gauge", "Bytes of the journal's segments on disk."),
     info("evermirror_journal_segments", "gauge", "Segment files that hold records of the journal."),
     info("evermirror_journal_next_lsn", "gauge", "The number that the journal's next record gets."),
@@ -152,6 +162,10 @@ pub struct Snapshot {
     pub gaps_open: u64,
     /// Entries in the dead-letter list.
     pub dead_letters: u64,
+    /// Kafka records behind the committed offsets.
+    pub kafka_lag_records: u64,
+    /// Kafka records that were not read yet.
+    pub kafka_unread_records: u64,
     /// Bytes of the journal on disk.
     pub journal_bytes: u64,
     /// Segments that hold records.
@@ -174,7 +188,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Each value under its metric's name, in seconds and bytes.
     #[expect(clippy::cast_precision_loss, reason = "Prometheus values are doubles")]
-    pub(super) fn values(&self) -> [(&'static str, f64); 17] {
+    pub(super) fn values(&self) -> [(&'static str, f64); 19] {
         [
             (
                 "evermirror_oldest_pending_age_seconds",
@@ -188,6 +202,8 @@ impl Snapshot {
             ("evermirror_concurrency_limit", self.concurrency_limit as f64),
             ("evermirror_gaps_open", self.gaps_open as f64),
             ("evermirror_dead_letters", self.dead_letters as f64),
+            ("evermirror_kafka_lag_records", self.kafka_lag_records as f64),
+            ("evermirror_kafka_unread_records", self.kafka_unread_records as f64),
             ("evermirror_journal_bytes", self.journal_bytes as f64),
             ("evermirror_journal_segments", self.journal_segments as f64),
             ("evermirror_journal_next_lsn", self.journal_next_lsn as f64),

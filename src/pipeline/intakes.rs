@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 
 use super::overview::Overview;
 use crate::config::settings::{IntakeSettings, WebhookSettings};
+use crate::intake::kafka::{self, KafkaIntake, Outbox};
 use crate::intake::listen::ListenIntake;
 use crate::intake::sqs::SqsIntake;
 use crate::intake::webhook::{Webhook, WebhookIntake};
@@ -34,13 +35,20 @@ impl Listeners {
     }
 }
 
+/// What takes notifications, built.
+pub(super) struct Opened {
+    pub(super) intakes: Vec<Box<dyn Intake>>,
+    /// What takes the feeder's place where Kafka is the journal.
+    pub(super) outbox: Option<Outbox>,
+}
+
 /// Every intake whose table is present, in the order of the configuration's documentation.
 pub(super) async fn open(
     listeners: Listeners,
     overview: &Overview,
     source: &Store,
     inlet: &Arc<Inlet>,
-) -> anyhow::Result<Vec<Box<dyn Intake>>> {
+) -> anyhow::Result<Opened> {
     let settings = &overview.settings.intake;
     let mut intakes: Vec<Box<dyn Intake>> = Vec::new();
     if let (Some(listener), Some(settings)) = (listeners.webhook, &settings.webhook) {
@@ -53,6 +61,18 @@ pub(super) async fn open(
         };
         intakes.push(Box::new(sqs.map_err(refused)?));
     }
+    let mut outbox = None;
+    if let Some(settings) = &settings.kafka {
+        let parts = kafka::Parts {
+            inlet: Arc::clone(inlet),
+            queue: Arc::clone(&overview.queue),
+            leads: overview.leads.clone(),
+            backlog: Arc::clone(&overview.kafka),
+        };
+        let (kafka, sends) = KafkaIntake::open(settings, parts)?;
+        outbox = sends;
+        intakes.push(Box::new(kafka));
+    }
     if let Some(listen) = &settings.listen {
         intakes.push(Box::new(ListenIntake::new(
             source.clone(),
@@ -64,7 +84,7 @@ pub(super) async fn open(
     }
     let health = intakes.iter().map(|intake| intake.health()).collect();
     drop(overview.intakes.set(health));
-    Ok(intakes)
+    Ok(Opened { intakes, outbox })
 }
 
 fn webhook(

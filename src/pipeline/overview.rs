@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::config::Settings;
 use crate::gaps::{GapBook, GapReason};
+use crate::intake::kafka::Backlog;
 use crate::intake::{Health, Inlet};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -17,8 +19,8 @@ use crate::reconcile::{Parts, Reconciler};
 use crate::replicate::{Decision, Delays, Hold, Replicator, StoreState};
 use crate::shelf::Shelf;
 use crate::web::{
-    Acted, AtRisk, Concurrency, DelayedDeletes, HeldDeletes, JournalStatus, KeyCounts, Operations,
-    ParkedKey, Status, StoreStatus,
+    Acted, AtRisk, Concurrency, DelayedDeletes, HeldDeletes, JournalStatus, KafkaStatus, KeyCounts,
+    Operations, ParkedKey, Status, StoreStatus,
 };
 use crate::workqueue::WorkQueue;
 
@@ -26,6 +28,7 @@ use super::recover::State;
 
 /// How many parked keys the status shows.
 const SHOWN_PARKED: usize = 100;
+
 
 /// The state of a running pipeline.
 #[derive(Debug)]
@@ -46,6 +49,10 @@ pub(super) struct Overview {
     pub(super) replicator: OnceLock<Replicator>,
     /// Cancelled once the stores were prepared and replication has begun.
     pub(super) prepared: CancellationToken,
+    /// Whether this process reconciles; of several that share a bucket, only one does.
+    pub(super) leads: watch::Sender<bool>,
+    /// How far this process is behind in Kafka.
+    pub(super) kafka: Arc<Backlog>,
     /// The intakes that run.
     pub(super) intakes: OnceLock<Vec<Arc<Health>>>,
     started: Instant,
@@ -83,6 +90,8 @@ impl Overview {
             deferred: state.deferred,
             replicator: OnceLock::new(),
             prepared: CancellationToken::new(),
+            leads: watch::Sender::new(!settings.intake.shares_buckets()),
+            kafka: Arc::default(),
             intakes: OnceLock::new(),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
@@ -153,7 +162,9 @@ impl Operations for Overview {
         let oldest_ms = [counts.oldest_ms, self.deferred.oldest_ms()].into_iter().flatten().min();
         let set_aside: u64 = self.deferred.counts().values().sum();
         let unread = journal.next_lsn.saturating_sub(position);
-        let pending = counts.pending as u64 + set_aside + unread;
+        // Where Kafka is the journal, what was not read there waits like what is in a journal.
+        let in_kafka = if self.settings.intake.shares_buckets() { self.kafka.unread() } else { 0 };
+        let pending = counts.pending as u64 + set_aside + unread + in_kafka;
         let age = |since: i64| u64::try_from(clock::now_ms() - since).unwrap_or_default();
         let (source, target) = self.replicator.get().map(Replicator::stores).unzip();
         let limit = self.replicator.get().map_or(0, Replicator::concurrency);
@@ -191,6 +202,7 @@ impl Operations for Overview {
                 .flatten()
                 .map(|health| (&**health).into())
                 .collect(),
+            kafka: KafkaStatus { lag: self.kafka.lag(), unread: self.kafka.unread() },
             gaps,
             parked: self.queue.parked(SHOWN_PARKED).iter().map(parked).collect(),
             held,

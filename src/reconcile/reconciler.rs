@@ -112,8 +112,9 @@ impl Reconciler {
         self.buckets.values().map(|(_, progress)| progress.show()).collect()
     }
 
-    /// Runs passes until cancelled.
+    /// Runs passes until cancelled; every bucket is due. It may be run again afterwards.
     pub async fn run(self: Arc<Self>, stores: Stores, stop: CancellationToken) {
+        self.schedule().restarted(Instant::now());
         let mut passes = JoinSet::new();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);

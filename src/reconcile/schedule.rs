@@ -99,6 +99,14 @@ impl Schedule {
         Self { interval, buckets: buckets.map(|name| (name, bucket())).collect() }
     }
 
+    /// No pass runs any more, and what happened meanwhile was not seen.
+    pub(super) fn restarted(&mut self, now: Instant) {
+        for bucket in self.buckets.values_mut() {
+            bucket.running = false;
+            bucket.due_by(now, Trigger::Start);
+        }
+    }
+
     /// A person wants a bucket, or one prefix of it, to be walked now. Returns whether it is known.
     pub(super) fn request(&mut self, bucket: &str, prefix: Option<&str>, now: Instant) -> bool {
         let Some(bucket) = self.buckets.get_mut(bucket) else { return false };

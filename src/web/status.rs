@@ -32,6 +32,8 @@ pub struct Status {
     pub journal: JournalStatus,
     /// Where notifications arrive.
     pub intakes: Vec<IntakeStatus>,
+    /// How far it is behind in Kafka; zeros without a Kafka intake.
+    pub kafka: KafkaStatus,
     /// Buckets that have yet to be reconciled.
     pub gaps: Vec<Gap>,
     /// The first 100 parked keys.
@@ -48,6 +50,15 @@ pub struct Status {
     pub target: StoreStatus,
     /// How much is done at once.
     pub concurrency: Concurrency,
+}
+
+/// How far this process is behind in Kafka, in records of its partitions.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct KafkaStatus {
+    /// Behind the committed offsets: what would be read again after a crash.
+    pub lag: u64,
+    /// Not read yet.
+    pub unread: u64,
 }
 
 impl Status {
@@ -70,6 +81,8 @@ impl Status {
             concurrency_limit: self.concurrency.limit,
             gaps_open: u64::try_from(self.gaps.len()).unwrap_or(u64::MAX),
             dead_letters,
+            kafka_lag_records: self.kafka.lag,
+            kafka_unread_records: self.kafka.unread,
             journal_bytes: self.journal.bytes,
             journal_segments: self.journal.segments,
             journal_next_lsn: self.journal.next_lsn,

@@ -15,6 +15,7 @@
 //! A key is in at most one of these states, so one key is never worked on by two workers; a mark
 //! that arrives in flight is kept and worked on again.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -289,6 +290,21 @@ impl KeyState {
                 *self = Self::Waiting { work, wait: Wait::Failed { class, reason }, until };
                 Effect::Delay(until)
             }
+        }
+    }
+
+    /// These records are another process's business now. Returns whether the key stays, as one in
+    /// flight does, and the oldest record of which nothing is left here.
+    pub(super) fn forget(&mut self, records: &RangeInclusive<Lsn>) -> (bool, Option<Lsn>) {
+        let concerned = |work: &Pending| records.contains(&work.first_lsn);
+        match self {
+            Self::InFlight { again, .. } => {
+                (true, again.take_if(|again| concerned(again)).map(|again| again.first_lsn))
+            }
+            Self::Ready(work) | Self::Waiting { work, .. } if concerned(work) => {
+                (false, Some(work.first_lsn))
+            }
+            Self::Ready(_) | Self::Waiting { .. } | Self::Cooling { .. } => (true, None),
         }
     }
 

@@ -3,7 +3,9 @@
 //! One lock around three small structures. Entries may be stale (the key has moved on since); the
 //! key map is the truth, and a stale entry is dropped when it is taken out.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 
 use tokio::time::Instant;
 
@@ -19,7 +21,8 @@ pub(super) struct Schedule {
     large: VecDeque<ObjectKey>,
     delayed: BTreeMap<(Instant, u64), ObjectKey>,
     sequence: u64,
-    unfinished: BTreeSet<Lsn>,
+    /// By record, how many keys still need it: a Kafka record can tell of several.
+    unfinished: BTreeMap<Lsn, usize>,
 }
 
 impl Schedule {
@@ -58,16 +61,26 @@ impl Schedule {
             return;
         }
         if let Some(lsn) = new {
-            self.unfinished.insert(lsn);
+            *self.unfinished.entry(lsn).or_default() += 1;
         }
-        if let Some(lsn) = old {
-            self.unfinished.remove(&lsn);
+        if let Some(lsn) = old
+            && let Entry::Occupied(mut keys) = self.unfinished.entry(lsn)
+        {
+            *keys.get_mut() -= 1;
+            if *keys.get() == 0 {
+                keys.remove();
+            }
         }
     }
 
     /// The oldest record that any key still needs.
     pub(super) fn lowest_unfinished(&self) -> Option<Lsn> {
-        self.unfinished.first().copied()
+        self.unfinished.first_key_value().map(|(lsn, _)| *lsn)
+    }
+
+    /// The oldest record of these that any key still needs.
+    pub(super) fn lowest_in(&self, records: RangeInclusive<Lsn>) -> Option<Lsn> {
+        self.unfinished.range(records).next().map(|(lsn, _)| *lsn)
     }
 
     fn lane(&mut self, lane: Lane) -> &mut VecDeque<ObjectKey> {
@@ -117,6 +130,20 @@ mod tests {
         assert_eq!(schedule.lowest_unfinished(), Some(9));
         schedule.replace(Some(9), None);
         schedule.replace(Some(12), None);
+        assert_eq!(schedule.lowest_unfinished(), None);
+    }
+
+    #[test]
+    fn a_record_that_tells_of_two_keys_is_needed_until_both_are_done() {
+        let mut schedule = Schedule::default();
+        schedule.replace(None, Some(7));
+        schedule.replace(None, Some(7));
+        schedule.replace(Some(7), None);
+        assert_eq!(schedule.lowest_in(5..=9), Some(7));
+        assert_eq!(schedule.lowest_in(8..=9), None);
+        schedule.replace(Some(7), Some(8));
+        assert_eq!((schedule.lowest_in(5..=7), schedule.lowest_in(5..=9)), (None, Some(8)));
+        schedule.replace(Some(8), None);
         assert_eq!(schedule.lowest_unfinished(), None);
     }
 }

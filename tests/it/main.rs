@@ -18,6 +18,7 @@ mod faults; // Stores and networks that fail.
 mod full_disk; // No room for the journal: no acknowledgement, a recorded gap, and back by itself.
 mod held; // The brake on deletes, and the person who decides.
 mod journal_damage; // A sector of the journal is lost while evermirror is down.
+mod kafka; // Notifications through Kafka, by one process and by several.
 mod kms; // Stores that encrypt, where equal bytes have unequal ETags.
 mod large; // Objects larger than memory.
 mod least_privilege; // The printed policies suffice, and none of their permissions is superfluous.

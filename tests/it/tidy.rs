@@ -65,6 +65,18 @@ fn each_outside_system_is_named_in_one_file() {
     }
 }
 
+/// As above, for a system that takes more than one file.
+#[test]
+fn kafka_is_named_in_its_intake_alone() {
+    let code = |file: &PathBuf| {
+        let text = text(file);
+        text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains("rdkafka::"))
+    };
+    let naming: Vec<_> = rust_files("src").into_iter().filter(code).collect();
+    let at_home = |file: &PathBuf| file.starts_with("src/intake/kafka");
+    assert!(!naming.is_empty() && naming.iter().all(at_home), "{naming:?}");
+}
+
 /// A file that no `mod` line names is never compiled: its code is dead and its tests never run.
 #[test]
 fn every_file_is_reached() {

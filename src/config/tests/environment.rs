@@ -25,6 +25,7 @@ fn sample(key: &Key, dir: &Path) -> String {
         ("target.server_side_encryption", _) => "aws:kms",
         ("intake.sqs.queue_url", _) => "http://other:1/0/queue",
         ("intake.sqs.visibility_timeout", _) => "6s",
+        ("intake.kafka.brokers", _) => "other:9092",
         (_, Kind::Text) => "other",
         ("target.endpoint", _) => "http://other-target:1",
         ("web.listen", _) => "127.0.0.1:8",
@@ -37,6 +38,8 @@ fn sample(key: &Key, dir: &Path) -> String {
         (_, Kind::Address) => "127.0.0.1:7",
         (_, Kind::Word(words)) => words.last().unwrap(),
         (_, Kind::Prefixes) => "a/,b/",
+        (_, Kind::Names) => "one",
+        (_, Kind::Properties) => "client.rack=r,security.protocol=ssl",
         (path, Kind::Path) => {
             let file = dir.join(path);
             fs::write(&file, format!("content of {path}\n")).unwrap();
@@ -56,6 +59,7 @@ fn companions(path: &str) -> Vec<String> {
         "kms_key_id" => &["server_side_encryption"],
         "read_without_token" => &["auth_token"],
         "cert_file" | "key_file" | "client_ca_file" => &["cert_file", "key_file"],
+        _ if table == "intake.kafka" => &["brokers", "topics"],
         _ => &[],
     };
     let queue = (table == "intake.sqs").then_some(&"queue_url");
@@ -97,6 +101,13 @@ fn every_key_can_be_overridden_by_its_variable() {
             Kind::Flag => Value::from(false),
             Kind::Count => Value::from(given.parse::<i64>().unwrap()),
             Kind::Prefixes => Value::from(vec!["a/", "b/"]),
+            Kind::Names => Value::from(vec!["one"]),
+            Kind::Properties => Value::Table(
+                [("client.rack", "r"), ("security.protocol", "ssl")]
+                    .map(|(name, value)| (name.to_owned(), Value::from(value)))
+                    .into_iter()
+                    .collect(),
+            ),
             Kind::Text
             | Kind::Endpoint
             | Kind::Path

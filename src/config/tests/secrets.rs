@@ -11,6 +11,9 @@ use crate::config::show;
 
 const CANARY: &str = "CANARY";
 const QUEUE_URL: &str = "http://queue:1/0/events";
+/// A table of which a secret alone does not make a configuration, and what it needs besides.
+const KAFKA_TABLE: &str = "[intake.kafka]";
+const KAFKA_NEEDS: &str = "brokers = \"kafka:9092\"\ntopics = [\"events\"]";
 
 fn secrets() -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(|key| key.kind.is_secret())
@@ -22,6 +25,8 @@ fn with(key: &Key, lines: &str) -> String {
     if table == "[intake.sqs]" {
         return format!("{LEAST}{table}\n{lines}\nqueue_url = \"{QUEUE_URL}\"\n");
     }
+    let needs = if table == KAFKA_TABLE { KAFKA_NEEDS } else { "" };
+    let lines = format!("{lines}\n{needs}");
     if LEAST.contains(&table) {
         return LEAST.replace(&table, &format!("{table}\n{lines}"));
     }
@@ -30,9 +35,16 @@ fn with(key: &Key, lines: &str) -> String {
 
 #[test]
 fn settings_with_every_secret_are_shown_without_any() {
+    let kafka = ["brokers", "topics"].map(|name| format!("intake.kafka.{name}"));
+    let kafka = kafka.map(|path| (schema::variable(&path), "kafka:9092"));
+    let properties = schema::variable("intake.kafka.properties");
     let env: Vec<(String, &str)> = secrets()
         .map(|key| (schema::variable(key.path), CANARY))
-        .chain([(schema::variable("intake.sqs.queue_url"), QUEUE_URL)])
+        .chain(kafka)
+        .chain([
+            (schema::variable("intake.sqs.queue_url"), QUEUE_URL),
+            (properties, "ssl.key.password=CANARY"),
+        ])
         .collect();
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     let loaded = load_text(LEAST, &env).unwrap();
@@ -47,7 +59,7 @@ fn settings_with_every_secret_are_shown_without_any() {
         assert!(!text.contains(CANARY), "{text}");
     }
     let hidden = show(&loaded).unwrap().matches("\"<hidden>\"").count();
-    assert_eq!(hidden, secrets().count());
+    assert_eq!(hidden, secrets().count() + 1, "and one property");
 }
 
 #[test]
@@ -119,6 +131,7 @@ fn no_slip_of_the_pen_makes_an_error_quote_a_secret() {
     });
     let queue = format!("[intake.sqs]\nqueue_url = \"{QUEUE_URL}\"");
     let text = text.replace("[intake.sqs]", &queue);
+    let text = text.replace(KAFKA_TABLE, &format!("{KAFKA_TABLE}\n{KAFKA_NEEDS}"));
     load_text(&text, &[]).unwrap();
     let mut refused = 0;
     for at in 0..text.len() {

@@ -19,6 +19,8 @@ fn reference() -> String {
 
 fn collect_keys(path: &str, value: &Value, keys: &mut Vec<String>) {
     match value {
+        // A key whose value is a table.
+        Value::Table(_) if KEYS.iter().any(|key| key.path == path) => keys.push(path.to_owned()),
         Value::Table(table) => {
             for (name, value) in table {
                 let dot = if path.is_empty() { "" } else { "." };

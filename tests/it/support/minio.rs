@@ -52,6 +52,8 @@ pub(crate) struct Special {
     pub(crate) tls: bool,
     /// The key of its built-in KMS, as `name:` and 32 bytes in base64.
     pub(crate) kms_key: Option<&'static str>,
+    /// Further variables, as those of notification targets that are no webhooks.
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 /// A server that can be stopped and started again with its port and its data.
@@ -90,6 +92,7 @@ impl Minio {
             ("MINIO_API_SYNC_EVENTS".to_owned(), "on".to_owned()),
         ];
         environment.extend(special.kms_key.map(|key| ("MINIO_KMS_SECRET_KEY".into(), key.into())));
+        environment.extend(special.environment.iter().cloned());
         let certificates = directory.path().join("certs");
         fs::create_dir_all(certificates.join("CAs")).expect("a directory");
         let mut files = vec![("authority.pem", "CAs/authority.crt")];

@@ -1,0 +1,393 @@
+//! The loop of one consumer: records in, offsets committed, partitions given back in good order.
+//!
+//! One task does all of it, so nothing here is locked. A partition that another process is to have is
+//! drained first: no further record, no further key of it; what is in flight is waited for, within
+//! `drain_timeout`; what is done is committed; then it is given back. A full work queue or journal
+//! pauses the partitions, and the consumer stays in its group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesOrdered, StreamExt as _};
+use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{Message as _, OwnedMessage};
+use rdkafka::topic_partition_list::TopicPartitionList;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::client::{self, Consumer, Event};
+use super::keep::{Incoming, Keeper};
+use super::monitor::Shared;
+use super::number::Place;
+use super::partitions::Partitions;
+use super::wire;
+use crate::clock;
+
+/// Records that are being taken at once; the journal syncs them in groups.
+const WINDOW: usize = 1_024;
+/// How often draining, room and places are looked at.
+const LOOK: Duration = Duration::from_millis(100);
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// Without room for so long, the partitions are paused.
+const PAUSE_AFTER: Duration = Duration::from_secs(1);
+/// How long the last commit of a partition may take.
+const LAST_COMMIT: Duration = Duration::from_secs(5);
+
+/// One consumer, from its subscription to its end.
+pub(super) struct Session {
+    pub(super) consumer: Arc<Consumer>,
+    pub(super) topics: Arc<[String]>,
+    pub(super) keeper: Arc<Keeper>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) drain_timeout: Duration,
+    pub(super) partitions: Partitions,
+    pub(super) leaving: Option<Leaving>,
+    /// Partitions that are gone although a worker still has one of their keys.
+    pub(super) lingering: Vec<Place>,
+    /// A commit was not answered yet.
+    pub(super) committing: bool,
+    pub(super) paused: bool,
+    /// Since when there has been no room.
+    pub(super) full_since: Option<Instant>,
+}
+
+/// Partitions on their way out.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    places: Vec<Place>,
+    /// Those of them that the group wants back.
+    revoked: Vec<Place>,
+    until: Instant,
+    lost: bool,
+    /// Nothing is in flight any more, or it took too long: the last commit has time until then.
+    last_commit: Option<Instant>,
+}
+
+/// Why a session ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// It was told to.
+    Stopped,
+    /// The client cannot go on; another one can.
+    Failed(KafkaError),
+}
+
+impl Session {
+    /// A consumer that has no partition yet.
+    pub(super) fn new(
+        consumer: Arc<Consumer>,
+        topics: Arc<[String]>,
+        keeper: Arc<Keeper>,
+        shared: Arc<Shared>,
+        drain_timeout: Duration,
+    ) -> Self {
+        Self {
+            consumer,
+            topics,
+            keeper,
+            shared,
+            drain_timeout,
+            partitions: Partitions::default(),
+            leaving: None,
+            lingering: Vec::new(),
+            committing: false,
+            paused: false,
+            full_since: None,
+        }
+    }
+
+    /// Consumes until told to stop; then everything is drained and committed.
+    pub(super) async fn run(mut self, stop: &CancellationToken) -> End {
+        let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        if let Err(error) = self.consumer.subscribe(&topics) {
+            return End::Failed(error);
+        }
+        let consumer = Arc::clone(&self.consumer);
+        let keeper = Arc::clone(&self.keeper);
+        let mut taking = FuturesOrdered::new();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut commit = tokio::time::interval(COMMIT_EVERY);
+        commit.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stopping = false;
+        loop {
+            let room = taking.len() < WINDOW && self.keeper.room() > 0;
+            self.full_since = if room { None } else { self.full_since.or(Some(Instant::now())) };
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    self.leave(self.places(), false, false);
+                }
+                () = consumer.context().arrived() => {}
+                Some(ticket) = taking.next() => self.partitions.taken(&ticket),
+                _ = commit.tick() => self.commit(),
+                _ = look.tick() => {
+                    self.look(taking.len());
+                    if self.left() && stopping {
+                        return End::Stopped;
+                    }
+                }
+                // Also where there is nothing to take: it is how the group is heard.
+                message = consumer.recv(), if room || self.paused || stopping => {
+                    match self.receive(message.map(|message| message.detach())) {
+                        Ok(Some(record)) => {
+                            let keeper = Arc::clone(&keeper);
+                            taking.push_back(async move { keeper.take(record).await });
+                        }
+                        Ok(None) => {}
+                        Err(error) => return End::Failed(error),
+                    }
+                }
+            }
+            while let Some(event) = consumer.context().next_event() {
+                self.heard(event);
+            }
+        }
+    }
+
+    /// A record to be taken, if it is one; an error if the client cannot go on.
+    fn receive(
+        &mut self,
+        message: KafkaResult<OwnedMessage>,
+    ) -> Result<Option<Incoming>, KafkaError> {
+        let message = match message {
+            Ok(message) => message,
+            Err(
+                error @ (KafkaError::MessageConsumptionFatal(_) | KafkaError::ClientCreation(_)),
+            ) => {
+                return Err(error);
+            }
+            Err(error) => {
+                if let Some(code) = error.rdkafka_error_code() {
+                    self.shared.trouble.complained(code, &error.to_string());
+                }
+                return Ok(None);
+            }
+        };
+        self.shared.trouble.reads();
+        let topic = self.topics.iter().position(|topic| topic == message.topic());
+        let place = topic.map(|topic| Place { topic, partition: message.partition() });
+        let ticket = place.and_then(|place| self.partitions.begin(place, message.offset()));
+        Ok(ticket.map(|ticket| Incoming {
+            ticket,
+            key: wire::dirty_key(message.headers()),
+            document: message.payload().map(<[u8]>::to_vec),
+            received_ms: clock::now_ms(),
+        }))
+    }
+
+    fn heard(&mut self, event: Event) {
+        match event {
+            Event::Assigned(places) => self.assigned(&places),
+            Event::Revoked { places, lost } => {
+                tracing::info!(partitions = ?shown(&places), lost, "Partitions go to another process.");
+                self.leave(places, true, lost);
+            }
+            Event::Committed(result) => {
+                self.committing = false;
+                match result {
+                    Ok(offsets) => self.partitions.committed(&offsets),
+                    Err(error) => {
+                        tracing::debug!(%error, "Offsets were not committed; trying again.");
+                    }
+                }
+            }
+        }
+    }
+
+    fn assigned(&mut self, places: &[Place]) {
+        if let Err(error) = self.consumer.incremental_assign(&self.list(places)) {
+            tracing::error!(%error, "Partitions that the group assigned cannot be read.");
+            return;
+        }
+        self.partitions.assign(places);
+        self.lingering.retain(|place| !places.contains(place));
+        // The client remembers that a partition was paused when it left.
+        if self.paused {
+            self.pause();
+        } else {
+            self.resume();
+        }
+        self.shared.trouble.reads();
+        self.keeper.owns(&self.places());
+        tracing::info!(partitions = ?shown(places), "Partitions are read from now on.");
+    }
+
+    /// Begins to give partitions up.
+    fn leave(&mut self, places: Vec<Place>, revoked: bool, lost: bool) {
+        self.partitions.leave(&places);
+        let mut stay = self.places();
+        stay.retain(|place| !places.contains(place));
+        self.keeper.owns(&stay);
+        if let Err(error) = self.consumer.pause(&self.list(&places)) {
+            tracing::debug!(%error, "Partitions on their way out could not be paused.");
+        }
+        let until = Instant::now() + self.drain_timeout;
+        let new = Leaving {
+            places: Vec::new(),
+            revoked: Vec::new(),
+            until,
+            lost: false,
+            last_commit: None,
+        };
+        let leaving = self.leaving.get_or_insert(new);
+        leaving.lost |= lost;
+        if revoked {
+            leaving.revoked.extend(&places);
+        }
+        leaving.places.extend(places);
+        leaving.places.sort_unstable();
+        leaving.places.dedup();
+    }
+
+    /// Goes on giving up; true if nothing is on its way out any more.
+    fn left(&mut self) -> bool {
+        let Some(leaving) = &mut self.leaving else { return true };
+        for place in &leaving.places {
+            if let Some(offset) = self.keeper.forget(*place) {
+                self.partitions.leave_record(*place, offset);
+            }
+        }
+        let done = leaving
+            .places
+            .iter()
+            .all(|place| self.partitions.is_idle(*place) && self.keeper.needed(*place).is_none());
+        let now = Instant::now();
+        if leaving.last_commit.is_none() && (done || leaving.lost || now >= leaving.until) {
+            if !done && !leaving.lost {
+                tracing::warn!(partitions = ?shown(&leaving.places), "Keys of partitions that go to another process are still in flight; their records will be read again there.");
+            }
+            leaving.last_commit = Some(now + LAST_COMMIT);
+        }
+        let Some(limit) = leaving.last_commit else { return false };
+        let uncommitted = self.to_commit();
+        let leaving = self.leaving.as_ref();
+        let ours = |place| leaving.is_some_and(|leaving| leaving.places.contains(place));
+        let open = uncommitted.iter().any(|(place, _)| ours(place));
+        if open && !leaving.is_some_and(|leaving| leaving.lost) && now < limit {
+            self.commit();
+            return false;
+        }
+        self.give_back();
+        true
+    }
+
+    fn give_back(&mut self) {
+        let Some(Leaving { places, revoked, .. }) = self.leaving.take() else { return };
+        self.partitions.remove(&places);
+        self.lingering.extend(places);
+        if !revoked.is_empty()
+            && let Err(error) = self.consumer.incremental_unassign(&self.list(&revoked))
+        {
+            tracing::error!(%error, "Partitions could not be given back to the group.");
+        }
+    }
+
+    /// Commits what is done and was not committed. On a thread of its own, because the client waits for
+    /// the answer, and the end of the process must not wait for brokers that are down.
+    fn commit(&mut self) {
+        let offsets = self.to_commit();
+        if self.committing || offsets.is_empty() {
+            return;
+        }
+        self.committing = true;
+        let (consumer, topics) = (Arc::clone(&self.consumer), Arc::clone(&self.topics));
+        std::thread::spawn(move || {
+            let given = offsets.iter().map(|(place, offset)| (*place, Some(*offset)));
+            let result = consumer.commit(&client::list(given, &topics), CommitMode::Sync);
+            consumer.context().push(Event::Committed(result.map(|()| offsets)));
+        });
+    }
+
+    fn to_commit(&self) -> Vec<(Place, i64)> {
+        let lost = |place: &Place| {
+            self.leaving.as_ref().is_some_and(|l| l.lost && l.places.contains(place))
+        };
+        let mut offsets = self.partitions.to_commit(|place| self.keeper.needed(place));
+        offsets.retain(|(place, _)| !lost(place));
+        offsets
+    }
+
+    /// Tells the monitor where we are, forgets what lingers, and pauses or resumes.
+    fn look(&mut self, taking: usize) {
+        self.shared.set_positions(self.partitions.positions());
+        let keeper = &self.keeper;
+        self.lingering.retain(|place| {
+            keeper.forget(*place);
+            keeper.needed(*place).is_some()
+        });
+        if !self.paused {
+            let full = |since: Instant| since.elapsed() >= PAUSE_AFTER;
+            if self.full_since.is_some_and(full) {
+                self.pause();
+            }
+        } else if taking < WINDOW / 2 && self.keeper.room() >= self.keeper.enough_room() {
+            self.resume();
+        }
+    }
+
+    fn pause(&mut self) {
+        self.paused = true;
+        if let Err(error) = self.consumer.pause(&self.held()) {
+            tracing::debug!(%error, "Partitions could not be paused.");
+        }
+    }
+
+    fn resume(&mut self) {
+        self.paused = false;
+        self.full_since = None;
+        if let Err(error) = self.consumer.resume(&self.held()) {
+            tracing::debug!(%error, "Partitions could not be resumed.");
+        }
+    }
+
+    /// The partitions that are not on their way out.
+    fn held(&self) -> TopicPartitionList {
+        let mut held = self.places();
+        held.retain(|place| self.leaving.as_ref().is_none_or(|l| !l.places.contains(place)));
+        self.list(&held)
+    }
+
+    fn places(&self) -> Vec<Place> {
+        self.partitions.positions().into_iter().map(|(place, _)| place).collect()
+    }
+
+    fn list(&self, places: &[Place]) -> TopicPartitionList {
+        client::list(places.iter().map(|place| (*place, None)), &self.topics)
+    }
+}
+
+impl Drop for Session {
+    /// Nothing is this consumer's any more, and what the group still asks is answered: the client would
+    /// wait for the answer for ever.
+    fn drop(&mut self) {
+        self.consumer.context().close();
+        let all = self.places();
+        self.partitions.remove(&all);
+        for place in all {
+            self.keeper.forget(place);
+        }
+        self.keeper.owns(&[]);
+        self.shared.set_positions(Vec::new());
+        let mut revoked = self.leaving.take().map_or_else(Vec::new, |leaving| leaving.revoked);
+        while let Some(event) = self.consumer.context().next_event() {
+            match event {
+                Event::Assigned(places) => {
+                    drop(self.consumer.incremental_assign(&self.list(&places)));
+                }
+                Event::Revoked { places, .. } => revoked.extend(places),
+                Event::Committed(_) => {}
+            }
+        }
+        if !revoked.is_empty() {
+            drop(self.consumer.incremental_unassign(&self.list(&revoked)));
+        }
+    }
+}
+
+/// For the log.
+fn shown(places: &[Place]) -> Vec<i32> {
+    places.iter().map(|place| place.partition).collect()
+}

@@ -1,0 +1,192 @@
+//! What is known of the partitions that this process has: how far their records were taken, and what
+//! may be committed. Pure: no client, no clock.
+//!
+//! **Promise.** An offset is committed only when every record before it is done: taken, in order, and
+//! needed by no key any more.
+
+use std::collections::BTreeMap;
+
+use tokio_util::sync::CancellationToken;
+
+use super::number::Place;
+
+/// A record that is being taken.
+#[derive(Debug, Clone)]
+pub(super) struct Ticket {
+    pub(super) place: Place,
+    pub(super) offset: i64,
+    lease: CancellationToken,
+}
+
+impl Ticket {
+    /// Whether its partition is still this process's own, as it was when the record arrived. If not, the
+    /// record is another process's business.
+    pub(super) fn is_ours(&self) -> bool {
+        !self.lease.is_cancelled()
+    }
+}
+
+/// All partitions of this process.
+#[derive(Debug, Default)]
+pub(super) struct Partitions(BTreeMap<Place, Partition>);
+
+#[derive(Debug, Default)]
+struct Partition {
+    /// Cancelled when the partition goes.
+    lease: CancellationToken,
+    /// The offset behind the last record that was taken, and all before it; `None` before the first.
+    next: Option<i64>,
+    /// How many records are being taken.
+    taking: usize,
+    committed: Option<i64>,
+    /// The oldest record that is left to the partition's next owner.
+    left: Option<i64>,
+    leaving: bool,
+}
+
+impl Partitions {
+    /// These are this process's own from now on.
+    pub(super) fn assign(&mut self, places: &[Place]) {
+        self.0.extend(places.iter().map(|place| (*place, Partition::default())));
+    }
+
+    /// No further record of these is taken.
+    pub(super) fn leave(&mut self, places: &[Place]) {
+        for place in places {
+            if let Some(partition) = self.0.get_mut(place) {
+                partition.leaving = true;
+            }
+        }
+    }
+
+    /// These are gone.
+    pub(super) fn remove(&mut self, places: &[Place]) {
+        for place in places {
+            if let Some(partition) = self.0.remove(place) {
+                partition.lease.cancel();
+            }
+        }
+    }
+
+    /// A record arrived; `None` if it is not to be taken here.
+    pub(super) fn begin(&mut self, place: Place, offset: i64) -> Option<Ticket> {
+        let partition = self.0.get_mut(&place).filter(|partition| !partition.leaving)?;
+        partition.taking += 1;
+        Some(Ticket { place, offset, lease: partition.lease.clone() })
+    }
+
+    /// A record was taken, and all of its partition before it.
+    pub(super) fn taken(&mut self, ticket: &Ticket) {
+        if ticket.is_ours()
+            && let Some(partition) = self.0.get_mut(&ticket.place)
+        {
+            partition.taking = partition.taking.saturating_sub(1);
+            partition.next = Some(ticket.offset + 1);
+        }
+    }
+
+    /// Whether no record of the partition is being taken.
+    pub(super) fn is_idle(&self, place: Place) -> bool {
+        self.0.get(&place).is_none_or(|partition| partition.taking == 0)
+    }
+
+    /// The record at `offset` will not be done here.
+    pub(super) fn leave_record(&mut self, place: Place, offset: i64) {
+        if let Some(partition) = self.0.get_mut(&place) {
+            partition.left = Some(partition.left.map_or(offset, |left| left.min(offset)));
+        }
+    }
+
+    /// The offsets that may be committed now and were not: behind the last record taken, but not beyond the
+    /// oldest that a key still needs (`needed`), nor one that is left to another process.
+    pub(super) fn to_commit(&self, needed: impl Fn(Place) -> Option<i64>) -> Vec<(Place, i64)> {
+        let offset = |(place, partition): (&Place, &Partition)| {
+            let limits = [Some(partition.next?), partition.left, needed(*place)];
+            let offset = limits.into_iter().flatten().min()?;
+            partition.committed.is_none_or(|old| offset > old).then_some((*place, offset))
+        };
+        self.0.iter().filter_map(offset).collect()
+    }
+
+    /// The broker has confirmed these.
+    pub(super) fn committed(&mut self, offsets: &[(Place, i64)]) {
+        for (place, offset) in offsets {
+            if let Some(partition) = self.0.get_mut(place) {
+                partition.committed = Some(partition.committed.map_or(*offset, |o| o.max(*offset)));
+            }
+        }
+    }
+
+    /// All of them, and the offset behind the last record taken.
+    pub(super) fn positions(&self) -> Vec<(Place, Option<i64>)> {
+        self.0.iter().map(|(place, partition)| (*place, partition.next)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Place = Place { topic: 0, partition: 0 };
+    const B: Place = Place { topic: 0, partition: 1 };
+
+    fn take(partitions: &mut Partitions, place: Place, offset: i64) {
+        let ticket = partitions.begin(place, offset).unwrap();
+        partitions.taken(&ticket);
+    }
+
+    #[test]
+    fn no_offset_is_committed_beyond_a_record_that_a_key_still_needs() {
+        let mut partitions = Partitions::default();
+        partitions.assign(&[A, B]);
+        assert_eq!(partitions.to_commit(|_| None), []);
+        take(&mut partitions, A, 4);
+        take(&mut partitions, A, 7);
+        take(&mut partitions, B, 0);
+        let needed = |place| (place == A).then_some(4);
+        assert_eq!(partitions.to_commit(needed), [(A, 4), (B, 1)]);
+        partitions.committed(&[(A, 4), (B, 1)]);
+        assert_eq!(partitions.to_commit(needed), []);
+        assert_eq!(partitions.to_commit(|_| None), [(A, 8)]);
+    }
+
+    #[test]
+    fn a_record_that_is_still_being_taken_is_not_committed() {
+        let mut partitions = Partitions::default();
+        partitions.assign(&[A]);
+        take(&mut partitions, A, 0);
+        let waiting = partitions.begin(A, 1).unwrap();
+        assert!(!partitions.is_idle(A));
+        assert_eq!(partitions.to_commit(|_| None), [(A, 1)]);
+        partitions.taken(&waiting);
+        assert!(partitions.is_idle(A));
+        assert_eq!(partitions.to_commit(|_| None), [(A, 2)]);
+    }
+
+    #[test]
+    fn a_partition_that_leaves_takes_nothing_and_leaves_what_is_not_done() {
+        let mut partitions = Partitions::default();
+        partitions.assign(&[A]);
+        (0..9).for_each(|offset| take(&mut partitions, A, offset));
+        partitions.leave(&[A]);
+        assert!(partitions.begin(A, 9).is_none());
+        partitions.leave_record(A, 5);
+        partitions.leave_record(A, 6);
+        assert_eq!(partitions.to_commit(|_| None), [(A, 5)]);
+        assert_eq!(partitions.to_commit(|_| Some(3)), [(A, 3)]);
+    }
+
+    #[test]
+    fn what_was_begun_before_a_partition_went_away_does_not_count_when_it_is_back() {
+        let mut partitions = Partitions::default();
+        partitions.assign(&[A]);
+        let old = partitions.begin(A, 70).unwrap();
+        partitions.remove(&[A]);
+        assert!(!old.is_ours());
+        partitions.assign(&[A]);
+        partitions.taken(&old);
+        assert_eq!(partitions.to_commit(|_| None), []);
+        take(&mut partitions, A, 60);
+        assert_eq!(partitions.to_commit(|_| None), [(A, 61)]);
+    }
+}
