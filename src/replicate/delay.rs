@@ -74,8 +74,10 @@ impl Delays {
                 continue;
             }
             let known = Known::default();
-            let (shelf, recovery) =
-                Shelf::open_seeing(dir, max_size, |dirty| known.add(&dirty.key)).await?;
+            let (shelf, recovery) = Shelf::open_seeing(dir, max_size, |dirty| {
+                known.add(&dirty.key);
+            })
+            .await?;
             let delay_ms = if delayed { millis(bucket.delete_delay) } else { 0 };
             let waiting = Waiting { shelf, delay_ms, front_ms: Mutex::default(), known };
             delays.buckets.insert(bucket.source.as_str().into(), waiting);

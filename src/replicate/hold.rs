@@ -69,8 +69,10 @@ impl HeldShelf {
     /// Opens or creates it in `dir`, and says what a crash has done to it.
     pub async fn open(dir: PathBuf, max_size: u64) -> Result<(Self, Recovery), JournalError> {
         let known = Known::default();
-        let (shelf, recovery) =
-            Shelf::open_seeing(dir, max_size, |dirty| known.add(&dirty.key)).await?;
+        let (shelf, recovery) = Shelf::open_seeing(dir, max_size, |dirty| {
+            known.add(&dirty.key);
+        })
+        .await?;
         Ok((Self { shelf, known }, recovery))
     }
 }
@@ -153,14 +155,16 @@ impl Hold {
         self.guard().reason(bucket)
     }
 
-    /// Sets deletes aside, durably; those that are held already are held once.
+    /// Sets deletes aside, durably; one that is held already, or is about to be, is held once.
     pub(crate) async fn put(&self, mut keys: Vec<DirtyKey>) -> Result<(), ShelfError> {
-        keys.retain(|dirty| !self.known.has(&dirty.key));
-        self.shelf.put(&keys).await?;
-        for dirty in &keys {
-            self.known.add(&dirty.key);
+        keys.retain(|dirty| self.known.add(&dirty.key));
+        let put = self.shelf.put(&keys).await;
+        if put.is_err() {
+            for dirty in &keys {
+                self.known.remove(&dirty.key);
+            }
         }
-        Ok(())
+        Ok(put?)
     }
 
     /// Forgets the held deletes of a bucket below `prefix` that are older than `before_ms`, because a

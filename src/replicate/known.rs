@@ -19,12 +19,10 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Adds a key, if there is room.
-    pub(super) fn add(&self, key: &ObjectKey) {
-        let mut hashes = self.hashes();
-        if hashes.len() < MOST {
-            hashes.insert(self.hasher.hash_one(key));
-        }
+    /// Adds a key, if there is room. Returns whether it was not known before.
+    pub(super) fn add(&self, key: &ObjectKey) -> bool {
+        let (mut hashes, hash) = (self.hashes(), self.hasher.hash_one(key));
+        if hashes.len() < MOST { hashes.insert(hash) } else { !hashes.contains(&hash) }
     }
 
     /// Forgets a key.
@@ -55,7 +53,7 @@ mod tests {
     fn it_knows_what_was_added_and_not_removed_and_no_more_than_it_may() {
         let known = Known::default();
         let key = |n: usize| ObjectKey::new("b", n.to_string());
-        (0..MOST + 2).for_each(|n| known.add(&key(n)));
+        assert!((0..MOST + 2).all(|n| known.add(&key(n))) && !known.add(&key(0)));
         assert!(known.has(&key(0)) && !known.has(&key(MOST + 1)) && known.is_full());
         known.remove(&key(0));
         assert!(!known.has(&key(0)) && !known.is_full());

@@ -11,7 +11,6 @@ use md5::{Digest, Md5};
 use std::sync::atomic::Ordering;
 
 use super::plan::{self, Layout, multipart_etag};
-use super::uploads::Begun;
 use super::worker::{CopyJob, Worker};
 use crate::object::ETag;
 use crate::store::{ErrorKind, GetOptions, ObjectBody, PutBody, PutOutcome, StoreError};
@@ -33,7 +32,8 @@ impl Worker {
         let (bucket, key) = (job.target_bucket, job.key.key.as_ref());
         let upload_id = self.target.create_multipart(bucket, key, &job.headers).await?;
         let begun = self.uploads.begun(bucket, key, upload_id).await;
-        let result = self.fill_and_complete(job, layout, first, &begun).await;
+        let upload = Upload { worker: self, job, id: &begun.upload_id };
+        let result = upload.fill_and_complete(layout, first).await;
         if result.is_err()
             && let Err(error) = self.target.abort_multipart(bucket, key, &begun.upload_id).await
             && error.kind != ErrorKind::NotFound
@@ -45,59 +45,56 @@ impl Worker {
         self.uploads.ended(&begun).await;
         result
     }
+}
 
+/// A multipart upload that was begun for one object.
+struct Upload<'a> {
+    worker: &'a Worker,
+    job: &'a CopyJob<'a>,
+    id: &'a str,
+}
+
+impl Upload<'_> {
     async fn fill_and_complete(
         &self,
-        job: &CopyJob<'_>,
         layout: Layout,
         first: Option<ObjectBody>,
-        begun: &Begun,
     ) -> Result<PutOutcome, StoreError> {
         let parts = match (layout, first) {
-            (Layout::Ranges(size), _) => self.fill_ranges(job, size, begun).await?,
-            (_, Some(only)) => vec![(1, self.put_part(job, begun, 1, only.into_put()).await?)],
-            (Layout::Parts(count), None) => self.fill_parts(job, count, begun).await?,
+            (Layout::Ranges(size), _) => self.fill_ranges(size).await?,
+            (_, Some(only)) => vec![(1, self.put_part(1, only.into_put()).await?)],
+            (Layout::Parts(count), None) => self.fill_parts(count).await?,
             (Layout::Single, None) => Vec::new(),
         };
+        let (worker, job) = (self.worker, self.job);
         let expected = multipart_etag(&parts);
         if let Layout::Parts(_) = layout
             && expected.as_ref() != job.etag
         {
-            return Err(self.target_error(job, "UploadPart", format!(
+            return Err(worker.target_error(job, "UploadPart", format!(
                 "the uploaded parts hash to {} but the source's ETag is {}; the upload was aborted and nothing is visible",
                 expected.map_or_else(|| "nothing comparable".to_owned(), |e| e.to_string()),
                 job.etag.map_or("absent", ETag::as_str),
             )));
         }
         let (bucket, key) = (job.target_bucket, job.key.key.as_ref());
-        self.target.complete_multipart(bucket, key, &begun.upload_id, &parts).await
+        worker.target.complete_multipart(bucket, key, self.id, &parts).await
     }
 
     /// Copies every part as the source has it, several at once.
-    async fn fill_parts(
-        &self,
-        job: &CopyJob<'_>,
-        count: u32,
-        begun: &Begun,
-    ) -> Result<Parts, StoreError> {
+    async fn fill_parts(&self, count: u32) -> Result<Parts, StoreError> {
         futures_util::stream::iter(1..=count)
-            .map(|part| async move { Ok((part, self.copy_part(job, begun, part, count).await?)) })
-            .buffered(self.settings.part_concurrency)
+            .map(|part| async move { Ok((part, self.copy_part(part, count).await?)) })
+            .buffered(self.worker.settings.part_concurrency)
             .try_collect()
             .await
     }
 
     /// One part, tried again on its own while the fault may pass.
-    async fn copy_part(
-        &self,
-        job: &CopyJob<'_>,
-        begun: &Begun,
-        part: u32,
-        count: u32,
-    ) -> Result<ETag, StoreError> {
+    async fn copy_part(&self, part: u32, count: u32) -> Result<ETag, StoreError> {
         let mut tries = 0;
         loop {
-            let error = match self.copy_part_once(job, begun, part, count).await {
+            let error = match self.copy_part_once(part, count).await {
                 Ok(etag) => return Ok(etag),
                 Err(error) => error,
             };
@@ -106,51 +103,36 @@ impl Worker {
             if !passes || tries == PART_TRIES {
                 return Err(error);
             }
-            tracing::debug!(key = %job.key, part, %error, "A part failed and is tried again.");
-            tokio::time::sleep(self.retry.delay(tries - 1)).await;
+            tracing::debug!(key = %self.job.key, part, %error, "A part failed and is tried again.");
+            tokio::time::sleep(self.worker.retry.delay(tries - 1)).await;
         }
     }
 
-    async fn copy_part_once(
-        &self,
-        job: &CopyJob<'_>,
-        begun: &Begun,
-        part: u32,
-        count: u32,
-    ) -> Result<ETag, StoreError> {
+    async fn copy_part_once(&self, part: u32, count: u32) -> Result<ETag, StoreError> {
+        let (worker, job) = (self.worker, self.job);
         let options = GetOptions { part: Some(part), if_match: job.etag, ..GetOptions::default() };
-        let body = self.source.get(&job.key.bucket, &job.key.key, options).await?;
+        let body = worker.source.get(&job.key.bucket, &job.key.key, options).await?;
         if count > 1 && !body.head.headers.contains_key(http::header::CONTENT_RANGE) {
-            self.source_partless.store(true, Ordering::Relaxed);
+            worker.source_partless.store(true, Ordering::Relaxed);
             let message = "the source answers a part with the whole object; from now on multipart objects are copied in ranges";
-            let error = self.target_error(job, "GetObject", message.into());
+            let error = worker.target_error(job, "GetObject", message.into());
             return Err(StoreError { kind: ErrorKind::Changed, ..error });
         }
-        self.put_part(job, begun, part, body.into_put()).await
+        self.put_part(part, body.into_put()).await
     }
 
-    async fn put_part(
-        &self,
-        job: &CopyJob<'_>,
-        begun: &Begun,
-        part: u32,
-        body: PutBody,
-    ) -> Result<ETag, StoreError> {
-        let put = self.upload(job, begun, part, None, body).await?;
+    async fn put_part(&self, part: u32, body: PutBody) -> Result<ETag, StoreError> {
+        let put = self.upload(part, None, body).await?;
         // Parts in the source's layout are proven by their tags, which are no digests then.
-        if self.encrypts_with_kms(job, &put) {
-            return Err(self.kms_error(job, "UploadPart"));
+        if self.worker.encrypts_with_kms(self.job, &put) {
+            return Err(self.worker.kms_error(self.job, "UploadPart"));
         }
-        self.part_etag(job, put)
+        self.part_etag(put)
     }
 
     /// Copies fixed ranges one after the other, hashing them, so that memory holds one range.
-    async fn fill_ranges(
-        &self,
-        job: &CopyJob<'_>,
-        size: u64,
-        begun: &Begun,
-    ) -> Result<Parts, StoreError> {
+    async fn fill_ranges(&self, size: u64) -> Result<Parts, StoreError> {
+        let (worker, job) = (self.worker, self.job);
         let mut whole = Md5::new();
         let mut parts = Vec::new();
         let starts = (0..job.length).step_by(usize::try_from(size).unwrap_or(usize::MAX));
@@ -161,20 +143,24 @@ impl Worker {
                 if_match: job.etag,
                 ..GetOptions::default()
             };
-            let body = self.source.get(&job.key.bucket, &job.key.key, options).await?;
+            let body = worker.source.get(&job.key.bucket, &job.key.key, options).await?;
             if let Some((kind, message)) = plan::misfit(&body.head, job.etag, end - start + 1) {
-                let error = self.target_error(job, "GetObject", message);
-                return Err(StoreError { kind, endpoint: self.source.endpoint().into(), ..error });
+                let error = worker.target_error(job, "GetObject", message);
+                return Err(StoreError {
+                    kind,
+                    endpoint: worker.source.endpoint().into(),
+                    ..error
+                });
             }
             let bytes = body.bytes().await?;
             whole.update(&bytes);
             let md5: [u8; 16] = Md5::digest(&bytes).into();
-            let put = self.upload(job, begun, number, Some(md5), PutBody::Bytes(bytes)).await?;
-            parts.push((number, self.part_etag(job, put)?));
+            let put = self.upload(number, Some(md5), PutBody::Bytes(bytes)).await?;
+            parts.push((number, self.part_etag(put)?));
         }
         let whole: [u8; 16] = whole.finalize().into();
         match job.etag.and_then(ETag::md5) {
-            Some(expected) if job.etag_is_proof && expected != whole => Err(self.target_error(
+            Some(expected) if job.etag_is_proof && expected != whole => Err(worker.target_error(
                 job,
                 "GetObject",
                 "the bytes read do not hash to the source's ETag; nothing was made visible".into(),
@@ -185,20 +171,19 @@ impl Worker {
 
     async fn upload(
         &self,
-        job: &CopyJob<'_>,
-        begun: &Begun,
         part: u32,
         md5: Option<[u8; 16]>,
         body: PutBody,
     ) -> Result<PutOutcome, StoreError> {
+        let (worker, job) = (self.worker, self.job);
+        let body = worker.pace.spread(body).await;
         let (bucket, key) = (job.target_bucket, job.key.key.as_ref());
-        let body = self.pace.spread(body).await;
-        self.target.upload_part(bucket, key, &begun.upload_id, part, md5, body).await
+        worker.target.upload_part(bucket, key, self.id, part, md5, body).await
     }
 
-    fn part_etag(&self, job: &CopyJob<'_>, put: PutOutcome) -> Result<ETag, StoreError> {
+    fn part_etag(&self, put: PutOutcome) -> Result<ETag, StoreError> {
         put.etag.ok_or_else(|| {
-            self.target_error(job, "UploadPart", "the answer carries no ETag".into())
+            self.worker.target_error(self.job, "UploadPart", "the answer carries no ETag".into())
         })
     }
 }

@@ -54,6 +54,11 @@ impl Removal<'_> {
             tracing::debug!(%key, "A delete that a person discarded is not carried out.");
             return Ok(Done::Unchanged);
         }
+        // A pass found it some time ago. What is gone by now must not be counted by the brake.
+        let found = pending.origin == Origin::Repair && !self.approved();
+        if found && self.at_target().await?.is_none() {
+            return Ok(Done::Unchanged);
+        }
         match self.mapping.settings.deletes {
             DeletePolicy::Archive => Ok(Done::Kept),
             DeletePolicy::Delay if pending.aspects.has(Aspects::DUE) => self.remove_due().await,

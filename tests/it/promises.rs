@@ -225,9 +225,11 @@ async fn deletes_are_careful(pair: Pair) {
     site.source.delete_all(&site.bucket, &keys).await;
     let held = async |site: &crate::support::site::Site| {
         eventually("the burst is held", SOON, async || {
-            match site.evermirror.count("held").await? {
-                30 => Ok(()),
-                other => Err(format!("{other} deletes are held")),
+            let (held, busy) =
+                (site.evermirror.count("held").await?, site.evermirror.count("pending").await?);
+            match (held, busy) {
+                (30, 0) => Ok(()),
+                _ => Err(format!("{held} deletes are held, {busy} keys are pending")),
             }
         })
         .await;
