@@ -19,7 +19,7 @@ mod held; // The brake on deletes, and the person who decides.
 mod journal_damage; // A sector of the journal is lost while evermirror is down.
 mod kms; // Stores that encrypt, where equal bytes have unequal ETags.
 mod large; // Objects larger than memory.
-mod least_privilege; // The printed policies suffice, and none of their permissions is superfluous.
+mod least_privilege; // The printed policies suffice; with one permission less the failure names it.
 mod lies; // Duplicates, reorderings and false events.
 mod main_job; // Every operation at a source arrives at the target.
 mod observability; // Health, metrics and logs.
