@@ -155,7 +155,11 @@ impl Doctor<'_> {
                 Process::Listens(ear)
             }
             Err(taken) => {
-                let says = format!("{error}; doctor cannot take its place: {taken}");
+                let (web, port) = (self.settings.web.listen, webhook.listen);
+                let says = format!(
+                    "no evermirror answers at {web}, and doctor cannot take its place at {port}: {}",
+                    taken.root_cause()
+                );
                 let advice = "run doctor where evermirror runs, or name its web.listen by --url";
                 tell(Check::problem("evermirror", says, advice));
                 Process::Nobody

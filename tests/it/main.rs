@@ -21,7 +21,7 @@ mod journal_damage; // A sector of the journal is lost while evermirror is down.
 mod kafka; // Notifications through Kafka, by one process and by several.
 mod kms; // Stores that encrypt, where equal bytes have unequal ETags.
 mod large; // Objects larger than memory.
-mod least_privilege; // The printed policies suffice, and none of their permissions is superfluous.
+mod least_privilege; // The printed policies suffice; with one permission less the failure names it.
 mod lies; // Duplicates, reorderings and false events.
 mod listen; // Streams of events, of stores that were told nothing.
 mod listings; // Listings that go wrong delete nothing.
