@@ -1,9 +1,13 @@
 //! The workloads, one file each, and the run that does them all.
 
 mod backlog;
+mod first_sync;
 mod intake;
 mod lag;
+mod large;
+mod listing;
 mod memory;
+mod no_change;
 
 use clap::ValueEnum;
 
@@ -22,6 +26,14 @@ pub(crate) enum Workload {
     Memory,
     /// How many notifications become durable in a second.
     Intake,
+    /// How long a comparison takes that finds nothing to do.
+    NoChange,
+    /// How fast everything is copied to a target that has nothing.
+    FirstSync,
+    /// How fast large objects are copied.
+    Large,
+    /// How much memory the comparison of very many keys takes.
+    Listing,
 }
 
 /// Runs what was asked for; all workloads if nothing was.
@@ -39,6 +51,10 @@ pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
             Workload::Backlog => backlog::run(&mut bench).await?,
             Workload::Memory => memory::run(&mut bench).await?,
             Workload::Intake => intake::run(&mut bench).await?,
+            Workload::NoChange => no_change::run(&mut bench).await?,
+            Workload::FirstSync => first_sync::run(&mut bench).await?,
+            Workload::Large => large::run(&mut bench).await?,
+            Workload::Listing => listing::run(&mut bench).await?,
         }
     }
     Ok(bench.report)
