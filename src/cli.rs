@@ -90,7 +90,7 @@ impl Cli {
     /// Does what was asked.
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Run(args) => run::execute(args).await,
+            Command::Run(args) => Box::pin(run::execute(args)).await,
             Command::Sync(args) => sync::execute(args).await,
             Command::Verify(args) => verify::execute(args).await,
             Command::Restore(args) => restore::execute(*args).await,

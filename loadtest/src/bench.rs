@@ -89,12 +89,19 @@ impl Bench {
 
     /// An evermirror with a fresh data directory between these buckets.
     pub(crate) fn site(&self, name: &str, source: &str, target: &str) -> anyhow::Result<Site> {
-        let places = Places {
-            source: (&self.source.endpoint(), source),
-            target: (&self.target.endpoint(), target),
-            webhook_port: self.webhook_port,
-            web_port: self.web_port,
-        };
+        let (from, to) = (self.source.endpoint(), self.target.endpoint());
+        self.site_at(name, (&from, source), (&to, target))
+    }
+
+    /// The same between these endpoints and buckets.
+    pub(crate) fn site_at(
+        &self,
+        name: &str,
+        source: (&str, &str),
+        target: (&str, &str),
+    ) -> anyhow::Result<Site> {
+        let (webhook_port, web_port) = (self.webhook_port, self.web_port);
+        let places = Places { source, target, webhook_port, web_port };
         Site::new(&self.program, self.dir.path().join(name), &places)
     }
 
@@ -113,6 +120,19 @@ impl Bench {
             web_port,
         };
         Site::new(&self.program, self.dir.path().join(format!("{name}-{web_port}")), &places)
+    }
+
+    /// Fills a bucket of the target with what the source has under the same name, file by file: writing
+    /// every object twice would take longer than what is measured. The target is restarted.
+    pub(crate) async fn copy_disk(&mut self, bucket: &str) -> anyhow::Result<()> {
+        self.target.stop();
+        self.target.take_files(&self.source, bucket).await?;
+        self.target.start_again().await
+    }
+
+    /// Waits until everything written so far is on the disk, so that nobody pays for another's writes.
+    pub(crate) async fn settle(&self) -> anyhow::Result<()> {
+        Ok(tokio::task::spawn_blocking(rustix::fs::sync).await?)
     }
 
     /// The bare loop between these buckets.

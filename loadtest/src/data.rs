@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use evermirror::store::{ListQuery, PutBody, Store};
+use evermirror::store::{ListQuery, ListedObject, PutBody, Store};
 use http::{HeaderMap, HeaderValue, header};
 use tokio::task::JoinSet;
 
 use crate::http::Connection;
 use crate::servers::TOKEN;
 
-/// The size of every object.
+/// The size of every object, but for the large ones.
 pub(crate) const OBJECT_SIZE: usize = 4096;
+/// The size of every part of a large one: what many clients upload by.
+pub(crate) const PART_SIZE: usize = 16 << 20;
 
 /// The key of the object of this number: of a length that is usual for data files.
 pub(crate) fn key(number: usize) -> String {
@@ -28,10 +30,46 @@ pub(crate) fn content(number: usize) -> Bytes {
 
 /// Puts the object of this number.
 pub(crate) async fn put(store: &Store, bucket: &str, number: usize) -> anyhow::Result<()> {
-    let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    store.put(bucket, &key(number), &headers, None, PutBody::Bytes(content(number))).await?;
+    put_at(store, bucket, &key(number), content(number)).await
+}
+
+/// Puts an object.
+pub(crate) async fn put_at(
+    store: &Store,
+    bucket: &str,
+    key: &str,
+    content: Bytes,
+) -> anyhow::Result<()> {
+    store.put(bucket, key, &headers(), None, PutBody::Bytes(content)).await?;
     Ok(())
+}
+
+/// Uploads a large object of so many parts.
+pub(crate) async fn put_large(
+    store: &Store,
+    bucket: &str,
+    number: usize,
+    parts: usize,
+) -> anyhow::Result<()> {
+    let key = key(number);
+    let upload = store.create_multipart(bucket, &key, &headers()).await?;
+    let mut done = Vec::new();
+    for part in 1..=u32::try_from(parts)? {
+        // Neither two objects nor two parts are alike.
+        let seed = (u64::try_from(number)? << 32) | u64::from(part);
+        let words = (0..PART_SIZE as u64 / 8).map(|word| word.wrapping_add(1).wrapping_mul(!seed));
+        let content: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+        let body = PutBody::Bytes(content.into());
+        let put = store.upload_part(bucket, &key, &upload, part, None, body).await?;
+        done.push((part, put.etag.context("a part without an ETag")?));
+    }
+    store.complete_multipart(bucket, &key, &upload, &done).await?;
+    Ok(())
+}
+
+fn headers() -> HeaderMap {
+    let kind = HeaderValue::from_static("application/octet-stream");
+    HeaderMap::from_iter([(header::CONTENT_TYPE, kind)])
 }
 
 /// The numbers below an end, each given once to one of many workers.
@@ -84,17 +122,18 @@ pub(crate) async fn seed(store: &Store, bucket: &str, count: usize) -> anyhow::R
     .await
 }
 
-/// Every object of a bucket with its `ETag`.
-pub(crate) async fn listing(
+/// Every object of a bucket, and what is taken from each.
+async fn listing<T>(
     store: &Store,
     bucket: &str,
-) -> anyhow::Result<BTreeMap<String, String>> {
+    take: impl Fn(&ListedObject) -> T,
+) -> anyhow::Result<BTreeMap<String, T>> {
     let (mut objects, mut token) = (BTreeMap::new(), None);
     loop {
         let page = store
             .list(bucket, &ListQuery { token: token.as_deref(), ..ListQuery::default() })
             .await?;
-        objects.extend(page.objects.into_iter().map(|o| (o.key, o.etag.as_str().to_owned())));
+        objects.extend(page.objects.into_iter().map(|o| (o.key.clone(), take(&o))));
         match page.next {
             Some(next) => token = Some(next),
             None => return Ok(objects),
@@ -102,14 +141,40 @@ pub(crate) async fn listing(
     }
 }
 
-/// Fails unless both buckets hold the same: work left undone is no speed.
+/// Fails unless both buckets hold the same keys with the same `ETag`s, which are returned: work left
+/// undone is no speed.
 pub(crate) async fn equal(
+    source: (&Store, &str),
+    target: (&Store, &str),
+) -> anyhow::Result<BTreeMap<String, String>> {
+    agree(source, target, |object| object.etag.as_str().to_owned()).await
+}
+
+/// Fails unless both buckets hold the same keys with the same sizes.
+pub(crate) async fn same_sizes(
+    source: (&Store, &str),
+    target: (&Store, &str),
+) -> anyhow::Result<BTreeMap<String, u64>> {
+    agree(source, target, |object| object.size).await
+}
+
+async fn agree<T: PartialEq>(
     (source, bucket): (&Store, &str),
     (target, copy): (&Store, &str),
-) -> anyhow::Result<()> {
-    let (original, copied) = (listing(source, bucket).await?, listing(target, copy).await?);
+    take: impl Fn(&ListedObject) -> T,
+) -> anyhow::Result<BTreeMap<String, T>> {
+    let original = listing(source, bucket, &take).await?;
+    let copied = listing(target, copy, &take).await?;
     if original != copied {
         bail!("{copy} is no copy: {} objects of {}", copied.len(), original.len());
+    }
+    Ok(original)
+}
+
+/// Deletes every object of a bucket, which has few.
+pub(crate) async fn clear(store: &Store, bucket: &str) -> anyhow::Result<()> {
+    for key in listing(store, bucket, |_| ()).await?.into_keys() {
+        store.delete(bucket, &key).await?;
     }
     Ok(())
 }

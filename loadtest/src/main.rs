@@ -5,7 +5,7 @@
 mod bare;
 mod bench;
 mod data;
-
+mod double;
 mod http;
 mod kafka;
 mod peers;

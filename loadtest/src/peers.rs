@@ -17,10 +17,15 @@ pub(crate) struct Peers<'a> {
 }
 
 impl Peers<'_> {
-    /// `rclone copy --transfers 32`.
-    pub(crate) async fn rclone(&self, from: &str, to: &str) -> anyhow::Result<(Duration, Usage)> {
+    /// `rclone`, with a subcommand and its options.
+    pub(crate) async fn rclone(
+        &self,
+        options: &[&str],
+        from: &str,
+        to: &str,
+    ) -> anyhow::Result<(Duration, Usage)> {
         let mut command = Command::new(peer("rclone")?);
-        command.args(["copy", "--config", "/dev/null", "--transfers", "32"]);
+        command.args(options).args(["--config", "/dev/null"]);
         command.args([format!("source:{from}"), format!("target:{to}")]);
         for (name, server) in [("SOURCE", self.source), ("TARGET", self.target)] {
             for (option, value) in [

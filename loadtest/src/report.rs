@@ -168,7 +168,7 @@ pub(crate) fn progress(what: &str) {
 
 #[expect(clippy::print_stdout, reason = "the result of the program")]
 fn row([workload, subject, quantity, min, median, max]: [String; 6]) {
-    println!("{workload:<10} {subject:<12} {quantity:<30} {min:>10} {median:>10} {max:>10}");
+    println!("{workload:<18} {subject:<12} {quantity:<30} {min:>10} {median:>10} {max:>10}");
 }
 
 fn show(value: f64) -> String {

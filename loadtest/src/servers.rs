@@ -72,6 +72,14 @@ impl Minio {
         Ok(())
     }
 
+    /// Copies a bucket's files from another server. Both have the bucket, and this one is stopped.
+    pub(crate) async fn take_files(&self, from: &Self, bucket: &str) -> anyhow::Result<()> {
+        let [from, to] = [from, self].map(|server| server.dir.join("data").join(bucket));
+        let mut command = Command::new("cp");
+        command.arg("-a").arg(from.join(".")).arg(to);
+        Process::start(&mut command, &self.dir.join("log"))?.finished().await.map(drop)
+    }
+
     /// `http://127.0.0.1:PORT`.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)

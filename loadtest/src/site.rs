@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
@@ -30,6 +31,25 @@ pub(crate) struct Places<'a> {
     pub(crate) target: (&'a str, &'a str),
     pub(crate) webhook_port: u16,
     pub(crate) web_port: u16,
+}
+
+/// What `evermirror sync` did.
+#[derive(Debug)]
+pub(crate) struct Synced {
+    pub(crate) took: Duration,
+    pub(crate) usage: Usage,
+    /// Its JSON.
+    pub(crate) report: Value,
+    /// Everything it printed, by lines.
+    pub(crate) lines: Vec<String>,
+}
+
+impl Synced {
+    /// A number of its report.
+    pub(crate) fn count(&self, field: &str) -> anyhow::Result<usize> {
+        let count = self.report.get(field).and_then(Value::as_u64);
+        Ok(usize::try_from(count.with_context(|| format!("no {field} in {}", self.report))?)?)
+    }
 }
 
 /// A run of the program. Dropping it kills it.
@@ -77,6 +97,21 @@ impl Site {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let process = Process::start(&mut command, &self.dir.join("log"))?;
         Ok(Evermirror { process, web_port: self.web_port })
+    }
+
+    /// Runs `evermirror sync` to its end, which must be a success.
+    pub(crate) async fn sync(&self, options: &[&str]) -> anyhow::Result<Synced> {
+        let log = self.dir.join("sync.log");
+        let mut command = Command::new(&self.program);
+        command.args(["sync", "--json"]).args(options);
+        command.arg("--config").arg(self.dir.join("evermirror.toml"));
+        let begun = Instant::now();
+        let usage = Process::start(&mut command, &log)?.finished().await?;
+        let took = begun.elapsed();
+        let lines: Vec<_> = std::fs::read_to_string(&log)?.lines().map(str::to_owned).collect();
+        let report = lines.iter().rev().find(|line| line.starts_with('{'));
+        let report = serde_json::from_str(report.context("sync printed no report")?)?;
+        Ok(Synced { took, usage, report, lines })
     }
 
     /// Starts the program and waits until it is ready.

@@ -1,10 +1,14 @@
 //! The workloads, one file each, and the run that does them all.
 
 mod backlog;
+mod first_sync;
 mod intake;
 mod kafka;
 mod lag;
+mod large;
+mod listing;
 mod memory;
+mod no_change;
 mod sqs;
 
 use clap::ValueEnum;
@@ -30,6 +34,14 @@ pub(crate) enum Workload {
     Kafka,
     /// One, two and four processes that share a bucket through Kafka.
     KafkaScale,
+    /// How long a comparison takes that finds nothing to do.
+    NoChange,
+    /// How fast everything is copied to a target that has nothing.
+    FirstSync,
+    /// How fast large objects are copied.
+    Large,
+    /// How much memory the comparison of very many keys takes.
+    Listing,
 }
 
 /// Runs what was asked for; all workloads if nothing was.
@@ -50,6 +62,10 @@ pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
             Workload::Sqs => sqs::run(&mut bench).await?,
             Workload::Kafka => kafka::run(&mut bench).await?,
             Workload::KafkaScale => kafka::scale(&mut bench).await?,
+            Workload::NoChange => no_change::run(&mut bench).await?,
+            Workload::FirstSync => first_sync::run(&mut bench).await?,
+            Workload::Large => large::run(&mut bench).await?,
+            Workload::Listing => listing::run(&mut bench).await?,
         }
     }
     Ok(bench.report)

@@ -327,7 +327,7 @@ pub struct ReconcileSettings {
 
 impl Default for ReconcileSettings {
     fn default() -> Self {
-        Self { interval: Duration::from_hours(1), parallel: 8, requests_per_second: None }
+        Self { interval: Duration::from_hours(1), parallel: 4, requests_per_second: None }
     }
 }
 

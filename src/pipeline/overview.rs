@@ -29,7 +29,6 @@ use super::recover::State;
 /// How many parked keys the status shows.
 const SHOWN_PARKED: usize = 100;
 
-
 /// The state of a running pipeline.
 #[derive(Debug)]
 pub(super) struct Overview {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::ranges::KeyRange;
+use super::ranges::{KeyRange, union};
 
 /// A range that is worked on.
 pub(super) type WorkId = u64;
@@ -70,6 +70,14 @@ impl Board {
         self.working.remove(&id).map(|work| work.range)
     }
 
+    /// Takes back a range of which nothing was claimed, and joins it to those beside it that wait.
+    pub(super) fn give_back(&mut self, id: WorkId) {
+        let Some(work) = self.working.remove(&id) else { return };
+        let mut waiting: Vec<_> = std::mem::take(&mut self.waiting).into();
+        waiting.push(work.range);
+        self.waiting = union(waiting).into();
+    }
+
     /// Nothing is left to do, now or later.
     pub(super) fn is_finished(&self) -> bool {
         self.waiting.is_empty() && self.working.is_empty()
@@ -115,13 +123,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::reconcile::ranges::{tile, union};
+    use crate::reconcile::ranges::tile;
 
     #[derive(Debug, Clone)]
     enum Step {
         Take,
         Work { worker: usize, keys: usize },
         Cut { points: Vec<String> },
+        GiveBack,
     }
 
     fn key() -> impl Strategy<Value = String> {
@@ -131,6 +140,7 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             Just(Step::Take),
+            Just(Step::GiveBack),
             (0_usize..4, 1_usize..6).prop_map(|(worker, keys)| Step::Work { worker, keys }),
             prop::collection::vec(key(), 0..4).prop_map(|points| Step::Cut { points }),
         ]
@@ -187,6 +197,12 @@ mod tests {
                         }
                     }
                     Step::Work { .. } => {}
+                    Step::GiveBack => {
+                        let untouched = |worker: &Worker| board.working[&worker.id].claims == 0;
+                        if let Some(at) = workers.iter().position(untouched) {
+                            board.give_back(workers.remove(at).id);
+                        }
+                    }
                     Step::Cut { mut points } => if let Some((id, ..)) = board.search() {
                         points.sort_unstable();
                         board.cut(id, points);

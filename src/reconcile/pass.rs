@@ -4,6 +4,7 @@ mod pair;
 
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use super::list::{ListingError, Side};
 use super::merge::{Finding, Pairs, Rules, compare};
 use super::ranges::{KeyRange, Samples, thin, tile, without};
 use super::rate::Rate;
-use super::split::Search;
-use crate::store::{ListQuery, ListedObject, Store};
+use super::split::{Search, end_of};
+use crate::store::{ListQuery, ListedObject, Store, StoreError};
 
 /// Which keys are compared; the others are as if they were on neither side.
 pub type Filter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
@@ -104,6 +105,9 @@ pub struct PassReport {
     pub newer: u64,
     /// What a listing cannot tell.
     pub unverifiable: u64,
+    /// A store was found not to honour `start-after`, which listing in ranges rests on. Every key was
+    /// compared all the same, but nothing may be deleted by such a pass.
+    pub start_ignored: bool,
     /// Where the next pass may cut the key space; a bounded number, evenly spaced.
     pub split_points: Vec<String>,
     /// How many ranges it took.
@@ -142,10 +146,13 @@ pub async fn run(
         rate: Rate::new(options.requests_per_second),
     };
     let (source, target) = (side(&options.source), side(&options.target));
-    let ranges = without(tile(first_cuts(&options, &source).await?), &options.done);
-    let parallel = options.parallel.get();
-    let board = Mutex::new(Board::new(ranges));
-    let pass = Arc::new(Pass { options, source, target, sink, board, changed: Notify::new() });
+    let one_piece = source.store.ignores_start_after() || target.store.ignores_start_after();
+    let parallel = if one_piece { 1 } else { options.parallel.get() };
+    let cuts =
+        if parallel == 1 { Vec::new() } else { first_cuts(&options, &source, &target).await? };
+    let board = Mutex::new(Board::new(without(tile(cuts), &options.done)));
+    let (one_piece, changed) = (AtomicBool::new(one_piece), Notify::new());
+    let pass = Arc::new(Pass { options, source, target, sink, board, changed, one_piece });
     let mut workers: JoinSet<_> =
         (0..parallel).map(|_| Arc::clone(&pass).work(PassReport::default())).collect();
     let mut report = PassReport::default();
@@ -165,26 +172,61 @@ pub async fn run(
     Ok(report)
 }
 
-/// Where to cut before anything is known of the sizes: at remembered points, else at the folders.
-async fn first_cuts(options: &PassOptions, source: &Side) -> Result<Vec<String>, PassError> {
-    let inside = |point: &String| point.starts_with(&*options.prefix);
+/// Where to cut before anything is known of the sizes: at remembered points, else at the folders of the
+/// first level that has more than one.
+async fn first_cuts(
+    options: &PassOptions,
+    source: &Side,
+    target: &Side,
+) -> Result<Vec<String>, PassError> {
+    let inside = |point: &String| point.starts_with(&*options.prefix) && can_begin(point);
     let wanted = (options.parallel.get() * RANGES_PER_WORKER).saturating_sub(1);
-    if options.parallel.get() == 1 {
-        return Ok(Vec::new());
-    }
     if !options.split_points.is_empty() {
-        let points: Vec<_> = options.split_points.iter().filter(|p| inside(p)).cloned().collect();
+        let mut points: Vec<_> =
+            options.split_points.iter().filter(|p| inside(p)).cloned().collect();
         let worth = points.len() / PAGES_PER_RANGE;
+        if source.reads_ahead() || target.reads_ahead() {
+            points = points.windows(2).filter_map(into_a_folder).collect();
+        }
         return Ok(thin(points, wanted.min(worth)));
     }
-    let query = ListQuery { delimiter: Some("/"), ..ListQuery::default() };
-    let page = source.page(query).await.map_err(|error| failed("source", error.into()))?;
-    Ok(thin(page.prefixes, wanted))
+    let mut level = source.clone();
+    for _ in 0..LEVELS {
+        let query = ListQuery { delimiter: Some("/"), ..ListQuery::default() };
+        let page = level.page(query).await.map_err(|error| failed("source", error.into()))?;
+        match page.prefixes.as_slice() {
+            [only] if page.objects.is_empty() && only.len() > level.prefix.len() => {
+                level.prefix = only.as_str().into();
+            }
+            _ => {
+                let points = page.prefixes.into_iter().filter(|point| can_begin(point));
+                return Ok(thin(points.collect(), wanted));
+            }
+        }
+    }
+    Ok(Vec::new())
 }
 
-/// Few, because MinIO pays for every listing that is begun as for one to the end of the bucket; idle
-/// workers cut the ranges that turn out long.
-const RANGES_PER_WORKER: usize = 1;
+/// The second of two keys, if it is in another folder than the first.
+fn into_a_folder(keys: &[String]) -> Option<String> {
+    let [before, key] = keys else { return None };
+    (folder(before) != folder(key)).then(|| key.clone())
+}
+
+/// Whether every store can be asked what comes behind this: MinIO refuses `.` and `..` between slashes.
+fn can_begin(point: &str) -> bool {
+    !point.split('/').any(|part| matches!(part, "." | ".."))
+}
+
+fn folder(key: &str) -> &str {
+    key.rfind('/').and_then(|at| key.get(..=at)).unwrap_or_default()
+}
+
+/// Few, because every listing that is begun costs a page or two; idle workers cut the ranges that turn
+/// out long.
+const RANGES_PER_WORKER: usize = 2;
+/// So deep the first folders to cut at are looked for.
+const LEVELS: usize = 8;
 /// Each end of a range costs half a page that is thrown away.
 const PAGES_PER_RANGE: usize = 6;
 
@@ -197,6 +239,8 @@ struct Pass {
     board: Mutex<Board>,
     /// The board may have work for one who waits.
     changed: Notify,
+    /// A store does not honour `start-after`: no range is cut any more.
+    one_piece: AtomicBool,
 }
 
 /// What a worker does next.
@@ -233,11 +277,28 @@ impl Pass {
             Task::Compare(id, range)
         } else if board.is_finished() {
             Task::End
+        } else if self.in_one_piece() {
+            Task::Wait
         } else if let Some((id, from, end)) = board.search() {
             Task::Search { id, from, end }
         } else {
             Task::Wait
         }
+    }
+
+    fn in_one_piece(&self) -> bool {
+        self.one_piece.load(Ordering::Relaxed)
+    }
+
+    /// Puts a range back, of which nothing was compared, to be listed from the beginning.
+    fn in_one_piece_now(&self, id: WorkId, side: &'static str, error: &ListingError) {
+        let store = if side == "source" { &self.source.store } else { &self.target.store };
+        store.note_start_ignored();
+        if !self.one_piece.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "A bucket is listed from the beginning, not in ranges, and nothing is deleted by this pass.");
+        }
+        self.board().give_back(id);
+        self.changed.notify_waiters();
     }
 
     async fn compare_range(
@@ -251,7 +312,21 @@ impl Pass {
         let rules =
             Rules { skew_ms: options.skew_ms, opaque: options.opaque, pairs: &*options.pairs };
         let mut pair = Pair::new(self, id, range);
-        while let Some((ours, theirs)) = pair.next().await? {
+        loop {
+            let (ours, theirs) = match pair.next().await {
+                Ok(Some(next)) => next,
+                Ok(None) => break,
+                // A listing says so before it gives anything out.
+                Err(PassError::Listing {
+                    side,
+                    error: error @ ListingError::StartIgnored { .. },
+                }) => {
+                    report.start_ignored = true;
+                    self.in_one_piece_now(id, side, &error);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
             let Some(object) = ours.as_ref().or(theirs.as_ref()) else { break };
             samples.pass(&object.key);
             if !(options.filter)(&object.key) {
@@ -277,6 +352,11 @@ impl Pass {
     /// Cuts a range of another worker in pieces. A failed search costs nothing but speed.
     async fn search(&self, id: WorkId, from: &str, end: Option<&str>) {
         let mut points = Vec::new();
+        let reads_ahead = self.source.reads_ahead() || self.target.reads_ahead();
+        if reads_ahead && !self.leaves_folder(from, end).await.unwrap_or(false) {
+            self.board().cut(id, points);
+            return;
+        }
         for side in [&self.source, &self.target] {
             let mut search = Search::new(from.to_owned(), end.map(str::to_owned));
             while let Some(text) = search.question() {
@@ -289,12 +369,29 @@ impl Pass {
                 }
             }
             points = search.into_points();
+            if reads_ahead {
+                points.dedup_by(|key, before| folder(key) == folder(before));
+                points.retain(|key| folder(key) != folder(from));
+            }
             if !points.is_empty() {
                 break;
             }
         }
+        points.retain(|point| can_begin(point));
         self.board().cut(id, thin(points, self.options.parallel.get()));
         self.changed.notify_waiters();
+    }
+
+    /// Whether any key before `end` lies behind the folder of `from`.
+    async fn leaves_folder(&self, from: &str, end: Option<&str>) -> Result<bool, StoreError> {
+        let Some(text) = end_of(folder(from)) else { return Ok(false) };
+        for side in [&self.source, &self.target] {
+            let behind = side.first_behind(&text).await?;
+            if behind.is_some_and(|key| end.is_none_or(|end| *key < *end)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn send(&self, event: PassEvent) -> Result<(), PassError> {
@@ -323,6 +420,7 @@ impl PassReport {
         self.newer += other.newer;
         self.unverifiable += other.unverifiable;
         self.ranges += other.ranges;
+        self.start_ignored |= other.start_ignored;
     }
 
     /// Counts one key.

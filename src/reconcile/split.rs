@@ -75,7 +75,7 @@ fn first_chars(text: &str, count: usize) -> &str {
 
 /// A text behind everything that begins with `start`. At most one other key lies before what is behind
 /// the text, the text itself: it is passed over, and is as good as any other.
-fn end_of(start: &str) -> Option<String> {
+pub(super) fn end_of(start: &str) -> Option<String> {
     let mut text = start.to_owned();
     while let Some(last) = text.pop() {
         if let Some(next) = (last..=char::MAX).nth(1) {

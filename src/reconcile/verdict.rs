@@ -11,7 +11,7 @@ const FEW: u64 = 20;
 /// What is done with the extras of a complete pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// They stay.
+    /// They stay: the bucket is an archive, or the pass was not fit to delete by.
     Keep,
     /// Each is marked, and deleted if the source confirms that it is gone.
     Mark,
@@ -37,7 +37,7 @@ pub(crate) struct Case<'a> {
 
 pub(crate) fn judge(case: Case<'_>) -> Verdict {
     let (objects, extras) = (case.report.target_objects, case.extras);
-    if case.policy == DeletePolicy::Archive || extras == 0 {
+    if case.policy == DeletePolicy::Archive || extras == 0 || case.report.start_ignored {
         return Verdict::Keep;
     }
     if case.report.source_objects == 0 && !case.prefix {
@@ -84,6 +84,20 @@ mod tests {
 
     fn held(verdict: &Verdict) -> bool {
         matches!(verdict, Verdict::Hold(_))
+    }
+
+    #[test]
+    fn a_pass_that_could_not_begin_where_it_asked_to_deletes_nothing() {
+        let report = PassReport { start_ignored: true, ..PassReport::default() };
+        let case = Case {
+            policy: DeletePolicy::Mirror,
+            report: &report,
+            extras: 1,
+            prefix: false,
+            max_percent: 30,
+            brake: None,
+        };
+        assert_eq!(judge(case), Verdict::Keep);
     }
 
     #[test]

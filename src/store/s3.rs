@@ -69,6 +69,8 @@ pub(super) struct Inner {
     pub(super) server: RwLock<Option<HeaderValue>>,
     /// The store calls itself Amazon S3.
     pub(super) is_aws: AtomicBool,
+    /// The store does not honour `start-after`.
+    pub(super) ignores_start: AtomicBool,
     /// The store has no `DeleteObjects`.
     pub(super) deletes_singly: AtomicBool,
 }
@@ -117,6 +119,7 @@ impl Store {
             clock_ahead_ms: AtomicI64::new(0),
             server: RwLock::new(None),
             is_aws: AtomicBool::new(false),
+            ignores_start: AtomicBool::new(false),
             deletes_singly: AtomicBool::new(false),
         };
         Ok(Self(Arc::new(inner), None))
@@ -131,6 +134,16 @@ impl Store {
     /// half a second. 0 before there was one.
     pub fn clock_ahead_ms(&self) -> i64 {
         self.0.clock_ahead_ms.load(Ordering::Relaxed)
+    }
+
+    /// Whether a listing has shown that the store does not honour `start-after`.
+    pub fn ignores_start_after(&self) -> bool {
+        self.0.ignores_start.load(Ordering::Relaxed)
+    }
+
+    /// Notes it.
+    pub(crate) fn note_start_ignored(&self) {
+        self.0.ignores_start.store(true, Ordering::Relaxed);
     }
 
     /// The last `Server` header seen (`MinIO`, `AmazonS3`); RustFS 1.0.1 sends none.

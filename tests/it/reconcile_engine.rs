@@ -206,3 +206,44 @@ async fn a_listing_that_fails_is_tried_again_and_never_makes_a_difference() {
     assert_eq!(error.kind, ErrorKind::Denied);
     assert_eq!((found, done), (Findings::new(), Vec::new()));
 }
+
+/// What a store answers that does not honour `start-after`: it begins with the first key of all.
+fn from_the_first_key(page: &str) -> String {
+    let first = "<Contents><Key>0</Key><LastModified>2026-11-23T14:26:59.123Z</LastModified>\
+                 <ETag>&#34;9a0364b9e99bb480dd25e1f0284c8555&#34;</ETag><Size>7</Size></Contents>";
+    page.replacen("<Contents>", &format!("{first}<Contents>"), 1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_ignores_start_after_is_listed_in_one_piece() {
+    const BUCKET: &str = "engine-start";
+    let servers = Servers::shared().await;
+    let (source, target) = (servers.source.client(), servers.target.client());
+    source.create_bucket(BUCKET).await;
+    target.create_bucket(BUCKET).await;
+    source.put(BUCKET, "0", "content").await;
+    target.put(BUCKET, "0", "content").await;
+    for number in 0..60 {
+        let key = format!("t{}/{number}", number % 9);
+        if number % 7 != 0 {
+            source.put(BUCKET, &key, "content").await;
+        }
+        if number % 5 != 0 {
+            target.put(BUCKET, &key, "content").await;
+        }
+    }
+    let expected = oracle(&source, &target, BUCKET).await;
+    let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
+    proxy.misbehave(|_, uri| {
+        uri.to_string().contains("start-after=").then_some(Fault::EditAnswer(from_the_first_key))
+    });
+    let options = options(&servers.source.endpoint(), &proxy.endpoint(), BUCKET).await;
+    let (report, found, done) = pass(options.clone()).await;
+    assert!(report.unwrap().start_ignored && proxy.faults() > 0);
+    assert_eq!((&found, union(done)), (&expected, vec![KeyRange::ALL]));
+
+    // Now that it is known, nothing rests on it, and the pass is as good as any.
+    let (report, found, done) = pass(options).await;
+    assert!(!report.unwrap().start_ignored);
+    assert_eq!((found, done), (expected, vec![KeyRange::ALL]));
+}

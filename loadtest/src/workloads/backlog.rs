@@ -87,7 +87,7 @@ async fn measure(
         Subject::Evermirror => evermirror(bench, &bucket, round, count).await?,
         Subject::Rclone => {
             bench.target.start_again().await?;
-            bench.peers().rclone(SOURCE, &bucket).await?
+            bench.peers().rclone(&["copy", "--transfers", "32"], SOURCE, &bucket).await?
         }
         Subject::Mc => {
             bench.target.start_again().await?;

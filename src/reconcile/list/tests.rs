@@ -32,15 +32,16 @@ struct Lies {
     empty_pages: bool,
 }
 
-/// Lists `range` from a store that lies, as `Listing` would.
+/// Lists `range` from a store that lies, as `Listing` would; one that ignores `start-after` from the
+/// beginning.
 fn list(
     keys: &BTreeSet<String>,
     range: KeyRange,
     size: usize,
     lies: &Lies,
 ) -> Result<Vec<String>, Fault> {
-    let mut place = Some(Place::After(range.start.clone()));
-    let mut order = Order { last: range.start, end: range.end, page_end: None, barren: 0 };
+    let mut place = Some(Place::After(range.start.clone().filter(|_| !lies.ignores_start)));
+    let mut order = Order::over(range);
     let (mut found, mut pages) = (Vec::new(), 0);
     while let Some(asked) = place {
         pages += 1;
@@ -91,7 +92,7 @@ proptest! {
 
 #[test]
 fn a_listing_out_of_order_is_an_error_that_names_the_keys() {
-    let mut order = Order { last: None, end: None, page_end: None, barren: 0 };
+    let mut order = Order::over(KeyRange::ALL);
     let first = Place::After(None);
     let fault = order.accept(&first, page(&["a", "c", "b"], None)).unwrap_err();
     assert_eq!(fault, Fault::Order { previous: "c".to_owned(), key: "b".to_owned() });
@@ -105,14 +106,14 @@ fn a_listing_out_of_order_is_an_error_that_names_the_keys() {
 
 #[test]
 fn a_page_that_leads_to_itself_is_an_error() {
-    let mut order = Order { last: None, end: None, page_end: None, barren: 0 };
+    let mut order = Order::over(KeyRange::ALL);
     let token = Place::Token("t".to_owned());
     assert_eq!(order.accept(&token, page(&[], Some("t"))).unwrap_err(), Fault::Circle);
 }
 
 #[test]
 fn pages_that_lead_on_and_on_to_no_new_key_are_an_error() {
-    let mut order = Order { last: Some("k".to_owned()), end: None, page_end: None, barren: 0 };
+    let mut order = Order::over(KeyRange { start: Some("k".to_owned()), end: None });
     let mut accept = |number: u32| {
         let asked = Place::Token(number.to_string());
         order.accept(&asked, page(&["k"], Some(&(number + 1).to_string()))).map(drop)
@@ -123,7 +124,31 @@ fn pages_that_lead_on_and_on_to_no_new_key_are_an_error() {
 
 #[test]
 fn nothing_is_asked_behind_the_end_of_a_range() {
-    let mut order = Order { last: None, end: Some("b".to_owned()), page_end: None, barren: 0 };
+    let mut order = Order::over(KeyRange { start: None, end: Some("b".to_owned()) });
     let step = order.accept(&Place::After(None), page(&["a", "b", "c"], Some("t"))).unwrap();
     assert_eq!((step.objects.len(), step.next), (2, None));
+}
+
+#[test]
+fn a_store_that_ignores_start_after_is_told_apart_before_anything_is_given_out() {
+    let over = || Order::over(KeyRange { start: Some("m".to_owned()), end: None });
+    let asked = Place::After(Some("m".to_owned()));
+    let fault = over().accept(&asked, page(&["a", "z"], None)).unwrap_err();
+    assert_eq!(fault, Fault::Start { key: "a".to_owned() });
+    // To include the key itself is another fault, which costs nothing.
+    let mut order = over();
+    assert_eq!(order.accept(&asked, page(&["m", "z"], None)).unwrap().objects.len(), 1);
+    // At the end, when only a doubtful last page is asked for again, what is known is dropped.
+    let asked = Place::After(Some("z".to_owned()));
+    assert!(!order.accept(&asked, page(&["a", "m", "z"], None)).unwrap().found);
+}
+
+#[test]
+fn a_group_is_what_a_key_and_its_neighbours_begin_with_and_the_end_does_not() {
+    assert_eq!(group("t/part-01999", "t/part-03000"), Some("t/part-01"));
+    assert_eq!(group("t=09/x", "t=10/"), Some("t=0"));
+    assert_eq!(group("ż1", "ż2"), Some("ż1"));
+    assert_eq!(group("a", "ab"), None);
+    let prefixes = [".", "a/..", "a/...", ".a", "a./", ""].map(askable);
+    assert_eq!(prefixes, ["", "a/", "a/...", ".a", "a./", ""]);
 }

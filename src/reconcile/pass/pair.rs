@@ -17,8 +17,9 @@ pub(super) struct Pair<'a> {
 
 impl<'a> Pair<'a> {
     pub(super) fn new(pass: &'a Pass, id: WorkId, range: KeyRange) -> Self {
-        let source = Listing::new(pass.source.clone(), range.clone());
-        let target = Listing::new(pass.target.clone(), range);
+        let begin = if pass.in_one_piece() { Listing::from_the_beginning } else { Listing::new };
+        let source = begin(pass.source.clone(), range.clone());
+        let target = begin(pass.target.clone(), range);
         Self { pass, id, source, target, claimed: None }
     }
 

@@ -1,0 +1,87 @@
+//! A first full sync: 20,000 objects of 4 KiB that the target does not have, found by listing.
+
+use crate::bench::Bench;
+use crate::data;
+use crate::report::{Bound, progress};
+use crate::stats::float;
+
+const OBJECTS: usize = 20_000;
+const SOURCE: &str = "first-sync";
+/// As many as rclone transfers at once.
+const BARE_WORKERS: usize = 32;
+
+const RATE: &str = "objects/s";
+const CPU: &str = "CPU per 10,000 objects, s";
+const PEAK: &str = "peak memory, MiB";
+
+#[derive(Debug, Clone, Copy)]
+enum Subject {
+    Evermirror,
+    Rclone,
+    Mc,
+    Bare,
+}
+
+pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
+    let count = bench.scaled(OBJECTS);
+    progress(&format!("first-sync: putting {count} objects at the source."));
+    bench.source_bucket(SOURCE).await?;
+    data::seed(&bench.source_store, SOURCE, count).await?;
+    let subjects = [Subject::Evermirror, Subject::Rclone, Subject::Mc, Subject::Bare];
+    for round in 0..bench.rounds {
+        for subject in Bench::order(round, subjects) {
+            measure(bench, subject, round, count).await?;
+        }
+    }
+    let report = &mut bench.report;
+    for (claim, bound, peer) in [
+        ("rate of a first sync, over rclone's", 1.0, "rclone"),
+        ("rate of a first sync, over mc's", 1.3, "mc"),
+    ] {
+        let (ours, theirs) = (("evermirror", RATE), (peer, RATE));
+        report.judge_ratio(claim, Bound::AtLeast(bound), SOURCE, ours, theirs);
+    }
+    let peaks = report.rounds(SOURCE, "evermirror", PEAK).to_vec();
+    report.judge("resident memory in a first sync, MiB", Bound::AtMost(100.0), &peaks);
+    report.relate(SOURCE, RATE, ["evermirror", "bare"]);
+    report.relate(SOURCE, CPU, ["evermirror", "bare"]);
+    Ok(())
+}
+
+async fn measure(
+    bench: &mut Bench,
+    subject: Subject,
+    round: u32,
+    count: usize,
+) -> anyhow::Result<()> {
+    let name = match subject {
+        Subject::Evermirror => "evermirror",
+        Subject::Rclone => "rclone",
+        Subject::Mc => "mc",
+        Subject::Bare => "bare",
+    };
+    progress(&format!("first-sync, round {}: {name}.", round + 1));
+    let bucket = format!("{SOURCE}-{round}-{name}");
+    bench.target_bucket(&bucket).await?;
+    bench.settle().await?;
+    let (took, usage) = match subject {
+        Subject::Evermirror => {
+            let sync = bench.site(&bucket, SOURCE, &bucket)?.sync(&[]).await?;
+            (sync.took, sync.usage)
+        }
+        Subject::Rclone => {
+            let options = ["sync", "--transfers", "32"];
+            bench.peers().rclone(&options, SOURCE, &bucket).await?
+        }
+        Subject::Mc => bench.peers().mc(SOURCE, &bucket).await?,
+        Subject::Bare => bench.route(SOURCE, &bucket).copy_all(count, BARE_WORKERS).await?,
+    };
+    data::equal((&bench.source_store, SOURCE), (&bench.target_store, &bucket)).await?;
+    let objects = float(count);
+    bench.report.note(SOURCE, name, RATE, objects / took.as_secs_f64());
+    bench.report.note(SOURCE, name, CPU, usage.cpu_s * 1e4 / objects);
+    if !matches!(subject, Subject::Bare) {
+        bench.report.note(SOURCE, name, PEAK, usage.peak_mib);
+    }
+    Ok(())
+}
