@@ -141,10 +141,13 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 3
+{{- /* A mirror that is not ready is no reason to take a store out of service. */}}
+{{- if not (include "evermirror.isSidecar" .) }}
 readinessProbe:
   httpGet: {path: /readyz, port: 8081}
   periodSeconds: 5
   timeoutSeconds: 5
+{{- end }}
 resources:
   {{- toYaml .Values.resources | nindent 2 }}
 securityContext:
