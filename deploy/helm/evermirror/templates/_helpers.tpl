@@ -127,7 +127,7 @@ env:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 ports:
-  {{- if include "evermirror.webhook" . }}
+  {{- if and (include "evermirror.webhook" .) (not (include "evermirror.isSidecar" .)) }}
   - {name: events, containerPort: 8080}
   {{- end }}
   - {name: web, containerPort: 8081}
