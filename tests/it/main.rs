@@ -10,6 +10,7 @@ mod bandwidth; // No more bytes a second and no more copies of a hot key than th
 mod check_config; // `evermirror check-config`, as an operator uses it.
 mod config_errors; // A configuration that cannot work ends `run` with a useful message.
 mod crash; // kill -9 at random moments under load.
+mod dashboards; // Alerts and dashboard ask for metrics that exist.
 mod deletes_cli; // `evermirror deletes` and `reconcile` against the running process.
 mod doctor; // `evermirror doctor`: what is well is called well, and each trap by its name.
 mod ends; // How `sync`, `verify` and `restore` end: status and report.

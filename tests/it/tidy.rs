@@ -106,7 +106,7 @@ fn every_file_is_reached() {
 #[test]
 fn the_scripts_can_be_run() {
     use std::os::unix::fs::PermissionsExt;
-    for script in ["tests/run", "tests/peers/install", ".ci/run"] {
+    for script in ["tests/run", "tests/deploy", "tests/peers/install", ".ci/run"] {
         let mode = fs::metadata(root().join(script)).unwrap().permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{script}");
     }
