@@ -10,23 +10,32 @@ use crate::config::schema::{self, KEYS, Key};
 use crate::config::show;
 
 const CANARY: &str = "CANARY";
-const QUEUE_URL: &str = "http://queue:1/0/events";
-/// A table of which a secret alone does not make a configuration, and what it needs besides.
-const KAFKA_TABLE: &str = "[intake.kafka]";
-const KAFKA_NEEDS: &str = "brokers = \"kafka:9092\"\ntopics = [\"events\"]";
+/// What the tables of which a secret alone does not make a configuration need besides, by path.
+const NEEDS: [(&str, &str); 3] = [
+    ("intake.sqs.queue_url", "http://queue:1/0/events"),
+    ("intake.kafka.brokers", "kafka:9092"),
+    ("intake.kafka.topics", "events"),
+];
 
 fn secrets() -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(|key| key.kind.is_secret())
 }
 
+/// What `table` (`[intake.kafka]`) needs besides its secrets, as lines of it.
+fn needs(table: &str) -> String {
+    let named = NEEDS.map(|(path, value)| (schema::name_and_table(path), value));
+    let needed = named.iter().filter(|((_, of), _)| of == table);
+    let line = |(name, value): (&str, &str)| match name {
+        "topics" => format!("{name} = [\"{value}\"]\n"),
+        _ => format!("{name} = \"{value}\"\n"),
+    };
+    needed.map(|((name, _), value)| line((name, value))).collect()
+}
+
 /// [`LEAST`] with `lines` in the table of `key`.
 fn with(key: &Key, lines: &str) -> String {
     let (_, table) = schema::name_and_table(key.path);
-    if table == "[intake.sqs]" {
-        return format!("{LEAST}{table}\n{lines}\nqueue_url = \"{QUEUE_URL}\"\n");
-    }
-    let needs = if table == KAFKA_TABLE { KAFKA_NEEDS } else { "" };
-    let lines = format!("{lines}\n{needs}");
+    let lines = format!("{lines}\n{}", needs(&table));
     if LEAST.contains(&table) {
         return LEAST.replace(&table, &format!("{table}\n{lines}"));
     }
@@ -35,16 +44,11 @@ fn with(key: &Key, lines: &str) -> String {
 
 #[test]
 fn settings_with_every_secret_are_shown_without_any() {
-    let kafka = ["brokers", "topics"].map(|name| format!("intake.kafka.{name}"));
-    let kafka = kafka.map(|path| (schema::variable(&path), "kafka:9092"));
     let properties = schema::variable("intake.kafka.properties");
     let env: Vec<(String, &str)> = secrets()
         .map(|key| (schema::variable(key.path), CANARY))
-        .chain(kafka)
-        .chain([
-            (schema::variable("intake.sqs.queue_url"), QUEUE_URL),
-            (properties, "ssl.key.password=CANARY"),
-        ])
+        .chain(NEEDS.map(|(path, value)| (schema::variable(path), value)))
+        .chain([(properties, "ssl.key.password=CANARY")])
         .collect();
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     let loaded = load_text(LEAST, &env).unwrap();
@@ -129,9 +133,9 @@ fn no_slip_of_the_pen_makes_an_error_quote_a_secret() {
         let line = format!("{table}\n{name} = \"CANARYCANARY\"\n");
         if text.contains(&table) { text.replace(&table, line.trim_end()) } else { text + &line }
     });
-    let queue = format!("[intake.sqs]\nqueue_url = \"{QUEUE_URL}\"");
-    let text = text.replace("[intake.sqs]", &queue);
-    let text = text.replace(KAFKA_TABLE, &format!("{KAFKA_TABLE}\n{KAFKA_NEEDS}"));
+    let text = ["[intake.sqs]", "[intake.kafka]"]
+        .iter()
+        .fold(text, |text, table| text.replace(table, &format!("{table}\n{}", needs(table))));
     load_text(&text, &[]).unwrap();
     let mut refused = 0;
     for at in 0..text.len() {
