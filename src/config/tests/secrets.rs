@@ -31,8 +31,8 @@ fn with(key: &Key, lines: &str) -> String {
 
 #[test]
 fn settings_with_every_secret_are_shown_without_any() {
-    let kafka = ["brokers", "topics"].map(|name| format!("intake.kafka.{name}"));
-    let kafka = kafka.map(|path| (schema::variable(&path), "kafka:9092"));
+    let kafka = [("brokers", "kafka:9092"), ("topics", "events")]
+        .map(|(name, value)| (schema::variable(&format!("intake.kafka.{name}")), value));
     let properties = schema::variable("intake.kafka.properties");
     let env: Vec<(String, &str)> = secrets()
         .map(|key| (schema::variable(key.path), CANARY))
