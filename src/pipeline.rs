@@ -27,6 +27,7 @@ use crate::journal::Cursor;
 use crate::metrics::Metrics;
 use crate::replicate::{Direction, Replicator, Stores};
 use crate::serve::{self, BearerToken, Limits};
+use crate::shelf::Taken;
 use crate::store::Store;
 use crate::web::{self, History, Latest, Web};
 use crate::workqueue::feeder::{FeedError, Feeder};
@@ -197,6 +198,10 @@ async fn feed(
     let undecodable = |_| overview.doubt_all_buckets(GapReason::JournalDamaged);
     let (journal, position) = (overview.journal.clone(), Arc::clone(&overview.position));
     let fed = if let Some(outbox) = outbox {
+        // Left by an earlier run in which the journal was a local one.
+        if let Err(error) = overview.deferred.drain(&journal, u64::MAX, Taken::Back).await {
+            tracing::error!(%error, "Keys that were set aside cannot be taken back; reconcile all buckets.");
+        }
         outbox.run(journal, cursor, position, stop, undecodable).await
     } else {
         let feeder = Feeder {

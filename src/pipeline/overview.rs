@@ -224,6 +224,9 @@ impl Operations for Overview {
     }
 
     fn reconcile(&self, bucket: Option<&str>, prefix: Option<&str>) -> Result<u64, String> {
+        if !*self.leads.borrow() {
+            return Err("another process of this Kafka group reconciles: ask the one that has partition 0, whose log says so".to_owned());
+        }
         self.reconciler.request(bucket, prefix).map_err(|error| error.to_string())
     }
 

@@ -20,12 +20,14 @@ use super::client::{self, Consumer, Event};
 use super::keep::{Incoming, Keeper};
 use super::monitor::Shared;
 use super::number::Place;
-use super::partitions::Partitions;
+use super::partitions::{Partitions, Ticket};
 use super::wire;
 use crate::clock;
 
 /// Records that are being taken at once; the journal syncs them in groups.
 const WINDOW: usize = 1_024;
+/// The bytes of their documents together, or one that is longer.
+const WINDOW_BYTES: usize = 16 << 20;
 /// How often draining, room and places are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
@@ -47,6 +49,8 @@ pub(super) struct Session {
     pub(super) lingering: Vec<Place>,
     /// A commit was not answered yet.
     pub(super) committing: bool,
+    /// Of the documents that are being taken.
+    pub(super) bytes: usize,
     pub(super) paused: bool,
     /// Since when there has been no room.
     pub(super) full_since: Option<Instant>,
@@ -92,6 +96,7 @@ impl Session {
             leaving: None,
             lingering: Vec::new(),
             committing: false,
+            bytes: 0,
             paused: false,
             full_since: None,
         }
@@ -112,7 +117,8 @@ impl Session {
         commit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stopping = false;
         loop {
-            let room = taking.len() < WINDOW && self.keeper.room() > 0;
+            let small = taking.len() < WINDOW && self.bytes < WINDOW_BYTES;
+            let room = small && self.keeper.room() > 0;
             self.full_since = if room { None } else { self.full_since.or(Some(Instant::now())) };
             tokio::select! {
                 biased;
@@ -121,7 +127,7 @@ impl Session {
                     self.leave(self.places(), false, false);
                 }
                 () = consumer.context().arrived() => {}
-                Some(ticket) = taking.next() => self.partitions.taken(&ticket),
+                Some(ticket) = taking.next() => self.taken(&ticket),
                 _ = commit.tick() => self.commit(),
                 _ = look.tick() => {
                     self.look(taking.len());
@@ -169,13 +175,21 @@ impl Session {
         self.shared.trouble.reads();
         let topic = self.topics.iter().position(|topic| topic == message.topic());
         let place = topic.map(|topic| Place { topic, partition: message.partition() });
-        let ticket = place.and_then(|place| self.partitions.begin(place, message.offset()));
-        Ok(ticket.map(|ticket| Incoming {
+        let bytes = message.payload().map_or(0, <[u8]>::len);
+        let begin = |place| self.partitions.begin(place, message.offset(), bytes);
+        let Some(ticket) = place.and_then(begin) else { return Ok(None) };
+        self.bytes += bytes;
+        Ok(Some(Incoming {
             ticket,
             key: wire::dirty_key(message.headers()),
             document: message.payload().map(<[u8]>::to_vec),
             received_ms: clock::now_ms(),
         }))
+    }
+
+    fn taken(&mut self, ticket: &Ticket) {
+        self.bytes = self.bytes.saturating_sub(ticket.bytes);
+        self.partitions.taken(ticket);
     }
 
     fn heard(&mut self, event: Event) {

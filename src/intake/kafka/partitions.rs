@@ -15,6 +15,8 @@ use super::number::Place;
 pub(super) struct Ticket {
     pub(super) place: Place,
     pub(super) offset: i64,
+    /// The length of its document.
+    pub(super) bytes: usize,
     lease: CancellationToken,
 }
 
@@ -69,10 +71,10 @@ impl Partitions {
     }
 
     /// A record arrived; `None` if it is not to be taken here.
-    pub(super) fn begin(&mut self, place: Place, offset: i64) -> Option<Ticket> {
+    pub(super) fn begin(&mut self, place: Place, offset: i64, bytes: usize) -> Option<Ticket> {
         let partition = self.0.get_mut(&place).filter(|partition| !partition.leaving)?;
         partition.taking += 1;
-        Some(Ticket { place, offset, lease: partition.lease.clone() })
+        Some(Ticket { place, offset, bytes, lease: partition.lease.clone() })
     }
 
     /// A record was taken, and all of its partition before it.
@@ -131,7 +133,7 @@ mod tests {
     const B: Place = Place { topic: 0, partition: 1 };
 
     fn take(partitions: &mut Partitions, place: Place, offset: i64) {
-        let ticket = partitions.begin(place, offset).unwrap();
+        let ticket = partitions.begin(place, offset, 1).unwrap();
         partitions.taken(&ticket);
     }
 
@@ -155,7 +157,7 @@ mod tests {
         let mut partitions = Partitions::default();
         partitions.assign(&[A]);
         take(&mut partitions, A, 0);
-        let waiting = partitions.begin(A, 1).unwrap();
+        let waiting = partitions.begin(A, 1, 1).unwrap();
         assert!(!partitions.is_idle(A));
         assert_eq!(partitions.to_commit(|_| None), [(A, 1)]);
         partitions.taken(&waiting);
@@ -169,7 +171,7 @@ mod tests {
         partitions.assign(&[A]);
         (0..9).for_each(|offset| take(&mut partitions, A, offset));
         partitions.leave(&[A]);
-        assert!(partitions.begin(A, 9).is_none());
+        assert!(partitions.begin(A, 9, 1).is_none());
         partitions.leave_record(A, 5);
         partitions.leave_record(A, 6);
         assert_eq!(partitions.to_commit(|_| None), [(A, 5)]);
@@ -180,7 +182,7 @@ mod tests {
     fn what_was_begun_before_a_partition_went_away_does_not_count_when_it_is_back() {
         let mut partitions = Partitions::default();
         partitions.assign(&[A]);
-        let old = partitions.begin(A, 70).unwrap();
+        let old = partitions.begin(A, 70, 1).unwrap();
         partitions.remove(&[A]);
         assert!(!old.is_ours());
         partitions.assign(&[A]);
