@@ -23,6 +23,7 @@ use crate::config::Settings;
 use crate::config::settings::WebhookSettings;
 use crate::pipeline;
 use crate::replicate::Stores;
+use crate::setup::dialect::{needs_no_rules, usual_arns};
 use crate::setup::known_arns;
 use crate::store::StoreKind;
 use canary::Flight;
@@ -174,6 +175,12 @@ impl Doctor<'_> {
         process: &Process,
         tell: &mut impl FnMut(Check),
     ) -> usize {
+        let intake = &self.settings.intake;
+        if self.options.arns.is_empty() && needs_no_rules(intake) {
+            tell(Check::ok("notifications", "the listen stream needs none at the source"));
+            return 0;
+        }
+        let usual = usual_arns(intake, kind);
         let known = known_arns(kind, &self.stores.source).await;
         let mut arns: Vec<String> = Vec::new();
         for bucket in &self.settings.buckets {
@@ -188,7 +195,7 @@ impl Doctor<'_> {
                     continue;
                 }
             };
-            let ours = notifications::ours(kind, &self.options.arns, &config);
+            let ours = notifications::ours(&self.options.arns, &usual, &config);
             let interval = self.settings.reconcile.interval;
             let checks = notifications::rules(kind, bucket, &ours, &known, interval);
             checks.into_iter().for_each(&mut *tell);

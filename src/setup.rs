@@ -21,6 +21,7 @@ use crate::pipeline;
 use crate::store::{NotificationConfig, NotificationRule, Store, StoreError, StoreKind};
 use arns::{Candidates, Refusal};
 pub use arns::{Known, known_arns};
+use dialect::needs_no_rules;
 pub use merge::means_the_same;
 use merge::{Change, merge};
 
@@ -129,8 +130,13 @@ pub async fn run(settings: &Settings, options: &SetupOptions) -> anyhow::Result<
         dry_run: options.dry_run,
         ..SetupReport::default()
     };
-    let mut candidates =
-        arns::candidates(settings, options, kind, &stores.source, &mut report.notes).await?;
+    let mut candidates = if options.arns.is_empty() && needs_no_rules(&settings.intake) {
+        report.notes.push("[intake.listen] needs nothing at the source".to_owned());
+        None
+    } else {
+        let notes = &mut report.notes;
+        Some(arns::candidates(settings, options, kind, &stores.source, notes).await?)
+    };
     for bucket in &settings.buckets {
         let mut told = BucketReport {
             bucket: bucket.source.clone(),
@@ -138,7 +144,8 @@ pub async fn run(settings: &Settings, options: &SetupOptions) -> anyhow::Result<
             ..BucketReport::default()
         };
         let source = Source { store: &stores.source, kind, options, settings };
-        if let Err(why) = source.bucket(bucket, &mut candidates, &mut told, &mut report.notes).await
+        if let Some(candidates) = &mut candidates
+            && let Err(why) = source.bucket(bucket, candidates, &mut told, &mut report.notes).await
         {
             told.problems.push(why);
         }

@@ -9,9 +9,7 @@ use serde_json::Value;
 use super::check::Check;
 use crate::config::settings::{BucketSettings, Settings, WebhookSettings};
 use crate::setup::Known;
-use crate::setup::dialect::{
-    CORE_EVENTS, arn_name, default_arns, missing_events, objection, same_arn,
-};
+use crate::setup::dialect::{CORE_EVENTS, arn_name, missing_events, objection, same_arn};
 use crate::store::{Destination, NotificationConfig, NotificationRule, Store, StoreKind};
 
 const AREA: &str = "notifications";
@@ -27,8 +25,8 @@ pub(super) fn is_about_unseen_queue(check: &Check) -> bool {
 /// The rules that lead here, as far as can be told: those to the given ARNs, else to the usual ones,
 /// else all that go to a queue.
 pub(super) fn ours<'a>(
-    kind: StoreKind,
     given: &[String],
+    usual: &[String],
     config: &'a NotificationConfig,
 ) -> Vec<&'a NotificationRule> {
     let to = |arns: &[String]| -> Vec<&NotificationRule> {
@@ -38,7 +36,7 @@ pub(super) fn ours<'a>(
     if !given.is_empty() {
         return to(given);
     }
-    let usual = to(&default_arns(kind));
+    let usual = to(usual);
     if !usual.is_empty() {
         return usual;
     }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::SetupOptions;
-use super::dialect::{arn_name, default_arns, environment, objection, same_arn};
+use super::dialect::{arn_name, environment, objection, same_arn, usual_arns};
 use crate::cli::UsageError;
 use crate::config::Settings;
 use crate::store::{NotificationConfig, Store, StoreError, StoreKind};
@@ -88,10 +88,11 @@ pub(super) async fn candidates(
         return Err(UsageError(wrong).into());
     }
     let known = known_arns(kind, source).await;
+    let usual = usual_arns(&settings.intake, kind);
     if options.remove && options.arns.is_empty() {
-        return Ok(Candidates(vec![default_arns(kind)]));
+        return Ok(Candidates(vec![usual]));
     }
-    let (candidates, note) = choose(&options.arns, &default_arns(kind), &known)
+    let (candidates, note) = choose(&options.arns, &usual, &known)
         .map_err(|why| anyhow::anyhow!("{}", with_variables(settings, kind, why)))?;
     notes.extend(note);
     Ok(candidates)
@@ -220,6 +221,7 @@ impl Refusal {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dialect::default_arns;
     use super::*;
 
     fn defaults() -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use secrecy::ExposeSecret as _;
 
-use crate::config::settings::{BucketSettings, WebhookSettings};
+use crate::config::settings::{BucketSettings, IntakeSettings, WebhookSettings};
 use crate::store::{Destination, NotificationRule, StoreKind};
 
 /// The target that keeps events in a queue directory until they are acknowledged: late by seconds, but
@@ -45,7 +45,50 @@ pub fn events(kind: StoreKind) -> Vec<String> {
     CORE_EVENTS.iter().chain(more_events(kind)).map(ToString::to_string).collect()
 }
 
-/// The ARNs that are looked for where none is given; none where only the operator can know.
+/// The ARNs that are looked for where none is given: of the configured intakes, or of the webhook where
+/// none is configured. None where only the operator can know.
+pub fn usual_arns(intake: &IntakeSettings, kind: StoreKind) -> Vec<String> {
+    let mut arns = Vec::new();
+    if intake.webhook.is_some() || (intake.sqs.is_none() && intake.kafka.is_none()) {
+        arns.extend(default_arns(kind));
+    }
+    if intake.kafka.is_some() {
+        arns.extend(match kind {
+            StoreKind::Minio => Some(format!("arn:minio:sqs::{SAFE}:kafka")),
+            StoreKind::Rustfs => Some(format!("arn:rustfs:sqs::{}:kafka", SAFE.to_lowercase())),
+            StoreKind::Aws | StoreKind::Other => None,
+        });
+    }
+    if let (Some(sqs), StoreKind::Aws | StoreKind::Other) = (&intake.sqs, kind) {
+        arns.extend(queue_arn(&sqs.queue_url));
+    }
+    arns
+}
+
+/// Whether nothing need be told to the source: its listen stream is there for whoever asks.
+pub fn needs_no_rules(intake: &IntakeSettings) -> bool {
+    intake.listen.is_some()
+        && intake.webhook.is_none()
+        && intake.sqs.is_none()
+        && intake.kafka.is_none()
+}
+
+/// The ARN of the queue that AWS calls `https://sqs.REGION.amazonaws.com/ACCOUNT/NAME`; `None` for the
+/// queues of others, whose URLs do not tell.
+fn queue_arn(queue_url: &str) -> Option<String> {
+    let (host, path) = queue_url.split_once("://")?.1.split_once('/')?;
+    let (region, domain) = host.strip_prefix("sqs.")?.split_once('.')?;
+    let partition = match domain {
+        "amazonaws.com" if region.starts_with("us-gov-") => "aws-us-gov",
+        "amazonaws.com" => "aws",
+        "amazonaws.com.cn" => "aws-cn",
+        _ => return None,
+    };
+    let (account, name) = path.split_once('/')?;
+    Some(format!("arn:{partition}:sqs:{region}:{account}:{name}"))
+}
+
+/// The ARNs of webhooks that are looked for.
 pub fn default_arns(kind: StoreKind) -> Vec<String> {
     match kind {
         StoreKind::Minio => [FAST, SAFE].map(|id| format!("arn:minio:sqs::{id}:webhook")).into(),

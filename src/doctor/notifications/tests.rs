@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::doctor::check::Level;
-use crate::setup::dialect::wanted;
+use crate::setup::dialect::{default_arns, wanted};
 
 const EM: &str = "arn:minio:sqs::EM:webhook";
 
@@ -76,7 +76,10 @@ fn rules_of_others_are_not_taken_for_ours() {
         ..NotificationConfig::default()
     };
     let arns = |given: &[String]| -> Vec<_> {
-        ours(StoreKind::Minio, given, &config).iter().map(|rule| rule.arn.clone()).collect()
+        ours(given, &default_arns(StoreKind::Minio), &config)
+            .iter()
+            .map(|rule| rule.arn.clone())
+            .collect()
     };
     assert_eq!(arns(&[]), [EM]);
     assert_eq!(arns(&["arn:minio:sqs::X:webhook".into()]), ["arn:minio:sqs::X:webhook"]);

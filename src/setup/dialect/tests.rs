@@ -76,3 +76,22 @@ fn the_variables_for_the_store_hold_no_secret() {
     let rustfs = environment(StoreKind::Rustfs, &webhook);
     assert_eq!(rustfs.last().unwrap(), "RUSTFS_OUTBOUND_ALLOW_ORIGINS=http://EVERMIRROR-HOST:8080");
 }
+
+#[test]
+fn the_arns_that_are_looked_for_are_those_of_the_intakes() {
+    let arns = |tables: &str, kind| usual_arns(&toml::from_str(tables).unwrap(), kind);
+    let kafka = "[kafka]\nbrokers = 'k:9092'\ntopics = ['t']";
+    let sqs = |url: &str| format!("[sqs]\nqueue_url = '{url}'");
+    assert_eq!(arns("", StoreKind::Minio), default_arns(StoreKind::Minio));
+    assert_eq!(arns(kafka, StoreKind::Minio), ["arn:minio:sqs::EM:kafka"]);
+    assert_eq!(arns(kafka, StoreKind::Rustfs), ["arn:rustfs:sqs::em:kafka"]);
+    assert_eq!(arns(&format!("[webhook]\n{kafka}"), StoreKind::Minio).len(), 3);
+    let queue = sqs("https://sqs.eu-central-1.amazonaws.com/111122223333/s3-events");
+    let arn = "arn:aws:sqs:eu-central-1:111122223333:s3-events";
+    assert_eq!(arns(&queue, StoreKind::Aws), [arn]);
+    let chinese = sqs("https://sqs.cn-north-1.amazonaws.com.cn/111122223333/q");
+    assert_eq!(arns(&chinese, StoreKind::Aws), ["arn:aws-cn:sqs:cn-north-1:111122223333:q"]);
+    assert!(arns(&sqs("http://127.0.0.1:9324/000000000000/q"), StoreKind::Aws).is_empty());
+    assert!(needs_no_rules(&toml::from_str("[listen]").unwrap()));
+    assert!(!needs_no_rules(&toml::from_str("[listen]\n[webhook]").unwrap()));
+}
