@@ -125,6 +125,7 @@ async fn deletes_arrive_one_by_one_and_in_bulk(pair: Pair) {
 
 async fn a_key_that_is_deleted_and_put_again_is_there(pair: Pair) {
     let site = pair.site("again").await;
+    site.walked().await;
     for round in 0..20 {
         site.put("key", format!("round {round}")).await;
         site.delete("key").await;

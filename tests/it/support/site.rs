@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::compare::{compare, compare_listings};
-use super::eventually::eventually;
+use super::eventually::{SOON, eventually};
 use super::evermirror::{Config, Evermirror};
 use super::minio::{Special, Webhook};
 use super::ports::free_port;
@@ -144,6 +144,17 @@ impl Site {
     /// Deletes at the source.
     pub(crate) async fn delete(&self, key: &str) {
         self.source.delete(&self.bucket, key).await;
+    }
+
+    /// Waits until the reconcile at the start is over. A pass that lists an empty source rightly holds the
+    /// deletes of what the target has.
+    pub(crate) async fn walked(&self) {
+        eventually("the reconcile at the start is over", SOON, async || {
+            let walk = self.evermirror.status().await?["reconcile"][0].take();
+            let over = walk["last_complete_ms"].is_i64() && walk["running"] == false;
+            over.then_some(()).ok_or(walk.to_string())
+        })
+        .await;
     }
 
     /// Every difference between the two sides.
