@@ -12,7 +12,7 @@ use crate::policy::{self, Purpose, Side};
 /// Arguments of `policy`.
 #[derive(Debug, Args)]
 pub struct PolicyArgs {
-    /// Whose credentials: those of [source] or of [target]
+    /// Whose credentials: the source's or the target's
     #[arg(value_name = "SIDE")]
     side: SideArg,
     /// What they are used for; may be given several times. `run` is also for sync and verify

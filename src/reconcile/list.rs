@@ -149,7 +149,7 @@ impl Listing {
     /// Begins to list `range` of `side`, and asks for the first page.
     ///
     /// The store is told what all keys of the range begin with, even where that changes nothing: it
-    /// bounds what [`Side::reads_ahead`] is about (run, 2026-11-23: 300 ms of MinIO's CPU for each listing
+    /// bounds what `Side::reads_ahead` is about (run, 2026-11-23: 300 ms of MinIO's CPU for each listing
     /// begun in a bucket of 60,000).
     pub fn new(side: Side, range: KeyRange) -> Self {
         let first = Place::After(range.start.clone());

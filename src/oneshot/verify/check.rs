@@ -118,7 +118,7 @@ impl Checker {
     }
 
     /// Every difference of one key, seen alike twice in a row. While the key was written a moment ago it
-    /// may be on its way, and is looked at until it has come or [`SETTLES`] has passed.
+    /// may be on its way, and is looked at until it has come or [`SETTLES_MS`] have passed.
     pub(super) async fn check(
         &self,
         key: String,
