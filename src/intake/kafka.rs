@@ -17,6 +17,7 @@
 mod client;
 mod consume;
 mod keep;
+mod leave;
 mod monitor;
 mod number;
 mod outbox;

@@ -58,6 +58,8 @@ pub(super) enum Event {
     Assigned(Vec<Place>),
     /// These are to be given back; `lost`: they are another process's already.
     Revoked { places: Vec<Place>, lost: bool },
+    /// What the group had committed of partitions that were assigned.
+    Begun(KafkaResult<Vec<(Place, Option<i64>)>>),
     /// The broker's answer to a commit.
     Committed(KafkaResult<Vec<(Place, i64)>>),
 }

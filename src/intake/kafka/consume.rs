@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{self, Consumer, Event};
 use super::keep::{Incoming, Keeper};
+use super::leave::Leaving;
 use super::monitor::Shared;
 use super::number::Place;
 use super::partitions::{Partitions, Ticket};
@@ -33,8 +34,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// Without room for so long, the partitions are paused.
 const PAUSE_AFTER: Duration = Duration::from_secs(1);
-/// How long the last commit of a partition may take.
-const LAST_COMMIT: Duration = Duration::from_secs(5);
+/// How long an answer about committed offsets may take.
+pub(super) const LAST_COMMIT: Duration = Duration::from_secs(5);
 
 /// One consumer, from its subscription to its end.
 pub(super) struct Session {
@@ -49,23 +50,13 @@ pub(super) struct Session {
     pub(super) lingering: Vec<Place>,
     /// A commit was not answered yet.
     pub(super) committing: bool,
+    /// The group was asked for its committed offsets and has not answered yet.
+    pub(super) beginning: bool,
     /// Of the documents that are being taken.
     pub(super) bytes: usize,
     pub(super) paused: bool,
     /// Since when there has been no room.
     pub(super) full_since: Option<Instant>,
-}
-
-/// Partitions on their way out.
-#[derive(Debug)]
-pub(super) struct Leaving {
-    places: Vec<Place>,
-    /// Those of them that the group wants back.
-    revoked: Vec<Place>,
-    until: Instant,
-    lost: bool,
-    /// Nothing is in flight any more, or it took too long: the last commit has time until then.
-    last_commit: Option<Instant>,
 }
 
 /// Why a session ended.
@@ -96,6 +87,7 @@ impl Session {
             leaving: None,
             lingering: Vec::new(),
             committing: false,
+            beginning: false,
             bytes: 0,
             paused: false,
             full_since: None,
@@ -128,7 +120,10 @@ impl Session {
                 }
                 () = consumer.context().arrived() => {}
                 Some(ticket) = taking.next() => self.taken(&ticket),
-                _ = commit.tick() => self.commit(),
+                _ = commit.tick() => {
+                    self.begin();
+                    self.commit();
+                }
                 _ = look.tick() => {
                     self.look(taking.len());
                     if self.left() && stopping {
@@ -199,6 +194,15 @@ impl Session {
                 tracing::info!(partitions = ?shown(&places), lost, "Partitions go to another process.");
                 self.leave(places, true, lost);
             }
+            Event::Begun(result) => {
+                self.beginning = false;
+                match result {
+                    Ok(offsets) => self.partitions.begun(&offsets),
+                    Err(error) => {
+                        tracing::debug!(%error, "The committed offsets are not known yet; asking again.");
+                    }
+                }
+            }
             Event::Committed(result) => {
                 self.committing = false;
                 match result {
@@ -217,6 +221,7 @@ impl Session {
             return;
         }
         self.partitions.assign(places);
+        self.begin();
         self.lingering.retain(|place| !places.contains(place));
         // The client remembers that a partition was paused when it left.
         if self.paused {
@@ -229,79 +234,25 @@ impl Session {
         tracing::info!(partitions = ?shown(places), "Partitions are read from now on.");
     }
 
-    /// Begins to give partitions up.
-    fn leave(&mut self, places: Vec<Place>, revoked: bool, lost: bool) {
-        self.partitions.leave(&places);
-        let mut stay = self.places();
-        stay.retain(|place| !places.contains(place));
-        self.keeper.owns(&stay);
-        if let Err(error) = self.consumer.pause(&self.list(&places)) {
-            tracing::debug!(%error, "Partitions on their way out could not be paused.");
+    /// Asks where reading should have begun, on a thread of its own, like a commit.
+    fn begin(&mut self) {
+        let places = self.partitions.to_begin();
+        if self.beginning || places.is_empty() {
+            return;
         }
-        let until = Instant::now() + self.drain_timeout;
-        let new = Leaving {
-            places: Vec::new(),
-            revoked: Vec::new(),
-            until,
-            lost: false,
-            last_commit: None,
-        };
-        let leaving = self.leaving.get_or_insert(new);
-        leaving.lost |= lost;
-        if revoked {
-            leaving.revoked.extend(&places);
-        }
-        leaving.places.extend(places);
-        leaving.places.sort_unstable();
-        leaving.places.dedup();
-    }
-
-    /// Goes on giving up; true if nothing is on its way out any more.
-    fn left(&mut self) -> bool {
-        let Some(leaving) = &mut self.leaving else { return true };
-        for place in &leaving.places {
-            if let Some(offset) = self.keeper.forget(*place) {
-                self.partitions.leave_record(*place, offset);
-            }
-        }
-        let done = leaving
-            .places
-            .iter()
-            .all(|place| self.partitions.is_idle(*place) && self.keeper.needed(*place).is_none());
-        let now = Instant::now();
-        if leaving.last_commit.is_none() && (done || leaving.lost || now >= leaving.until) {
-            if !done && !leaving.lost {
-                tracing::warn!(partitions = ?shown(&leaving.places), "Keys of partitions that go to another process are still in flight; their records will be read again there.");
-            }
-            leaving.last_commit = Some(now + LAST_COMMIT);
-        }
-        let Some(limit) = leaving.last_commit else { return false };
-        let uncommitted = self.to_commit();
-        let leaving = self.leaving.as_ref();
-        let ours = |place| leaving.is_some_and(|leaving| leaving.places.contains(place));
-        let open = uncommitted.iter().any(|(place, _)| ours(place));
-        if open && !leaving.is_some_and(|leaving| leaving.lost) && now < limit {
-            self.commit();
-            return false;
-        }
-        self.give_back();
-        true
-    }
-
-    fn give_back(&mut self) {
-        let Some(Leaving { places, revoked, .. }) = self.leaving.take() else { return };
-        self.partitions.remove(&places);
-        self.lingering.extend(places);
-        if !revoked.is_empty()
-            && let Err(error) = self.consumer.incremental_unassign(&self.list(&revoked))
-        {
-            tracing::error!(%error, "Partitions could not be given back to the group.");
-        }
+        self.beginning = true;
+        let (consumer, topics) = (Arc::clone(&self.consumer), Arc::clone(&self.topics));
+        std::thread::spawn(move || {
+            let asked = client::list(places.into_iter().map(|place| (place, None)), &topics);
+            let result = consumer.committed_offsets(asked, LAST_COMMIT);
+            let offsets = result.map(|list| client::places(&list, &topics));
+            consumer.context().push(Event::Begun(offsets));
+        });
     }
 
     /// Commits what is done and was not committed. On a thread of its own, because the client waits for
     /// the answer, and the end of the process must not wait for brokers that are down.
-    fn commit(&mut self) {
+    pub(super) fn commit(&mut self) {
         let offsets = self.to_commit();
         if self.committing || offsets.is_empty() {
             return;
@@ -315,10 +266,9 @@ impl Session {
         });
     }
 
-    fn to_commit(&self) -> Vec<(Place, i64)> {
-        let lost = |place: &Place| {
-            self.leaving.as_ref().is_some_and(|l| l.lost && l.places.contains(place))
-        };
+    pub(super) fn to_commit(&self) -> Vec<(Place, i64)> {
+        let lost =
+            |place: &Place| self.leaving.as_ref().is_some_and(|leaving| leaving.is_lost(*place));
         let mut offsets = self.partitions.to_commit(|place| self.keeper.needed(place));
         offsets.retain(|(place, _)| !lost(place));
         offsets
@@ -327,6 +277,7 @@ impl Session {
     /// Tells the monitor where we are, forgets what lingers, and pauses or resumes.
     fn look(&mut self, taking: usize) {
         self.shared.set_positions(self.partitions.positions());
+        self.shared.add_skipped(self.partitions.take_skipped());
         let keeper = &self.keeper;
         self.lingering.retain(|place| {
             keeper.forget(*place);
@@ -360,15 +311,15 @@ impl Session {
     /// The partitions that are not on their way out.
     fn held(&self) -> TopicPartitionList {
         let mut held = self.places();
-        held.retain(|place| self.leaving.as_ref().is_none_or(|l| !l.places.contains(place)));
+        held.retain(|place| self.leaving.as_ref().is_none_or(|leaving| !leaving.has(*place)));
         self.list(&held)
     }
 
-    fn places(&self) -> Vec<Place> {
+    pub(super) fn places(&self) -> Vec<Place> {
         self.partitions.positions().into_iter().map(|(place, _)| place).collect()
     }
 
-    fn list(&self, places: &[Place]) -> TopicPartitionList {
+    pub(super) fn list(&self, places: &[Place]) -> TopicPartitionList {
         client::list(places.iter().map(|place| (*place, None)), &self.topics)
     }
 }
@@ -379,20 +330,21 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.consumer.context().close();
         let all = self.places();
+        self.shared.add_skipped(self.partitions.take_skipped());
         self.partitions.remove(&all);
         for place in all {
             self.keeper.forget(place);
         }
         self.keeper.owns(&[]);
         self.shared.set_positions(Vec::new());
-        let mut revoked = self.leaving.take().map_or_else(Vec::new, |leaving| leaving.revoked);
+        let mut revoked = self.leaving.take().map_or_else(Vec::new, Leaving::into_revoked);
         while let Some(event) = self.consumer.context().next_event() {
             match event {
                 Event::Assigned(places) => {
                     drop(self.consumer.incremental_assign(&self.list(&places)));
                 }
                 Event::Revoked { places, .. } => revoked.extend(places),
-                Event::Committed(_) => {}
+                Event::Begun(_) | Event::Committed(_) => {}
             }
         }
         if !revoked.is_empty() {
@@ -402,6 +354,6 @@ impl Drop for Session {
 }
 
 /// For the log.
-fn shown(places: &[Place]) -> Vec<i32> {
+pub(super) fn shown(places: &[Place]) -> Vec<i32> {
     places.iter().map(|place| place.partition).collect()
 }

@@ -1,7 +1,8 @@
 //! What the cluster says when it is asked every other second: whether it is there, how many partitions
 //! the topics have, how far behind this process is, and whether records expired before it read them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -47,16 +48,32 @@ pub(super) struct Shared {
     /// The number of partitions of the first topic.
     pub(super) partitions: watch::Sender<i32>,
     positions: Mutex<Vec<(Place, Option<i64>)>>,
+    /// Offsets that never came, and may have expired.
+    skipped: Mutex<BTreeMap<Place, Range<i64>>>,
 }
 
 impl Shared {
     pub(super) fn new(trouble: Arc<Trouble>, backlog: Arc<Backlog>) -> Self {
         let partitions = watch::Sender::new(0);
-        Self { trouble, backlog, partitions, positions: Mutex::default() }
+        let (positions, skipped) = (Mutex::default(), Mutex::default());
+        Self { trouble, backlog, partitions, positions, skipped }
     }
 
     pub(super) fn set_positions(&self, positions: Vec<(Place, Option<i64>)>) {
         *self.positions.lock().unwrap_or_else(PoisonError::into_inner) = positions;
+    }
+
+    /// Offsets that never came: from the first to the last of a partition.
+    pub(super) fn add_skipped(&self, skipped: impl IntoIterator<Item = (Place, Range<i64>)>) {
+        let mut all = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, range) in skipped {
+            let old = all.entry(place).or_insert_with(|| range.clone());
+            *old = old.start.min(range.start)..old.end.max(range.end);
+        }
+    }
+
+    fn take_skipped(&self) -> BTreeMap<Place, Range<i64>> {
+        std::mem::take(&mut *self.skipped.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn positions(&self) -> Vec<(Place, Option<i64>)> {
@@ -70,8 +87,8 @@ struct Found {
     partitions: i32,
     lag: u64,
     unread: u64,
-    /// Partitions of which records expired that were never read.
-    expired: Vec<Place>,
+    /// Partitions of which records expired that were never read, each with the offset behind them.
+    expired: Vec<(Place, i64)>,
 }
 
 /// Asks until cancelled.
@@ -82,15 +99,19 @@ pub(super) async fn run(
     keeper: Arc<Keeper>,
     stop: CancellationToken,
 ) {
-    let mut told = BTreeSet::new();
+    // Behind the last expired record that was told.
+    let mut told = BTreeMap::new();
     loop {
-        let positions = shared.positions();
-        told.retain(|place| positions.iter().any(|(held, _)| held == place));
-        let (consumer, names) = (Arc::clone(&consumer), Arc::clone(&topics));
-        let asked = tokio::task::spawn_blocking(move || ask(&consumer, &names, &positions));
+        let (positions, skipped) = (shared.positions(), shared.take_skipped());
+        let (consumer, names, holes) =
+            (Arc::clone(&consumer), Arc::clone(&topics), skipped.clone());
+        let asked = tokio::task::spawn_blocking(move || ask(&consumer, &names, &positions, &holes));
         match stop.run_until_cancelled(asked).await {
             None | Some(Err(_)) => return,
-            Some(Ok(Err(error))) => shared.trouble.failed(&error),
+            Some(Ok(Err(error))) => {
+                shared.add_skipped(skipped);
+                shared.trouble.failed(&error);
+            }
             Some(Ok(Ok(found))) => {
                 shared.trouble.answered();
                 shared.backlog.lag.store(found.lag, Ordering::Relaxed);
@@ -98,7 +119,7 @@ pub(super) async fn run(
                 shared.partitions.send_if_modified(|count| {
                     std::mem::replace(count, found.partitions) != found.partitions
                 });
-                let new: Vec<_> = found.expired.into_iter().filter(|p| told.insert(*p)).collect();
+                let new = untold(&mut told, found.expired);
                 if !new.is_empty() {
                     let partitions: Vec<_> = new.iter().map(|place| place.partition).collect();
                     tracing::error!(
@@ -117,11 +138,21 @@ pub(super) async fn run(
     }
 }
 
-/// Blocking.
+/// The partitions of which more expired than was told before.
+fn untold(told: &mut BTreeMap<Place, i64>, expired: Vec<(Place, i64)>) -> Vec<Place> {
+    let is_new = |(place, behind): &(Place, i64)| {
+        let before = told.insert(*place, *behind);
+        before.is_none_or(|before| before < *behind)
+    };
+    expired.into_iter().filter(is_new).map(|(place, _)| place).collect()
+}
+
+/// Blocking. `skipped` are partitions of which offsets never came.
 fn ask(
     consumer: &Consumer,
     topics: &[String],
     positions: &[(Place, Option<i64>)],
+    skipped: &BTreeMap<Place, Range<i64>>,
 ) -> Result<Found, KafkaError> {
     let mut counts = Vec::new();
     for name in topics {
@@ -151,6 +182,16 @@ fn ask(
         let (low, high) = consumer.fetch_watermarks(topic, place.partition, PATIENCE)?;
         let committed = committed.iter().find(|(other, _)| other == place).and_then(|(_, o)| *o);
         found.add(*place, *next, committed, (low, high));
+        found.judge(*place, skipped.get(place).cloned(), low);
+    }
+    for (place, range) in skipped {
+        // Of a partition that has gone to another process meanwhile.
+        if let Some(topic) = topics.get(place.topic)
+            && positions.iter().all(|(held, _)| held != place)
+        {
+            let (low, _) = consumer.fetch_watermarks(topic, place.partition, PATIENCE)?;
+            found.judge(*place, Some(range.clone()), low);
+        }
     }
     Ok(found)
 }
@@ -162,8 +203,16 @@ impl Found {
         let behind = |from: i64| u64::try_from(high.saturating_sub(from.max(low))).unwrap_or(0);
         self.lag += behind(committed.unwrap_or(low));
         self.unread += behind(next.or(committed).unwrap_or(low));
-        if next.or(committed).is_some_and(|next| next < low) {
-            self.expired.push(place);
+        // What is to be read next is there no more.
+        self.judge(place, next.or(committed).map(|next| next..i64::MAX), low);
+    }
+
+    /// Offsets that were not read, and the first one that the partition still has.
+    fn judge(&mut self, place: Place, unread: Option<Range<i64>>, low: i64) {
+        if let Some(unread) = unread
+            && unread.start < low
+        {
+            self.expired.push((place, unread.end.min(low)));
         }
     }
 }
@@ -184,6 +233,27 @@ mod tests {
         found.add(place(3), None, Some(5), (6, 6));
         // Read, not yet committed, and expired since: nothing was missed.
         found.add(place(4), Some(8), Some(5), (6, 8));
-        assert_eq!(found.expired, [place(3)]);
+        assert_eq!(found.expired, [(place(3), 6)]);
+    }
+
+    #[test]
+    fn a_hole_is_expired_records_only_where_the_partition_begins_behind_it() {
+        let place = Place { topic: 0, partition: 0 };
+        let mut found = Found { partitions: 1, lag: 0, unread: 0, expired: Vec::new() };
+        found.judge(place, Some(5..8), 5);
+        found.judge(place, None, 5);
+        assert_eq!(found.expired, [], "compacted, or the mark of a transaction");
+        found.judge(place, Some(5..8), 7);
+        found.judge(place, Some(5..8), 90);
+        assert_eq!(found.expired, [(place, 7), (place, 8)]);
+    }
+
+    #[test]
+    fn expired_records_are_told_once_and_again_when_more_expired() {
+        let place = Place { topic: 0, partition: 0 };
+        let mut told = BTreeMap::new();
+        assert_eq!(untold(&mut told, vec![(place, 6)]), [place]);
+        assert_eq!(untold(&mut told, vec![(place, 6)]), []);
+        assert_eq!(untold(&mut told, vec![(place, 9)]), [place]);
     }
 }

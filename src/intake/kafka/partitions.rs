@@ -2,9 +2,11 @@
 //! may be committed. Pure: no client, no clock.
 //!
 //! **Promise.** An offset is committed only when every record before it is done: taken, in order, and
-//! needed by no key any more.
+//! needed by no key any more. Offsets that were never given to us are noticed, also those between the
+//! committed offset and the first record.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +43,15 @@ struct Partition {
     /// How many records are being taken.
     taking: usize,
     committed: Option<i64>,
+    /// Whether the group's committed offset is known. Until then none is committed: it would hide where
+    /// reading should have begun.
+    began: bool,
+    /// The offset that must come next; `None` while nothing is known of it.
+    expected: Option<i64>,
+    /// The first offset that came.
+    first: Option<i64>,
+    /// From the first to the last offset that did not come, since it was last asked.
+    skipped: Option<Range<i64>>,
     /// The oldest record that is left to the partition's next owner.
     left: Option<i64>,
     leaving: bool,
@@ -74,7 +85,40 @@ impl Partitions {
     pub(super) fn begin(&mut self, place: Place, offset: i64, bytes: usize) -> Option<Ticket> {
         let partition = self.0.get_mut(&place).filter(|partition| !partition.leaving)?;
         partition.taking += 1;
+        if let Some(expected) = partition.expected.replace(offset + 1) {
+            partition.skip(expected..offset);
+        }
+        partition.first.get_or_insert(offset);
         Some(Ticket { place, offset, bytes, lease: partition.lease.clone() })
+    }
+
+    /// The partitions of which the group's committed offset is not known yet.
+    pub(super) fn to_begin(&self) -> Vec<Place> {
+        self.0.iter().filter(|(_, partition)| !partition.began).map(|(place, _)| *place).collect()
+    }
+
+    /// What the group had committed when these were assigned; `None` if nothing.
+    pub(super) fn begun(&mut self, offsets: &[(Place, Option<i64>)]) {
+        for (place, committed) in offsets {
+            let Some(partition) = self.0.get_mut(place).filter(|partition| !partition.began) else {
+                continue;
+            };
+            partition.began = true;
+            match (partition.first, committed) {
+                (Some(first), Some(committed)) => partition.skip(*committed..first),
+                (None, committed) => partition.expected = *committed,
+                (Some(_), None) => {}
+            }
+        }
+    }
+
+    /// Where offsets did not come although others behind them did, since this was last asked. They may
+    /// have expired; compaction and transactions leave such holes, too.
+    pub(super) fn take_skipped(&mut self) -> Vec<(Place, Range<i64>)> {
+        let skipped = |(place, partition): (&Place, &mut Partition)| {
+            partition.skipped.take().map(|range| (*place, range))
+        };
+        self.0.iter_mut().filter_map(skipped).collect()
     }
 
     /// A record was taken, and all of its partition before it.
@@ -102,12 +146,13 @@ impl Partitions {
     /// The offsets that may be committed now and were not: behind the last record taken, but not beyond the
     /// oldest that a key still needs (`needed`), nor one that is left to another process.
     pub(super) fn to_commit(&self, needed: impl Fn(Place) -> Option<i64>) -> Vec<(Place, i64)> {
+        let begun = self.0.iter().filter(|(_, partition)| partition.began);
         let offset = |(place, partition): (&Place, &Partition)| {
             let limits = [Some(partition.next?), partition.left, needed(*place)];
             let offset = limits.into_iter().flatten().min()?;
             partition.committed.is_none_or(|old| offset > old).then_some((*place, offset))
         };
-        self.0.iter().filter_map(offset).collect()
+        begun.filter_map(offset).collect()
     }
 
     /// The broker has confirmed these.
@@ -125,12 +170,31 @@ impl Partitions {
     }
 }
 
+impl Partition {
+    fn skip(&mut self, range: Range<i64>) {
+        if !range.is_empty() {
+            self.skipped = Some(match self.skipped.take() {
+                Some(old) => old.start.min(range.start)..old.end.max(range.end),
+                None => range,
+            });
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const A: Place = Place { topic: 0, partition: 0 };
     const B: Place = Place { topic: 0, partition: 1 };
+
+    /// Partitions that are read from their beginning.
+    fn assigned(places: &[Place]) -> Partitions {
+        let mut partitions = Partitions::default();
+        partitions.assign(places);
+        partitions.begun(&places.iter().map(|place| (*place, None)).collect::<Vec<_>>());
+        partitions
+    }
 
     fn take(partitions: &mut Partitions, place: Place, offset: i64) {
         let ticket = partitions.begin(place, offset, 1).unwrap();
@@ -139,8 +203,7 @@ mod tests {
 
     #[test]
     fn no_offset_is_committed_beyond_a_record_that_a_key_still_needs() {
-        let mut partitions = Partitions::default();
-        partitions.assign(&[A, B]);
+        let mut partitions = assigned(&[A, B]);
         assert_eq!(partitions.to_commit(|_| None), []);
         take(&mut partitions, A, 4);
         take(&mut partitions, A, 7);
@@ -154,8 +217,7 @@ mod tests {
 
     #[test]
     fn a_record_that_is_still_being_taken_is_not_committed() {
-        let mut partitions = Partitions::default();
-        partitions.assign(&[A]);
+        let mut partitions = assigned(&[A]);
         take(&mut partitions, A, 0);
         let waiting = partitions.begin(A, 1, 1).unwrap();
         assert!(!partitions.is_idle(A));
@@ -167,8 +229,7 @@ mod tests {
 
     #[test]
     fn a_partition_that_leaves_takes_nothing_and_leaves_what_is_not_done() {
-        let mut partitions = Partitions::default();
-        partitions.assign(&[A]);
+        let mut partitions = assigned(&[A]);
         (0..9).for_each(|offset| take(&mut partitions, A, offset));
         partitions.leave(&[A]);
         assert!(partitions.begin(A, 9, 1).is_none());
@@ -180,15 +241,37 @@ mod tests {
 
     #[test]
     fn what_was_begun_before_a_partition_went_away_does_not_count_when_it_is_back() {
-        let mut partitions = Partitions::default();
-        partitions.assign(&[A]);
+        let mut partitions = assigned(&[A]);
         let old = partitions.begin(A, 70, 1).unwrap();
         partitions.remove(&[A]);
         assert!(!old.is_ours());
         partitions.assign(&[A]);
+        partitions.begun(&[(A, Some(60))]);
         partitions.taken(&old);
         assert_eq!(partitions.to_commit(|_| None), []);
         take(&mut partitions, A, 60);
         assert_eq!(partitions.to_commit(|_| None), [(A, 61)]);
+    }
+
+    #[test]
+    fn offsets_that_never_came_are_noticed_whatever_is_known_first() {
+        let mut partitions = Partitions::default();
+        partitions.assign(&[A, B]);
+        assert_eq!(partitions.to_begin(), [A, B]);
+        // The group's offset is known before the first record, and after it.
+        partitions.begun(&[(A, Some(5))]);
+        take(&mut partitions, A, 8);
+        take(&mut partitions, B, 3);
+        assert_eq!(partitions.to_commit(|_| None), [(A, 9)], "nothing hides where B should begin");
+        partitions.begun(&[(B, Some(1))]);
+        assert_eq!(partitions.take_skipped(), [(A, 5..8), (B, 1..3)]);
+        assert_eq!(partitions.to_commit(|_| None), [(A, 9), (B, 4)]);
+        // In between; and nothing was skipped where they come one by one, or again.
+        take(&mut partitions, A, 9);
+        take(&mut partitions, B, 2);
+        assert_eq!(partitions.take_skipped(), []);
+        take(&mut partitions, A, 12);
+        take(&mut partitions, A, 20);
+        assert_eq!(partitions.take_skipped(), [(A, 10..20)]);
     }
 }

@@ -30,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Kafka {
     port: u16,
     sasl_port: u16,
+    tls_port: u16,
     process: Option<Process>,
     directory: TempDir,
 }
@@ -38,8 +39,10 @@ impl Kafka {
     /// A broker without topics.
     pub(crate) async fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let (port, sasl_port, controller) = (free_port(), free_port(), free_port());
-        let mut kafka = Self { port, sasl_port, process: None, directory };
+        let (port, sasl_port, tls_port, controller) =
+            (free_port(), free_port(), free_port(), free_port());
+        let mut kafka = Self { port, sasl_port, tls_port, process: None, directory };
+        fs::write(kafka.file("server.pem"), identity()).expect("a file");
         fs::write(kafka.file("server.properties"), kafka.properties(controller)).expect("a file");
         let formatted = Command::new(peer("kafka"))
             .args(["kafka.tools.StorageTool", "format", "-t", "4L6g3nShT-eMCtK--X86sw", "-c"])
@@ -54,18 +57,21 @@ impl Kafka {
     }
 
     fn properties(&self, controller: u16) -> String {
-        let (port, sasl, data) = (self.port, self.sasl_port, self.file("data"));
+        let (port, sasl, tls) = (self.port, self.sasl_port, self.tls_port);
         format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl}\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl},SASL_SSL://127.0.0.1:{tls},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl},SASL_SSL://localhost:{tls}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT\n\
              controller.listener.names=CONTROLLER\n\
              inter.broker.listener.name=PLAINTEXT\n\
              sasl.enabled.mechanisms=PLAIN\n\
              listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";\n\
+             listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";\n\
+             ssl.keystore.type=PEM\n\
+             ssl.keystore.location={}\n\
              log.dirs={}\n\
              auto.create.topics.enable=false\n\
              offsets.topic.replication.factor=1\n\
@@ -77,7 +83,8 @@ impl Kafka {
              num.network.threads=2\n\
              num.io.threads=2\n\
              log.cleaner.dedupe.buffer.size=2097152\n",
-            data.display(),
+            self.file("server.pem").display(),
+            self.file("data").display(),
         )
     }
 
@@ -89,6 +96,11 @@ impl Kafka {
     /// `127.0.0.1:PORT`, which asks for [`USER`] and [`PASSWORD`].
     pub(crate) fn sasl_brokers(&self) -> String {
         format!("127.0.0.1:{}", self.sasl_port)
+    }
+
+    /// `localhost:PORT`, by TLS, which asks for [`USER`] and [`PASSWORD`], too.
+    pub(crate) fn tls_brokers(&self) -> String {
+        format!("localhost:{}", self.tls_port)
     }
 
     /// Kills it.
@@ -162,6 +174,20 @@ impl Kafka {
         (0..i32::try_from(count).unwrap()).map(end).collect()
     }
 
+    /// Deletes the records before these offsets, as retention does.
+    pub(crate) async fn expire(&self, topic: &str, offsets: &[i64]) {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in (0..).zip(offsets) {
+            let offset = Offset::Offset(*offset);
+            list.add_partition_offset(topic, partition, offset).expect("an offset");
+        }
+        let admin: AdminClient<DefaultClientContext> = self.config().create().expect("a client");
+        let done = admin.delete_records(&list, &AdminOptions::new()).await.expect("an answer");
+        for place in done.elements() {
+            place.error().expect("the records are gone");
+        }
+    }
+
     /// The committed offset of each partition; 0 where there is none.
     pub(crate) fn committed(&self, group: &str, topic: &str) -> Vec<i64> {
         let mut list = TopicPartitionList::new();
@@ -213,6 +239,13 @@ impl Kafka {
     fn log(&self) -> String {
         fs::read_to_string(self.file("log")).unwrap_or_default()
     }
+}
+
+/// The server's key and certificate, as Kafka wants them.
+fn identity() -> String {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
+    let part = |name| fs::read_to_string(folder.join(name)).expect("a fixture");
+    format!("{}{}", part("server.key"), part("server.pem"))
 }
 
 fn blocking<T>(ask: impl FnOnce() -> T) -> T {
