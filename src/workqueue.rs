@@ -139,6 +139,16 @@ impl WorkQueue {
         self.next(Schedule::pop_large, &self.large_ready).await
     }
 
+    /// The next key of the small lanes, if one is ready.
+    pub fn small_now(&self) -> Option<Work> {
+        self.take(Schedule::pop_small).0
+    }
+
+    /// The next key of the lane for large objects, if one is ready.
+    pub fn large_now(&self) -> Option<Work> {
+        self.take(Schedule::pop_large).0
+    }
+
     /// Takes a key back from its worker.
     pub fn complete(&self, work: &Work, outcome: Outcome) {
         let now = Instant::now();
@@ -290,20 +300,25 @@ impl WorkQueue {
     async fn next(&self, pop: fn(&mut Schedule) -> Option<ObjectKey>, ready: &Notify) -> Work {
         loop {
             let notified = ready.notified();
-            self.wake_due();
+            match self.take(pop) {
+                (Some(work), _) => return work,
+                (None, Some(at)) => drop(tokio::time::timeout_at(at, notified).await),
+                (None, None) => notified.await,
+            }
+        }
+    }
+
+    /// A ready key; if there is none, when the next delayed one is due.
+    fn take(&self, pop: fn(&mut Schedule) -> Option<ObjectKey>) -> (Option<Work>, Option<Instant>) {
+        self.wake_due();
+        loop {
             let (key, due) = {
                 let mut schedule = self.schedule();
                 (pop(&mut schedule), schedule.next_due())
             };
-            if let Some(key) = key {
-                if let Some(pending) = self.start(&key) {
-                    return Work { key, pending, started: Instant::now() };
-                }
-                continue;
-            }
-            match due {
-                Some(at) => drop(tokio::time::timeout_at(at, notified).await),
-                None => notified.await,
+            let Some(key) = key else { return (None, due) };
+            if let Some(pending) = self.start(&key) {
+                return (Some(Work { key, pending, started: Instant::now() }), due);
             }
         }
     }
@@ -345,10 +360,14 @@ impl WorkQueue {
                 ready.notify_one();
             }
             Effect::Delay(until) => {
+                // The dispatchers must learn of an earlier deadline than the one they sleep on; of every
+                // key that cools behind others they need not.
+                let sooner = schedule.next_due().is_none_or(|due| until < due);
                 schedule.delay(until, key.clone());
-                // The dispatchers must learn of an earlier deadline than the one they sleep on.
-                self.small_ready.notify_one();
-                self.large_ready.notify_one();
+                if sooner {
+                    self.small_ready.notify_one();
+                    self.large_ready.notify_one();
+                }
             }
         }
     }

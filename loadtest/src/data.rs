@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use evermirror::store::{ListQuery, ListedObject, PutBody, Store};
+use evermirror::store::{GetOptions, ListQuery, ListedObject, PutBody, Store};
 use http::{HeaderMap, HeaderValue, header};
 use tokio::task::JoinSet;
 
@@ -65,6 +65,30 @@ pub(crate) async fn put_large(
     }
     store.complete_multipart(bucket, &key, &upload, &done).await?;
     Ok(())
+}
+
+/// Reads every large object once. What was just written is not in the memory of a server that writes past
+/// it, and whoever came first would read the disk for all the others.
+pub(crate) async fn warm(
+    store: &Store,
+    bucket: &str,
+    objects: usize,
+    parts: usize,
+) -> anyhow::Result<()> {
+    let numbers = Numbers::below(objects);
+    crew(4, || {
+        let (store, bucket, numbers) = (store.clone(), bucket.to_owned(), numbers.clone());
+        async move {
+            for number in numbers {
+                for part in 1..=u32::try_from(parts)? {
+                    let part = GetOptions { part: Some(part), ..GetOptions::default() };
+                    store.get(&bucket, &key(number), part).await?.body.bytes().await?;
+                }
+            }
+            Ok(())
+        }
+    })
+    .await
 }
 
 fn headers() -> HeaderMap {

@@ -8,8 +8,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
@@ -66,6 +67,10 @@ impl Remembered {
 
     /// The source has the object again, so that it is one like any other.
     pub fn replaced(&self, bucket: &str, key: &str) {
+        // Every copy passes here, and hardly anyone ever keeps an object.
+        if !self.kept.holds_something() {
+            return;
+        }
         if let Err(error) = self.kept.remove(Print::of(&[bucket, key])) {
             tracing::debug!(%error, "A kept object is remembered for longer than it need be.");
         }
@@ -105,6 +110,8 @@ enum Found {
 #[derive(Debug)]
 struct Table {
     file: File,
+    /// Whether anything was ever written to it, as far as its blocks tell.
+    written: AtomicBool,
     /// Held by who writes.
     writing: Mutex<()>,
 }
@@ -114,7 +121,14 @@ impl Table {
         let mut options = File::options();
         let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
         file.set_len(SETS * SET as u64)?;
-        Ok(Self { file, writing: Mutex::default() })
+        let written = AtomicBool::new(file.metadata()?.blocks() > 0);
+        Ok(Self { file, written, writing: Mutex::default() })
+    }
+
+    /// False only spares a look for an entry to be removed: a file system that tells of its blocks late
+    /// may make it false for too long, so no entry counts as absent because of it.
+    fn holds_something(&self) -> bool {
+        self.written.load(Ordering::Relaxed)
     }
 
     fn set(&self, print: Print) -> io::Result<[[u8; SLOT]; SLOTS]> {
@@ -157,6 +171,7 @@ impl Table {
     }
 
     fn write(&self, print: Print, slot: usize, bytes: [u8; SLOT]) -> io::Result<()> {
+        self.written.store(true, Ordering::Relaxed);
         self.file.write_all_at(&bytes, print.offset + (slot * SLOT) as u64)
     }
 
@@ -184,8 +199,8 @@ mod tests {
     #[test]
     fn what_a_person_keeps_is_kept_until_the_source_has_it_again() {
         let dir = tempfile::tempdir().unwrap();
+        Remembered::open(dir.path()).unwrap().keep("b", "k").unwrap();
         let remembered = Remembered::open(dir.path()).unwrap();
-        remembered.keep("b", "k").unwrap();
         assert!(remembered.is_kept("b", "k") && !remembered.is_kept("b", "other"));
         remembered.replaced("b", "k");
         remembered.replaced("b", "never kept");
@@ -208,7 +223,6 @@ mod tests {
 
     #[test]
     fn the_files_take_no_room_before_they_hold_something() {
-        use std::os::unix::fs::MetadataExt as _;
         let dir = tempfile::tempdir().unwrap();
         drop(Remembered::open(dir.path()).unwrap());
         assert_eq!(dir.path().join("pairs").metadata().unwrap().blocks(), 0);

@@ -74,8 +74,8 @@ impl Dispatcher {
                 () = stop.cancelled() => return,
                 work = self.take(size) => work,
             };
-            let this = Arc::clone(&self);
-            self.workers.spawn(async move { this.work(taken, size).await });
+            let (this, stop) = (Arc::clone(&self), stop.clone());
+            self.workers.spawn(async move { this.work(taken, size, &stop).await });
         }
     }
 
@@ -120,17 +120,41 @@ impl Dispatcher {
         work
     }
 
-    /// One try of one key, to the end.
-    async fn work(&self, work: Work, size: Size) {
+    /// Works on a key, and then on the next one that is ready: in a backlog a worker need not wait for
+    /// the lane to hand it out.
+    async fn work(&self, first: Work, size: Size, stop: &CancellationToken) {
         let _permit = Permit::kept(self.limit(size));
-        let mut handback = Handback { queue: &self.queue, work: &work, done: false };
-        let result = self.worker.converge(&work).await;
+        let mut next = Some(first);
+        while let Some(work) = next {
+            self.try_once(&work, size).await;
+            // Keys that need no request must not keep the thread from everybody else.
+            tokio::task::coop::consume_budget().await;
+            next = self.take_now(size, stop);
+        }
+    }
+
+    /// The next key of the lane, if one is ready and all that [`Self::take`] would wait for is given.
+    fn take_now(&self, size: Size, stop: &CancellationToken) -> Option<Work> {
+        let up = self.source.is_up() && self.target.is_up();
+        if stop.is_cancelled() || !up || !self.limit(size).has_room() {
+            return None;
+        }
+        match size {
+            Size::Small => self.queue.small_now(),
+            Size::Large => self.queue.large_now(),
+        }
+    }
+
+    /// One try of one key, to the end.
+    async fn try_once(&self, work: &Work, size: Size) {
+        let mut handback = Handback { queue: &self.queue, work, done: false };
+        let result = self.worker.converge(work).await;
         let outcome = match result {
-            Ok(done) => self.succeeded(&work, size, done),
-            Err(error) => self.failed(&work, size, &error),
+            Ok(done) => self.succeeded(work, size, done),
+            Err(error) => self.failed(work, size, &error),
         };
         handback.done = true;
-        self.queue.complete(&work, outcome);
+        self.queue.complete(work, outcome);
     }
 
     fn succeeded(&self, work: &Work, size: Size, done: Done) -> Outcome {

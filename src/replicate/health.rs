@@ -115,6 +115,10 @@ impl StoreHealth {
         }
     }
 
+    pub(super) fn is_up(&self) -> bool {
+        *self.up.borrow()
+    }
+
     /// Waits until the store is up.
     pub(super) async fn wait_up(&self) {
         let mut up = self.up.subscribe();

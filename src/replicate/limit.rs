@@ -96,14 +96,26 @@ impl Limit {
         }
     }
 
+    /// Whether all that are in flight may be: then a permit may go on to another key.
+    pub(super) fn has_room(&self) -> bool {
+        let state = self.state();
+        state.in_flight <= state.window.whole()
+    }
+
     /// The number that may be in flight now.
     pub(super) fn size(&self) -> u64 {
         self.state().window.whole()
     }
 
     pub(super) fn succeeded(&self) {
-        self.state().window.succeeded();
-        self.freed.notify_one();
+        let mut state = self.state();
+        let before = state.window.whole();
+        state.window.succeeded();
+        let grown = state.window.whole() > before;
+        drop(state);
+        if grown {
+            self.freed.notify_one();
+        }
     }
 
     /// A store answered 429, 503 or not at all.
@@ -172,6 +184,17 @@ mod tests {
         assert!(window.size > 32.9 && window.size <= 33.0);
         (0..100_000).for_each(|_| window.succeeded());
         assert!(window.admits(63) && !window.admits(64));
+    }
+
+    #[tokio::test]
+    async fn a_permit_goes_on_to_another_key_only_while_the_window_has_room_for_it() {
+        let limit = Limit::new(2);
+        let (_first, second) = (limit.acquire().await, limit.acquire().await);
+        assert!(limit.has_room());
+        limit.pushed_back();
+        assert!(!limit.has_room());
+        drop(second);
+        assert!(limit.has_room());
     }
 
     #[tokio::test]

@@ -81,13 +81,16 @@ impl Upload<'_> {
         worker.target.complete_multipart(bucket, key, self.id, &parts).await
     }
 
-    /// Copies every part as the source has it, several at once.
+    /// Copies every part as the source has it, several at once. A part that is done makes room for the
+    /// next one even while an earlier one is slow.
     async fn fill_parts(&self, count: u32) -> Result<Parts, StoreError> {
-        futures_util::stream::iter(1..=count)
+        let mut parts: Parts = futures_util::stream::iter(1..=count)
             .map(|part| async move { Ok((part, self.copy_part(part, count).await?)) })
-            .buffered(self.worker.settings.part_concurrency)
+            .buffer_unordered(self.worker.settings.part_concurrency)
             .try_collect()
-            .await
+            .await?;
+        parts.sort_unstable_by_key(|(number, _)| *number);
+        Ok(parts)
     }
 
     /// One part, tried again on its own while the fault may pass.

@@ -28,6 +28,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     for number in 0..OBJECTS {
         data::put_large(&bench.source_store, SOURCE, number, parts).await?;
     }
+    data::warm(&bench.source_store, SOURCE, OBJECTS, parts).await?;
     for round in 0..bench.rounds {
         for subject in Bench::order(round, [Subject::Evermirror, Subject::Rclone, Subject::Mc]) {
             measure(bench, subject, round, parts).await?;
