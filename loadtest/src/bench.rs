@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use evermirror::store::Store;
 use tempfile::TempDir;
 
-use crate::CompareArgs;
 use crate::bare::Route;
+use crate::facts::Facts;
 use crate::peers::Peers;
 use crate::receiver::Receiver;
-use crate::report::Report;
+use crate::report::{Report, progress};
 use crate::servers::{Minio, free_port};
 use crate::site::{self, Places, Site};
 
@@ -34,7 +34,8 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// Builds evermirror and starts the servers.
-    pub(crate) async fn start(args: &CompareArgs) -> anyhow::Result<Self> {
+    pub(crate) async fn start(rounds: u32, quick: bool) -> anyhow::Result<Self> {
+        progress("Building evermirror and starting two MinIO servers.");
         let program = site::build().await?;
         // Beside the program, because the temporary directory may be memory, where a sync is free.
         let dir = tempfile::Builder::new()
@@ -49,9 +50,9 @@ impl Bench {
         )?;
         let (source_store, target_store) = (source.store().await?, target.store().await?);
         Ok(Self {
-            report: Report::default(),
-            rounds: args.rounds,
-            quick: args.quick,
+            report: Report::new(Facts::gather(rounds, quick)?),
+            rounds,
+            quick,
             program,
             webhook_port,
             web_port,

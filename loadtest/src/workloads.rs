@@ -15,7 +15,7 @@ use clap::ValueEnum;
 
 use crate::CompareArgs;
 use crate::bench::Bench;
-use crate::report::{Report, progress};
+use crate::report::Report;
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -46,12 +46,7 @@ pub(crate) enum Workload {
 
 /// Runs what was asked for; all workloads if nothing was.
 pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
-    progress("Building evermirror and starting two MinIO servers.");
-    let mut bench = Bench::start(args).await?;
-    let cores = std::thread::available_parallelism()?;
-    let quick = if args.quick { ", a tenth of the work" } else { "" };
-    let setting = format!("{cores} cores, {} rounds{quick}", args.rounds);
-    bench.report.setting.push(("setting".to_owned(), setting));
+    let mut bench = Bench::start(args.rounds, args.quick).await?;
     let all = Workload::value_variants();
     for workload in if args.workload.is_empty() { all } else { &args.workload } {
         match workload {

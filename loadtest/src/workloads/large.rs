@@ -39,7 +39,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let ratios: Vec<_> =
         ours.iter().zip(rclone.iter().zip(mc)).map(|(ours, (a, b))| ours / a.max(*b)).collect();
     let claim = "rate of 8 x 256 MiB, over the better of rclone and mc";
-    report.judge(claim, Bound::AtLeast(0.9), &ratios);
+    report.judge_ratios(claim, Bound::AtLeast(0.9), ratios);
     let peaks = report.rounds(SOURCE, "evermirror", PEAK).to_vec();
     report.judge("resident memory copying large objects, MiB", Bound::AtMost(100.0), &peaks);
     for peer in ["rclone", "mc"] {
