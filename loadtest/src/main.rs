@@ -5,6 +5,7 @@
 mod against;
 mod bare;
 mod bench;
+mod copy_double;
 mod data;
 mod double;
 mod facts;

@@ -3,6 +3,7 @@
 mod backlog;
 mod first_sync;
 mod intake;
+pub(crate) mod journal;
 mod kafka;
 mod lag;
 mod large;
@@ -26,6 +27,8 @@ pub(crate) enum Workload {
     Backlog,
     /// How much memory a journal of very many events takes.
     Memory,
+    /// How fast a journal of very many keys is opened and drained, and that nothing of it is lost.
+    Journal,
     /// How many notifications become durable in a second.
     Intake,
     /// How many notifications from a full queue become durable in a second.
@@ -53,6 +56,7 @@ pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
             Workload::Lag => lag::run(&mut bench).await?,
             Workload::Backlog => backlog::run(&mut bench).await?,
             Workload::Memory => memory::run(&mut bench).await?,
+            Workload::Journal => journal::run(&mut bench).await?,
             Workload::Intake => intake::run(&mut bench).await?,
             Workload::Sqs => sqs::run(&mut bench).await?,
             Workload::Kafka => kafka::run(&mut bench).await?,
