@@ -24,13 +24,13 @@ pub(crate) fn key(number: usize) -> String {
 }
 
 /// The content of the object of this number: no two are equal, so that a mix-up shows.
-pub(crate) fn content(number: usize) -> Bytes {
-    number.to_le_bytes().into_iter().cycle().take(OBJECT_SIZE).collect()
+pub(crate) fn content(number: usize, size: usize) -> Bytes {
+    number.to_le_bytes().repeat(size.div_ceil(size_of::<usize>())).into_iter().take(size).collect()
 }
 
 /// Puts the object of this number.
 pub(crate) async fn put(store: &Store, bucket: &str, number: usize) -> anyhow::Result<()> {
-    put_at(store, bucket, &key(number), content(number)).await
+    put_at(store, bucket, &key(number), content(number, OBJECT_SIZE)).await
 }
 
 /// Puts an object.
@@ -107,14 +107,19 @@ where
     Ok(())
 }
 
-/// Puts the objects below `count`.
-pub(crate) async fn seed(store: &Store, bucket: &str, count: usize) -> anyhow::Result<()> {
+/// Puts the objects below `count`, each of so many bytes.
+pub(crate) async fn seed(
+    store: &Store,
+    bucket: &str,
+    count: usize,
+    size: usize,
+) -> anyhow::Result<()> {
     let numbers = Numbers::below(count);
     crew(32, || {
         let (store, bucket, numbers) = (store.clone(), bucket.to_owned(), numbers.clone());
         async move {
             for number in numbers {
-                put(&store, &bucket, number).await?;
+                put_at(&store, &bucket, &key(number), content(number, size)).await?;
             }
             Ok(())
         }
@@ -248,7 +253,8 @@ mod tests {
 
     #[test]
     fn no_two_objects_and_no_two_notifications_are_alike() {
-        assert_ne!(content(1), content(2));
+        assert_ne!(content(1, 9), content(2, 9));
+        assert_eq!(content(1, 9).len(), 9);
         assert_ne!(key(1), key(2));
         assert_ne!(Notifier::new("b", 1).body(1), Notifier::new("b", 2).body(1));
     }

@@ -9,9 +9,11 @@ mod copy_double;
 mod data;
 mod double;
 mod facts;
+mod growth;
 mod http;
 mod kafka;
 mod peers;
+mod plot;
 mod process;
 mod queue;
 mod receiver;
@@ -29,6 +31,7 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::against::Baseline;
+use crate::growth::GrowthArgs;
 use crate::workloads::Workload;
 
 /// The whole command line.
@@ -43,6 +46,8 @@ struct Cli {
 enum Command {
     /// Run the workloads, print a table and the goals; exit status 1 if a goal is not met
     Compare(CompareArgs),
+    /// Measure cost against number of objects, pending keys and object size; write plots and points
+    Growth(GrowthArgs),
 }
 
 /// Arguments of `compare`.
@@ -86,6 +91,7 @@ async fn main() -> anyhow::Result<ExitCode> {
 async fn run(command: &Command) -> anyhow::Result<bool> {
     match command {
         Command::Compare(args) => compare(args).await,
+        Command::Growth(args) => growth::run(args).await.map(|()| true),
     }
 }
 

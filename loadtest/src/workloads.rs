@@ -1,6 +1,6 @@
 //! The workloads, one file each, and the run that does them all.
 
-mod backlog;
+pub(crate) mod backlog;
 mod first_sync;
 mod intake;
 pub(crate) mod journal;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use crate::bench::Bench;
-use crate::data::{self, Notifier};
+use crate::data::{self, Notifier, OBJECT_SIZE};
 use crate::process::Usage;
 use crate::report::{Bound, progress};
 use crate::stats::float;
@@ -38,7 +38,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let count = bench.scaled(OBJECTS);
     progress(&format!("backlog: putting {count} objects at the source."));
     bench.source_bucket(SOURCE).await?;
-    data::seed(&bench.source_store, SOURCE, count).await?;
+    data::seed(&bench.source_store, SOURCE, count, OBJECT_SIZE).await?;
     let subjects = [Subject::Evermirror, Subject::Rclone, Subject::Mc, Subject::Bare];
     for round in 0..bench.rounds {
         for subject in Bench::order(round, subjects) {
@@ -84,7 +84,7 @@ async fn measure(
     // evermirror's needs the target down before it; the others then find it as freshly started.
     bench.target.stop();
     let (took, usage) = match subject {
-        Subject::Evermirror => evermirror(bench, &bucket, round, count).await?,
+        Subject::Evermirror => evermirror(bench, SOURCE, &bucket, round, count).await?,
         Subject::Rclone => {
             bench.target.start_again().await?;
             bench.peers().rclone(&["copy", "--transfers", "32"], SOURCE, &bucket).await?
@@ -109,15 +109,16 @@ async fn measure(
 }
 
 /// Fills the journal while the target is down, then starts the program anew with the target up.
-async fn evermirror(
+pub(crate) async fn evermirror(
     bench: &mut Bench,
+    source: &str,
     bucket: &str,
     round: u32,
     count: usize,
 ) -> anyhow::Result<(Duration, Usage)> {
-    let site = bench.site(bucket, SOURCE, bucket)?;
+    let site = bench.site(bucket, source, bucket)?;
     let filling = site.start_ready().await?;
-    Notifier::new(SOURCE, round).post(site.webhook_port, count, CONNECTIONS).await?;
+    Notifier::new(source, round).post(site.webhook_port, count, CONNECTIONS).await?;
     filling.terminate().await?;
     bench.target.start_again().await?;
 

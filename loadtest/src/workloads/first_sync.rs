@@ -26,7 +26,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let count = bench.scaled(OBJECTS);
     progress(&format!("first-sync: putting {count} objects at the source."));
     bench.source_bucket(SOURCE).await?;
-    data::seed(&bench.source_store, SOURCE, count).await?;
+    data::seed(&bench.source_store, SOURCE, count, data::OBJECT_SIZE).await?;
     let subjects = [Subject::Evermirror, Subject::Rclone, Subject::Mc, Subject::Bare];
     for round in 0..bench.rounds {
         for subject in Bench::order(round, subjects) {

@@ -107,7 +107,7 @@ async fn seed(store: &Store, layout: Layout, count: usize) -> anyhow::Result<()>
         let (store, numbers) = (store.clone(), numbers.clone());
         async move {
             for number in numbers {
-                let content = data::content(number).slice(..SIZE);
+                let content = data::content(number, SIZE);
                 data::put_at(&store, layout.bucket, &(layout.key)(number), content).await?;
             }
             Ok(())
