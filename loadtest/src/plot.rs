@@ -63,7 +63,7 @@ const PANEL: f64 = 340.0;
 const HEIGHT: f64 = 360.0;
 /// Of the area within the axes, relative to its panel.
 const LEFT: f64 = 62.0;
-const RIGHT: f64 = 320.0;
+const RIGHT: f64 = 304.0;
 const TOP: f64 = 96.0;
 const BOTTOM: f64 = 282.0;
 
@@ -103,19 +103,23 @@ struct Axis {
 }
 
 impl Axis {
-    /// The narrowest that has a mark at or beyond each end of the values.
+    /// The narrowest that has a mark at or beyond each end of the values, but ten times from end to end,
+    /// so that what hardly grows looks like it.
     fn of(values: impl Iterator<Item = f64> + Clone, unit: Unit) -> Self {
         let least = values.clone().fold(f64::INFINITY, f64::min);
         let most = values.fold(0.0, f64::max);
         let all = match unit {
-            Unit::Count if most / least <= 100.0 => marks(10.0, &[1.0, 2.0, 5.0]),
+            Unit::Count if most / least < 99.0 => marks(10.0, &[1.0, 2.0, 5.0]),
             Unit::Count => marks(10.0, &[1.0]),
-            Unit::Bytes => marks(16.0, &[1.0]),
+            Unit::Bytes => marks(16.0, &[4.0]),
         };
         let below = all.iter().rposition(|mark| *mark <= least * 1.000_1).unwrap_or(0);
-        let above = all.iter().position(|mark| *mark >= most * 0.999_9);
-        let above = above.unwrap_or(all.len().saturating_sub(1)).max(below + 1);
-        let ticks: Vec<_> = all.into_iter().skip(below).take(above + 1 - below).collect();
+        let lowest = all.get(below).copied().unwrap_or(least);
+        let end = most.max(lowest * 10.0) * 0.999_9;
+        let above = all.iter().position(|mark| *mark >= end);
+        let above = above.unwrap_or(all.len().saturating_sub(1));
+        let ticks: Vec<_> =
+            all.into_iter().skip(below).take(above.saturating_sub(below) + 1).collect();
         let low = ticks.first().copied().unwrap_or(1.0);
         Self { low, high: ticks.last().copied().unwrap_or(10.0), ticks }
     }
@@ -140,11 +144,11 @@ fn draw(chart: &Chart, panel: &Panel) -> String {
     let y = |value: f64| (TOP - BOTTOM).mul_add(up.place(value), BOTTOM);
     let middle = f64::midpoint(LEFT, RIGHT);
     let mut out =
-        vec![text("", (16.0, 54.0), panel.y), text("dim middle", (middle, BOTTOM + 38.0), chart.x)];
+        vec![text("", (16.0, 54.0), panel.y), text("dim middle", (middle, BOTTOM + 40.0), chart.x)];
     for tick in &across.ticks {
         let at = x(*tick);
         out.push(line((at, TOP), (at, BOTTOM)));
-        out.push(text("dim middle", (at, BOTTOM + 18.0), &label(*tick, chart.unit)));
+        out.push(text("dim middle", (at, BOTTOM + 20.0), &label(*tick, chart.unit)));
     }
     for tick in &up.ticks {
         let at = y(*tick);
@@ -187,8 +191,8 @@ fn text(class: &str, (x, y): (f64, f64), text: &str) -> String {
 /// A mark in as few characters as it takes.
 fn label(value: f64, unit: Unit) -> String {
     let (factor, names) = match unit {
-        Unit::Count => (1e3, ["", "k", "M"]),
-        Unit::Bytes => (1024.0, [" B", " KiB", " MiB"]),
+        Unit::Count => (1e3, ["", "k", "M", "G"]),
+        Unit::Bytes => (1024.0, [" B", " KiB", " MiB", " GiB"]),
     };
     let (mut rest, mut name) = (value, 0);
     // A count keeps its digits up to a thousand and more: 1000 is read more easily than 1k.
@@ -219,13 +223,17 @@ mod tests {
 
     #[test]
     fn an_axis_is_marked_at_or_beyond_each_end() {
-        assert_eq!(axis(&[1e3, 1e5], Unit::Count).ticks.first(), Some(&1e3));
+        assert_eq!(axis(&[1e3, 1e5], Unit::Count).ticks, [1e3, 1e4, 1e5]);
         assert_eq!(axis(&[10.0, 3_000.0], Unit::Count).ticks, [10.0, 100.0, 1_000.0, 10_000.0]);
-        assert_eq!(axis(&[30.0, 77.0], Unit::Count).ticks, [20.0, 50.0, 100.0]);
+        assert_eq!(axis(&[7.0, 160.0], Unit::Count).ticks, [5.0, 10.0, 20.0, 50.0, 100.0, 200.0]);
         let bytes = axis(&[1024.0, 268_435_456.0], Unit::Bytes);
-        assert_eq!((bytes.low, bytes.ticks.len()), (256.0, 6));
-        assert_eq!(axis(&[7.0], Unit::Count).ticks, [5.0, 10.0]);
-        assert_eq!(axis(&[5.0], Unit::Count).ticks, [5.0, 10.0]);
+        assert_eq!((bytes.low, bytes.high, bytes.ticks.len()), (1024.0, 1_073_741_824.0, 6));
+    }
+
+    #[test]
+    fn what_hardly_grows_looks_like_it() {
+        assert_eq!(axis(&[30.0, 31.0], Unit::Count).ticks, [20.0, 50.0, 100.0, 200.0]);
+        assert_eq!(axis(&[5.0], Unit::Count).ticks, [5.0, 10.0, 20.0, 50.0]);
     }
 
     #[test]
