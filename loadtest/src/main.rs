@@ -8,6 +8,7 @@ mod data;
 mod double;
 mod http;
 mod kafka;
+mod live;
 mod peers;
 mod process;
 mod queue;
