@@ -18,9 +18,12 @@ pub(crate) const OBJECT_SIZE: usize = 4096;
 /// The size of every part of a large one: what many clients upload by.
 pub(crate) const PART_SIZE: usize = 16 << 20;
 
+/// What every object's key begins with.
+pub(crate) const PREFIX: &str = "warehouse/";
+
 /// The key of the object of this number: of a length that is usual for data files.
 pub(crate) fn key(number: usize) -> String {
-    format!("warehouse/orders/day={:02}/part-{number:08}-b9c1.parquet", number % 31)
+    format!("{PREFIX}orders/day={:02}/part-{number:08}-b9c1.parquet", number % 31)
 }
 
 /// The content of the object of this number: no two are equal, so that a mix-up shows.
@@ -176,12 +179,20 @@ async fn agree<T: PartialEq>(
     Ok(original)
 }
 
-/// Deletes every object of a bucket, which has few.
+/// Deletes every object of a bucket.
 pub(crate) async fn clear(store: &Store, bucket: &str) -> anyhow::Result<()> {
-    for key in listing(store, bucket, |_| ()).await?.into_keys() {
-        store.delete(bucket, &key).await?;
+    let objects = listing(store, bucket, |_| ()).await?;
+    delete(store, bucket, objects.into_keys().collect()).await
+}
+
+/// Deletes one object by itself, and several in one request for every thousand.
+pub(crate) async fn delete(store: &Store, bucket: &str, keys: Vec<String>) -> anyhow::Result<()> {
+    if let [key] = keys.as_slice() {
+        return Ok(store.delete(bucket, key).await?);
     }
-    Ok(())
+    let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+    let outcomes = store.delete_many(bucket, &keys).await;
+    Ok(outcomes.into_iter().collect::<Result<(), _>>()?)
 }
 
 /// Makes the notifications of one run; no two are alike, because evermirror drops duplicates.

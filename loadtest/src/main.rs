@@ -12,6 +12,7 @@ mod facts;
 mod growth;
 mod http;
 mod kafka;
+mod live;
 mod peers;
 mod plot;
 mod process;

@@ -1,7 +1,9 @@
 //! The workloads, one file each, and the run that does them all.
 
 pub(crate) mod backlog;
+mod burst;
 mod first_sync;
+mod hot_key;
 mod intake;
 pub(crate) mod journal;
 mod kafka;
@@ -17,14 +19,25 @@ use clap::ValueEnum;
 use crate::CompareArgs;
 use crate::bench::Bench;
 use crate::report::Report;
+use crate::workloads::burst::Change;
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Workload {
     /// How far the target is behind at a steady pace of small puts.
     Lag,
+    /// How fast the target follows puts that come as fast as the source takes them.
+    Burst,
+    /// The same of deletes, one by one.
+    Deletes,
+    /// The same of deletes by the thousand.
+    BulkDelete,
+    /// What becomes of one key that is overwritten all the time.
+    HotKey,
     /// How fast, and at which cost, a backlog of small objects is drained.
     Backlog,
+    /// The same of objects of 1 MiB.
+    Mebibytes,
     /// How much memory a journal of very many events takes.
     Memory,
     /// How fast a journal of very many keys is opened and drained, and that nothing of it is lost.
@@ -54,7 +67,12 @@ pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
     for workload in if args.workload.is_empty() { all } else { &args.workload } {
         match workload {
             Workload::Lag => lag::run(&mut bench).await?,
-            Workload::Backlog => backlog::run(&mut bench).await?,
+            Workload::Burst => burst::run(&mut bench, Change::Put).await?,
+            Workload::Deletes => burst::run(&mut bench, Change::Delete).await?,
+            Workload::BulkDelete => burst::run(&mut bench, Change::DeleteMany).await?,
+            Workload::HotKey => hot_key::run(&mut bench).await?,
+            Workload::Backlog => backlog::small(&mut bench).await?,
+            Workload::Mebibytes => backlog::mebibytes(&mut bench).await?,
             Workload::Memory => memory::run(&mut bench).await?,
             Workload::Journal => journal::run(&mut bench).await?,
             Workload::Intake => intake::run(&mut bench).await?,
@@ -67,5 +85,6 @@ pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
             Workload::Listing => listing::run(&mut bench).await?,
         }
     }
+    bench.judge_memory();
     Ok(bench.report)
 }

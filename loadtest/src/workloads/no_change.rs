@@ -91,7 +91,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         let points = cuts(points.await?);
         let subjects = [Subject::Evermirror, Subject::Listing, Subject::Rclone, Subject::Mc];
         for round in 0..bench.rounds {
-            for subject in Bench::order(round, subjects) {
+            for subject in Bench::order(round, &subjects) {
                 measure(bench, subject, layout, round, &points).await?;
             }
         }
