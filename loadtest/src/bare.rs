@@ -4,9 +4,14 @@ use std::time::{Duration, Instant};
 
 use evermirror::store::{GetOptions, Store};
 use http::HeaderMap;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::data::{self, Numbers};
 use crate::process::{Usage, own_usage};
+
+/// As many as rclone transfers at once.
+pub(crate) const WORKERS: usize = 32;
 
 /// A bucket to copy from and one to copy to.
 #[derive(Debug, Clone)]
@@ -52,4 +57,28 @@ impl Route {
         let (took, after) = (begun.elapsed(), own_usage()?);
         Ok((took, Usage { cpu_s: after.cpu_s - before.cpu_s, peak_mib: after.peak_mib }))
     }
+}
+
+/// Does `work` for everything that it is told of, so much of it at once, until there is nobody to tell it.
+pub(crate) async fn follow<T, F>(
+    mut told: mpsc::Receiver<T>,
+    at_once: usize,
+    work: impl Fn(T) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    while let Some(item) = told.recv().await {
+        if tasks.len() == at_once
+            && let Some(done) = tasks.join_next().await
+        {
+            done??;
+        }
+        tasks.spawn(work(item));
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(())
 }

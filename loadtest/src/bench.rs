@@ -5,19 +5,30 @@ use std::path::PathBuf;
 use evermirror::store::Store;
 use tempfile::TempDir;
 
-use crate::CompareArgs;
 use crate::bare::Route;
+use crate::facts::Facts;
 use crate::peers::Peers;
+use crate::process::Usage;
 use crate::receiver::Receiver;
-use crate::report::Report;
-use crate::servers::{Minio, free_port};
+use crate::report::{Bound, Report, progress};
+use crate::servers::{LIVE, Minio, SEEN, free_port};
 use crate::site::{self, Places, Site};
+use crate::stats::float;
+
+/// Objects per second, from the begin of the work until the target has them all.
+pub(crate) const RATE: &str = "objects/s";
+/// Of the replicating process.
+pub(crate) const CPU: &str = "CPU per 10,000 objects, s";
+/// Of the replicating process.
+pub(crate) const PEAK: &str = "peak memory, MiB";
 
 /// One run of `compare`.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) report: Report,
     pub(crate) rounds: u32,
+    /// The most memory that evermirror had in each workload of [`Self::note_usage`].
+    peaks: Vec<f64>,
     quick: bool,
     program: PathBuf,
     webhook_port: u16,
@@ -26,7 +37,7 @@ pub(crate) struct Bench {
     pub(crate) target: Minio,
     pub(crate) source_store: Store,
     pub(crate) target_store: Store,
-    /// Takes the target's notifications.
+    /// Takes the notifications of what has become of the objects.
     pub(crate) receiver: Receiver,
     // The last field: everything that writes there has ended before it is removed.
     dir: TempDir,
@@ -34,7 +45,8 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// Builds evermirror and starts the servers.
-    pub(crate) async fn start(args: &CompareArgs) -> anyhow::Result<Self> {
+    pub(crate) async fn start(rounds: u32, quick: bool) -> anyhow::Result<Self> {
+        progress("Building evermirror and starting two MinIO servers.");
         let program = site::build().await?;
         // Beside the program, because the temporary directory may be memory, where a sync is free.
         let dir = tempfile::Builder::new()
@@ -42,16 +54,18 @@ impl Bench {
             .tempdir_in(program.parent().unwrap_or(&program))?;
         let (webhook_port, web_port) = (free_port()?, free_port()?);
         let receiver = Receiver::start().await?;
-        let webhook = |port: u16| format!("http://127.0.0.1:{port}/events");
+        let webhook = |name, port: u16| (name, format!("http://127.0.0.1:{port}/events"));
+        let (live, seen) = (webhook(LIVE, webhook_port), webhook(SEEN, receiver.port));
         let (source, target) = tokio::try_join!(
-            Minio::start(dir.path().join("source"), webhook(webhook_port)),
-            Minio::start(dir.path().join("target"), webhook(receiver.port)),
+            Minio::start(dir.path().join("source"), vec![live, seen.clone()]),
+            Minio::start(dir.path().join("target"), vec![seen]),
         )?;
         let (source_store, target_store) = (source.store().await?, target.store().await?);
         Ok(Self {
-            report: Report::default(),
-            rounds: args.rounds,
-            quick: args.quick,
+            report: Report::new(Facts::gather(rounds, quick)?),
+            rounds,
+            peaks: Vec::new(),
+            quick,
             program,
             webhook_port,
             web_port,
@@ -70,11 +84,53 @@ impl Bench {
     }
 
     /// The subjects in this round's order: every other round the other way about.
-    pub(crate) fn order<T: Copy, const N: usize>(round: u32, mut subjects: [T; N]) -> [T; N] {
+    pub(crate) fn order<T: Copy>(round: u32, subjects: &[T]) -> Vec<T> {
+        let mut subjects = subjects.to_vec();
         if round % 2 == 1 {
             subjects.reverse();
         }
         subjects
+    }
+
+    /// Notes what the replicating process used for so many objects.
+    pub(crate) fn note_usage(
+        &mut self,
+        workload: &'static str,
+        subject: &'static str,
+        usage: Usage,
+        objects: usize,
+    ) {
+        self.report.note(workload, subject, CPU, usage.cpu_s * 1e4 / float(objects));
+        if subject == "evermirror" {
+            self.peaks.push(usage.peak_mib);
+        }
+        // The bare loop's would be this program's own.
+        if subject != "bare" {
+            self.report.note(workload, subject, PEAK, usage.peak_mib);
+        }
+    }
+
+    /// Judges a rate of evermirror's by that of the fastest of these peers in each round.
+    pub(crate) fn judge_ahead(
+        &mut self,
+        claim: &'static str,
+        workload: &str,
+        rate: &str,
+        peers: [&str; 2],
+    ) {
+        let ours = self.report.rounds(workload, "evermirror", rate);
+        let [one, other] = peers.map(|peer| self.report.rounds(workload, peer, rate));
+        let best = one.iter().zip(other).map(|(one, other)| one.max(*other));
+        let ratios: Vec<_> = ours.iter().zip(best).map(|(ours, best)| ours / best).collect();
+        self.report.judge_ratios(claim, Bound::AtLeast(1.0), ratios);
+    }
+
+    /// Judges the most memory that evermirror had in any workload; one round too much is too much.
+    pub(crate) fn judge_memory(&mut self) {
+        if let Some(most) = self.peaks.iter().copied().max_by(f64::total_cmp) {
+            let claim = "most resident memory in any of these workloads, MiB";
+            self.report.judge(claim, Bound::AtMost(150.0), &[most]);
+        }
     }
 
     /// Makes a bucket at the source.

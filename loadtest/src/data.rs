@@ -18,19 +18,22 @@ pub(crate) const OBJECT_SIZE: usize = 4096;
 /// The size of every part of a large one: what many clients upload by.
 pub(crate) const PART_SIZE: usize = 16 << 20;
 
+/// What every object's key begins with.
+pub(crate) const PREFIX: &str = "warehouse/";
+
 /// The key of the object of this number: of a length that is usual for data files.
 pub(crate) fn key(number: usize) -> String {
-    format!("warehouse/orders/day={:02}/part-{number:08}-b9c1.parquet", number % 31)
+    format!("{PREFIX}orders/day={:02}/part-{number:08}-b9c1.parquet", number % 31)
 }
 
 /// The content of the object of this number: no two are equal, so that a mix-up shows.
-pub(crate) fn content(number: usize) -> Bytes {
-    number.to_le_bytes().into_iter().cycle().take(OBJECT_SIZE).collect()
+pub(crate) fn content(number: usize, size: usize) -> Bytes {
+    number.to_le_bytes().repeat(size.div_ceil(size_of::<usize>())).into_iter().take(size).collect()
 }
 
 /// Puts the object of this number.
 pub(crate) async fn put(store: &Store, bucket: &str, number: usize) -> anyhow::Result<()> {
-    put_at(store, bucket, &key(number), content(number)).await
+    put_at(store, bucket, &key(number), content(number, OBJECT_SIZE)).await
 }
 
 /// Puts an object.
@@ -131,14 +134,19 @@ where
     Ok(())
 }
 
-/// Puts the objects below `count`.
-pub(crate) async fn seed(store: &Store, bucket: &str, count: usize) -> anyhow::Result<()> {
+/// Puts the objects below `count`, each of so many bytes.
+pub(crate) async fn seed(
+    store: &Store,
+    bucket: &str,
+    count: usize,
+    size: usize,
+) -> anyhow::Result<()> {
     let numbers = Numbers::below(count);
     crew(32, || {
         let (store, bucket, numbers) = (store.clone(), bucket.to_owned(), numbers.clone());
         async move {
             for number in numbers {
-                put(&store, &bucket, number).await?;
+                put_at(&store, &bucket, &key(number), content(number, size)).await?;
             }
             Ok(())
         }
@@ -195,12 +203,20 @@ async fn agree<T: PartialEq>(
     Ok(original)
 }
 
-/// Deletes every object of a bucket, which has few.
+/// Deletes every object of a bucket.
 pub(crate) async fn clear(store: &Store, bucket: &str) -> anyhow::Result<()> {
-    for key in listing(store, bucket, |_| ()).await?.into_keys() {
-        store.delete(bucket, &key).await?;
+    let objects = listing(store, bucket, |_| ()).await?;
+    delete(store, bucket, objects.into_keys().collect()).await
+}
+
+/// Deletes one object by itself, and several in one request for every thousand.
+pub(crate) async fn delete(store: &Store, bucket: &str, keys: Vec<String>) -> anyhow::Result<()> {
+    if let [key] = keys.as_slice() {
+        return Ok(store.delete(bucket, key).await?);
     }
-    Ok(())
+    let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+    let outcomes = store.delete_many(bucket, &keys).await;
+    Ok(outcomes.into_iter().collect::<Result<(), _>>()?)
 }
 
 /// Makes the notifications of one run; no two are alike, because evermirror drops duplicates.
@@ -272,7 +288,8 @@ mod tests {
 
     #[test]
     fn no_two_objects_and_no_two_notifications_are_alike() {
-        assert_ne!(content(1), content(2));
+        assert_ne!(content(1, 9), content(2, 9));
+        assert_eq!(content(1, 9).len(), 9);
         assert_ne!(key(1), key(2));
         assert_ne!(Notifier::new("b", 1).body(1), Notifier::new("b", 2).body(1));
     }

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::process::{Process, Usage};
-use crate::servers::{ACCESS_KEY, ARN, Minio, SECRET_KEY, peer};
+use crate::servers::{ACCESS_KEY, Minio, SECRET_KEY, peer};
 
 /// The two servers, by the names `source` and `target`, for `mc` and `rclone`.
 #[derive(Debug, Clone, Copy)]
@@ -47,10 +47,33 @@ impl Peers<'_> {
         self.time(self.mc_command(&["mirror", "--quiet", &from, &to])?, "mc.log").await
     }
 
-    /// Has `server` (`source` or `target`) notify its webhook of every PUT to `bucket`.
-    pub(crate) async fn notify(&self, server: &str, bucket: &str) -> anyhow::Result<()> {
-        let place = format!("{server}/{bucket}");
-        let command = self.mc_command(&["event", "add", &place, ARN, "--event", "put"])?;
+    /// `mc mirror --watch` between two buckets of one name; it runs until it is dropped.
+    pub(crate) fn mc_watch(&self, bucket: &str) -> anyhow::Result<Process> {
+        let (from, to) = (format!("source/{bucket}"), format!("target/{bucket}"));
+        let options = ["mirror", "--quiet", "--watch", "--overwrite", "--remove", &from, &to];
+        Process::start(&mut self.mc_command(&options)?, &self.dir.join("mc-watch.log"))
+    }
+
+    /// Has MinIO itself replicate the source's bucket to the target's of the same name, deletes too.
+    /// Both keep versions.
+    pub(crate) async fn replicate(&self, bucket: &str) -> anyhow::Result<()> {
+        let (from, port) = (format!("source/{bucket}"), self.target.port);
+        let to = format!("http://{ACCESS_KEY}:{SECRET_KEY}@127.0.0.1:{port}/{bucket}");
+        let options = ["--remote-bucket", &to, "--replicate", "delete,delete-marker"];
+        let command = self.mc_command(&[&["replicate", "add", &from], &options[..]].concat())?;
+        self.time(command, "mc.log").await.map(drop)
+    }
+
+    /// Has `server` (`source` or `target`) tell a webhook of these events in `bucket`.
+    pub(crate) async fn notify(
+        &self,
+        (server, bucket): (&str, &str),
+        webhook: &str,
+        events: &str,
+    ) -> anyhow::Result<()> {
+        let (place, arn) =
+            (format!("{server}/{bucket}"), format!("arn:minio:sqs::{webhook}:webhook"));
+        let command = self.mc_command(&["event", "add", &place, &arn, "--event", events])?;
         self.time(command, "mc.log").await.map(drop)
     }
 

@@ -1,4 +1,5 @@
-//! A stop-watch at the target: takes the target's own notifications and notes when each key appeared.
+//! A stop-watch: takes the target's own notifications and notes when each key was written or deleted there.
+//! Where MinIO replicates by itself the target tells nobody, and the source tells when it has been done.
 //!
 //! Nothing is polled, so nothing competes with what is measured.
 
@@ -7,7 +8,6 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
@@ -19,25 +19,47 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// Where the target's notifications arrive.
+use crate::data::PREFIX;
+
+/// What has become of the objects, as far as it has been told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// When a change of each key was told first, by bucket/key.
+    pub(crate) at: HashMap<String, Instant>,
+    /// How many changes were told.
+    pub(crate) changes: usize,
+}
+
+/// Where the notifications arrive.
 #[derive(Debug)]
 pub(crate) struct Receiver {
     pub(crate) port: u16,
-    seen: Arc<Seen>,
+    state: Arc<State>,
 }
 
 #[derive(Debug)]
-struct Seen {
-    /// First arrivals, by bucket/key.
-    at: Mutex<HashMap<String, Instant>>,
-    count: watch::Sender<usize>,
+struct State {
+    seen: Mutex<Seen>,
+    keys: watch::Sender<usize>,
 }
 
-/// The one field of MinIO's body that is needed.
+/// The fields of MinIO's body that are needed.
 #[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
 struct Notification {
-    #[serde(rename = "Key")]
+    event_name: String,
     key: String,
+}
+
+impl Notification {
+    /// Whether it tells that an object of the load is now at the target as it is at the source.
+    fn counts(&self) -> bool {
+        let object = self.key.split_once('/').is_some_and(|(_, key)| key.starts_with(PREFIX));
+        // Of a replication MinIO also tells that it failed, or that it was late.
+        let done = !self.event_name.starts_with("s3:Replication:")
+            || self.event_name == "s3:Replication:OperationCompletedReplication";
+        object && done
+    }
 }
 
 impl Receiver {
@@ -45,35 +67,35 @@ impl Receiver {
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
-        let seen = Arc::new(Seen { at: Mutex::default(), count: watch::Sender::new(0) });
-        tokio::spawn(accept(listener, Arc::clone(&seen)));
-        Ok(Self { port, seen })
+        let state = Arc::new(State { seen: Mutex::default(), keys: watch::Sender::new(0) });
+        tokio::spawn(accept(listener, Arc::clone(&state)));
+        Ok(Self { port, state })
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&self) {
-        self.seen.at.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.seen.count.send_replace(0);
+        *self.state.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen::default();
+        self.state.keys.send_replace(0);
     }
 
-    /// Waits until `count` keys have appeared, and tells when each did.
-    pub(crate) async fn all(&self, count: usize) -> anyhow::Result<HashMap<String, Instant>> {
-        let mut watch = self.seen.count.subscribe();
-        let waited =
-            tokio::time::timeout(Duration::from_mins(1), watch.wait_for(|seen| *seen >= count));
-        let waited = waited.await.is_ok();
-        let seen = self.seen.at.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if !waited {
-            bail!("only {} of {count} objects have appeared at the target", seen.len());
-        }
-        Ok(seen)
+    /// Waits until a change of `count` keys has been told, but no longer than `patience`.
+    pub(crate) async fn wait(&self, count: usize, patience: Duration) -> Seen {
+        let mut keys = self.state.keys.subscribe();
+        // Too few is for the caller to judge.
+        drop(tokio::time::timeout(patience, keys.wait_for(|keys| *keys >= count)).await);
+        self.seen()
+    }
+
+    /// What has been told so far.
+    pub(crate) fn seen(&self) -> Seen {
+        self.state.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-async fn accept(listener: TcpListener, seen: Arc<Seen>) {
+async fn accept(listener: TcpListener, state: Arc<State>) {
     while let Ok((stream, _)) = listener.accept().await {
-        let seen = Arc::clone(&seen);
-        let service = service_fn(move |request| take(Arc::clone(&seen), request));
+        let state = Arc::clone(&state);
+        let service = service_fn(move |request| take(Arc::clone(&state), request));
         // MinIO closes its idle connections, which is no error of ours.
         tokio::spawn(async move {
             drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
@@ -82,16 +104,37 @@ async fn accept(listener: TcpListener, seen: Arc<Seen>) {
 }
 
 async fn take(
-    seen: Arc<Seen>,
+    state: Arc<State>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let now = Instant::now();
     if let Ok(body) = request.into_body().collect().await
-        && let Ok(Notification { key }) = serde_json::from_slice(&body.to_bytes())
+        && let Ok(notification) = serde_json::from_slice::<Notification>(&body.to_bytes())
+        && notification.counts()
     {
-        let mut at = seen.at.lock().unwrap_or_else(PoisonError::into_inner);
-        at.entry(key).or_insert(now);
-        seen.count.send_replace(at.len());
+        let mut seen = state.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.at.entry(notification.key).or_insert(now);
+        seen.changes += 1;
+        state.keys.send_replace(seen.at.len());
     }
     Ok(Response::new(Full::default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(event: &str, key: &str) -> bool {
+        Notification { event_name: event.to_owned(), key: key.to_owned() }.counts()
+    }
+
+    #[test]
+    fn only_what_has_become_of_an_object_of_the_load_counts() {
+        let key = format!("bucket/{}", crate::data::key(1));
+        assert!(counts("s3:ObjectCreated:Put", &key));
+        assert!(counts("s3:ObjectRemoved:Delete", &key));
+        assert!(counts("s3:Replication:OperationCompletedReplication", &key));
+        assert!(!counts("s3:Replication:OperationFailedReplication", &key));
+        assert!(!counts("s3:ObjectCreated:Put", "bucket/canary/1"));
+    }
 }

@@ -21,23 +21,27 @@ pub(crate) const ACCESS_KEY: &str = "loadtest";
 pub(crate) const SECRET_KEY: &str = "loadtest-secret";
 /// The token that comes with every notification.
 pub(crate) const TOKEN: &str = "loadtest-token";
-/// What a bucket's notification configuration calls the webhook.
-pub(crate) const ARN: &str = "arn:minio:sqs::LIVE:webhook";
+/// The webhook by which evermirror hears of the source.
+pub(crate) const LIVE: &str = "LIVE";
+/// The webhook by which the stop-watch hears of both sides.
+pub(crate) const SEEN: &str = "SEEN";
+/// A name and an address.
+pub(crate) type Webhook = (&'static str, String);
 
 /// A server that can be stopped and started again with its port and its data.
 #[derive(Debug)]
 pub(crate) struct Minio {
     pub(crate) port: u16,
     dir: PathBuf,
-    webhook: String,
+    webhooks: Vec<Webhook>,
     process: Option<Process>,
 }
 
 impl Minio {
-    /// Starts a server in `dir` that notifies `webhook`, without a queue: in milliseconds.
-    pub(crate) async fn start(dir: PathBuf, webhook: String) -> anyhow::Result<Self> {
+    /// Starts a server in `dir` that knows these webhooks, without a queue: in milliseconds.
+    pub(crate) async fn start(dir: PathBuf, webhooks: Vec<Webhook>) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&dir)?;
-        let mut server = Self { port: free_port()?, dir, webhook, process: None };
+        let mut server = Self { port: free_port()?, dir, webhooks, process: None };
         server.start_again().await?;
         Ok(server)
     }
@@ -49,16 +53,19 @@ impl Minio {
 
     /// Starts it and waits until objects can be written.
     pub(crate) async fn start_again(&mut self) -> anyhow::Result<()> {
-        let mut command = Command::new(peer("minio")?);
+        let mut command = Command::new(peer("minio-listen")?);
         command
             .args(["server", "--quiet", "--address", &format!("127.0.0.1:{}", self.port)])
             .arg(self.dir.join("data"))
             .env("MINIO_ROOT_USER", ACCESS_KEY)
             .env("MINIO_ROOT_PASSWORD", SECRET_KEY)
-            .envs([("MINIO_BROWSER", "off"), ("MINIO_UPDATE", "off")])
-            .env("MINIO_NOTIFY_WEBHOOK_ENABLE_LIVE", "on")
-            .env("MINIO_NOTIFY_WEBHOOK_ENDPOINT_LIVE", &self.webhook)
-            .env("MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_LIVE", TOKEN);
+            .envs([("MINIO_BROWSER", "off"), ("MINIO_UPDATE", "off")]);
+        for (name, url) in &self.webhooks {
+            command
+                .env(format!("MINIO_NOTIFY_WEBHOOK_ENABLE_{name}"), "on")
+                .env(format!("MINIO_NOTIFY_WEBHOOK_ENDPOINT_{name}"), url)
+                .env(format!("MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_{name}"), TOKEN);
+        }
         let process = Process::start(&mut command, &self.dir.join("log"))?;
         until("MinIO serves", || async {
             if !process.is_running()? {
@@ -111,16 +118,21 @@ where
     Ok(())
 }
 
-/// Where tests/peers/install puts the peers.
-pub(crate) fn peer(name: &str) -> anyhow::Result<PathBuf> {
+/// Where tests/peers/install puts everything.
+pub(crate) fn peers_dir() -> anyhow::Result<PathBuf> {
     let cache = match std::env::var_os("XDG_CACHE_HOME") {
         Some(cache) => PathBuf::from(cache),
         None => Path::new(&std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
     };
-    let path = cache.join("evermirror-peers/bin").join(name);
+    Ok(cache.join("evermirror-peers"))
+}
+
+/// A program that tests/peers/install put there.
+pub(crate) fn peer(name: &str) -> anyhow::Result<PathBuf> {
+    let path = peers_dir()?.join("bin").join(name);
     if !path.exists() {
         bail!(
-            "{} is missing: run tests/peers/install minio mc rclone elasticmq kafka",
+            "{} is missing: run tests/peers/install minio-listen mc rclone elasticmq kafka",
             path.display()
         );
     }

@@ -1,8 +1,11 @@
 //! The workloads, one file each, and the run that does them all.
 
-mod backlog;
+pub(crate) mod backlog;
+mod burst;
 mod first_sync;
+mod hot_key;
 mod intake;
+pub(crate) mod journal;
 mod kafka;
 mod lag;
 mod large;
@@ -15,17 +18,30 @@ use clap::ValueEnum;
 
 use crate::CompareArgs;
 use crate::bench::Bench;
-use crate::report::{Report, progress};
+use crate::report::Report;
+use crate::workloads::burst::Change;
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Workload {
     /// How far the target is behind at a steady pace of small puts.
     Lag,
+    /// How fast the target follows puts that come as fast as the source takes them.
+    Burst,
+    /// The same of deletes, one by one.
+    Deletes,
+    /// The same of deletes by the thousand.
+    BulkDelete,
+    /// What becomes of one key that is overwritten all the time.
+    HotKey,
     /// How fast, and at which cost, a backlog of small objects is drained.
     Backlog,
+    /// The same of objects of 1 MiB.
+    Mebibytes,
     /// How much memory a journal of very many events takes.
     Memory,
+    /// How fast a journal of very many keys is opened and drained, and that nothing of it is lost.
+    Journal,
     /// How many notifications become durable in a second.
     Intake,
     /// How many notifications from a full queue become durable in a second.
@@ -46,18 +62,19 @@ pub(crate) enum Workload {
 
 /// Runs what was asked for; all workloads if nothing was.
 pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
-    progress("Building evermirror and starting two MinIO servers.");
-    let mut bench = Bench::start(args).await?;
-    let cores = std::thread::available_parallelism()?;
-    let quick = if args.quick { ", a tenth of the work" } else { "" };
-    let setting = format!("{cores} cores, {} rounds{quick}", args.rounds);
-    bench.report.setting.push(("setting".to_owned(), setting));
+    let mut bench = Bench::start(args.rounds, args.quick).await?;
     let all = Workload::value_variants();
     for workload in if args.workload.is_empty() { all } else { &args.workload } {
         match workload {
             Workload::Lag => lag::run(&mut bench).await?,
-            Workload::Backlog => backlog::run(&mut bench).await?,
+            Workload::Burst => burst::run(&mut bench, Change::Put).await?,
+            Workload::Deletes => burst::run(&mut bench, Change::Delete).await?,
+            Workload::BulkDelete => burst::run(&mut bench, Change::DeleteMany).await?,
+            Workload::HotKey => hot_key::run(&mut bench).await?,
+            Workload::Backlog => backlog::small(&mut bench).await?,
+            Workload::Mebibytes => backlog::mebibytes(&mut bench).await?,
             Workload::Memory => memory::run(&mut bench).await?,
+            Workload::Journal => journal::run(&mut bench).await?,
             Workload::Intake => intake::run(&mut bench).await?,
             Workload::Sqs => sqs::run(&mut bench).await?,
             Workload::Kafka => kafka::run(&mut bench).await?,
@@ -68,5 +85,6 @@ pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
             Workload::Listing => listing::run(&mut bench).await?,
         }
     }
+    bench.judge_memory();
     Ok(bench.report)
 }

@@ -1,4 +1,4 @@
-//! A backlog: 10,000 objects of 4 KiB that the target does not have.
+//! A backlog: objects that the target does not have, many of 4 KiB or fewer of 1 MiB.
 //!
 //! evermirror has it in its journal and is started; the peers are started to find it by listing. The
 //! time of each runs from the start of its process until everything is copied.
@@ -7,24 +7,29 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
-use crate::bench::Bench;
-use crate::data::{self, Notifier};
+use crate::bare;
+use crate::bench::{Bench, CPU, PEAK, RATE};
+use crate::data::{self, Notifier, OBJECT_SIZE};
 use crate::process::Usage;
 use crate::report::{Bound, progress};
 use crate::stats::float;
 
-const OBJECTS: usize = 10_000;
-const SOURCE: &str = "backlog";
+/// What is to be copied.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    /// Of the workload, and of the source's bucket.
+    name: &'static str,
+    objects: usize,
+    size: usize,
+}
+
+const SMALL: Work = Work { name: "backlog", objects: 20_000, size: OBJECT_SIZE };
+const TENTH: Work = Work { name: "backlog-tenth", objects: SMALL.objects / 10, ..SMALL };
+const MEBIBYTES: Work = Work { name: "mebibytes", objects: 2_000, size: 1 << 20 };
 const CONNECTIONS: usize = 64;
-/// As many as rclone transfers at once.
-const BARE_WORKERS: usize = 32;
 const PATIENCE: Duration = Duration::from_mins(5);
 /// Rarely, because a status walks over all keys in memory: the look must not become the load.
 const LOOK: Duration = Duration::from_millis(100);
-
-const RATE: &str = "objects/s";
-const CPU: &str = "CPU per 10,000 objects, s";
-const PEAK: &str = "peak memory, MiB";
 
 #[derive(Debug, Clone, Copy)]
 enum Subject {
@@ -34,92 +39,122 @@ enum Subject {
     Bare,
 }
 
-pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let count = bench.scaled(OBJECTS);
-    progress(&format!("backlog: putting {count} objects at the source."));
-    bench.source_bucket(SOURCE).await?;
-    data::seed(&bench.source_store, SOURCE, count).await?;
-    let subjects = [Subject::Evermirror, Subject::Rclone, Subject::Mc, Subject::Bare];
-    for round in 0..bench.rounds {
-        for subject in Bench::order(round, subjects) {
-            measure(bench, subject, round, count).await?;
+const ALL: [Subject; 4] = [Subject::Evermirror, Subject::Rclone, Subject::Mc, Subject::Bare];
+
+impl Subject {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Evermirror => "evermirror",
+            Self::Rclone => "rclone",
+            Self::Mc => "mc",
+            Self::Bare => "bare",
         }
     }
+}
+
+/// Many small objects; and a tenth of them, to show that memory does not grow with the work.
+pub(crate) async fn small(bench: &mut Bench) -> anyhow::Result<()> {
+    compare(bench, SMALL, &ALL).await?;
+    compare(bench, TENTH, &[Subject::Evermirror]).await?;
+    let (name, ours) = (SMALL.name, "evermirror");
+    let tenth = bench.report.rounds(TENTH.name, ours, PEAK);
+    let whole = bench.report.rounds(name, ours, PEAK).iter();
+    let growth: Vec<_> = whole.zip(tenth).map(|(whole, tenth)| whole / tenth).collect();
     let report = &mut bench.report;
-    report.judge_ratio(
-        "backlog rate, over rclone's",
-        Bound::AtLeast(1.0),
-        "backlog",
-        ("evermirror", RATE),
-        ("rclone", RATE),
-    );
-    report.judge_ratio(
-        "CPU per object of a backlog, over mc's",
-        Bound::AtMost(0.5),
-        "backlog",
-        ("evermirror", CPU),
-        ("mc", CPU),
-    );
-    report.relate("backlog", RATE, ["evermirror", "bare"]);
-    report.relate("backlog", RATE, ["evermirror", "mc"]);
-    report.relate("backlog", CPU, ["evermirror", "bare"]);
+    let (claim, bound) = ("memory in a backlog, over that in a tenth of it", Bound::AtMost(1.25));
+    report.judge_ratios(claim, bound, growth);
+    let (claim, bound) = ("backlog rate, over the bare loop's", Bound::AtLeast(0.95));
+    report.judge_ratio(claim, bound, name, (ours, RATE), ("bare", RATE));
+    let (claim, bound) = ("CPU per object of a backlog, over mc's", Bound::AtMost(0.2));
+    report.judge_ratio(claim, bound, name, (ours, CPU), ("mc", CPU));
+    bench.judge_ahead("backlog rate, over the fastest peer's", name, RATE, ["rclone", "mc"]);
+    relate(bench, SMALL);
+    Ok(())
+}
+
+/// Fewer of 1 MiB.
+pub(crate) async fn mebibytes(bench: &mut Bench) -> anyhow::Result<()> {
+    compare(bench, MEBIBYTES, &ALL).await?;
+    let claim = "rate of 1 MiB objects, over the fastest peer's";
+    bench.judge_ahead(claim, MEBIBYTES.name, RATE, ["rclone", "mc"]);
+    relate(bench, MEBIBYTES);
+    Ok(())
+}
+
+fn relate(bench: &mut Bench, work: Work) {
+    for other in ["bare", "rclone", "mc"] {
+        bench.report.relate(work.name, RATE, ["evermirror", other]);
+    }
+    bench.report.relate(work.name, CPU, ["evermirror", "bare"]);
+}
+
+async fn compare(bench: &mut Bench, work: Work, subjects: &[Subject]) -> anyhow::Result<()> {
+    let count = bench.scaled(work.objects);
+    progress(&format!("{}: putting {count} objects at the source.", work.name));
+    bench.source_bucket(work.name).await?;
+    data::seed(&bench.source_store, work.name, count, work.size).await?;
+    for round in 0..bench.rounds {
+        for subject in Bench::order(round, subjects) {
+            measure(bench, work, subject, round, count).await?;
+        }
+    }
     Ok(())
 }
 
 async fn measure(
     bench: &mut Bench,
+    work: Work,
     subject: Subject,
     round: u32,
     count: usize,
 ) -> anyhow::Result<()> {
-    let name = match subject {
-        Subject::Evermirror => "evermirror",
-        Subject::Rclone => "rclone",
-        Subject::Mc => "mc",
-        Subject::Bare => "bare",
-    };
-    progress(&format!("backlog, round {}: {name}.", round + 1));
-    let bucket = format!("{SOURCE}-{round}-{name}");
+    let (workload, name) = (work.name, subject.name());
+    progress(&format!("{workload}, round {}: {name}.", round + 1));
+    let bucket = format!("{workload}-{round}-{name}");
     bench.target_bucket(&bucket).await?;
     // evermirror's needs the target down before it; the others then find it as freshly started.
     bench.target.stop();
     let (took, usage) = match subject {
-        Subject::Evermirror => evermirror(bench, &bucket, round, count).await?,
+        Subject::Evermirror => evermirror(bench, workload, &bucket, round, count).await?,
         Subject::Rclone => {
-            bench.target.start_again().await?;
-            bench.peers().rclone(&["copy", "--transfers", "32"], SOURCE, &bucket).await?
+            restart(bench).await?;
+            bench.peers().rclone(&["copy", "--transfers", "32"], workload, &bucket).await?
         }
         Subject::Mc => {
-            bench.target.start_again().await?;
-            bench.peers().mc(SOURCE, &bucket).await?
+            restart(bench).await?;
+            bench.peers().mc(workload, &bucket).await?
         }
         Subject::Bare => {
-            bench.target.start_again().await?;
-            bench.route(SOURCE, &bucket).copy_all(count, BARE_WORKERS).await?
+            restart(bench).await?;
+            bench.route(workload, &bucket).copy_all(count, bare::WORKERS).await?
         }
     };
-    data::equal((&bench.source_store, SOURCE), (&bench.target_store, &bucket)).await?;
-    let objects = float(count);
-    bench.report.note("backlog", name, RATE, objects / took.as_secs_f64());
-    bench.report.note("backlog", name, CPU, usage.cpu_s * 1e4 / objects);
-    if !matches!(subject, Subject::Bare) {
-        bench.report.note("backlog", name, PEAK, usage.peak_mib);
-    }
+    data::equal((&bench.source_store, workload), (&bench.target_store, &bucket)).await?;
+    data::clear(&bench.target_store, &bucket).await?;
+    bench.report.note(workload, name, RATE, float(count) / took.as_secs_f64());
+    bench.note_usage(workload, name, usage, count);
     Ok(())
 }
 
+/// Starts the target again, with nothing left to be written to its disk.
+async fn restart(bench: &mut Bench) -> anyhow::Result<()> {
+    bench.settle().await?;
+    bench.target.start_again().await
+}
+
 /// Fills the journal while the target is down, then starts the program anew with the target up.
-async fn evermirror(
+pub(crate) async fn evermirror(
     bench: &mut Bench,
+    source: &str,
     bucket: &str,
     round: u32,
     count: usize,
 ) -> anyhow::Result<(Duration, Usage)> {
-    let site = bench.site(bucket, SOURCE, bucket)?;
+    let site = bench.site(bucket, source, bucket)?;
     let filling = site.start_ready().await?;
-    Notifier::new(SOURCE, round).post(site.webhook_port, count, CONNECTIONS).await?;
+    Notifier::new(source, round).post(site.webhook_port, count, CONNECTIONS).await?;
     filling.terminate().await?;
-    bench.target.start_again().await?;
+    restart(bench).await?;
 
     let begun = Instant::now();
     let draining = site.start()?;

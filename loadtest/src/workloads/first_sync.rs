@@ -1,18 +1,13 @@
 //! A first full sync: 20,000 objects of 4 KiB that the target does not have, found by listing.
 
-use crate::bench::Bench;
+use crate::bare;
+use crate::bench::{Bench, CPU, PEAK, RATE};
 use crate::data;
 use crate::report::{Bound, progress};
 use crate::stats::float;
 
 const OBJECTS: usize = 20_000;
 const SOURCE: &str = "first-sync";
-/// As many as rclone transfers at once.
-const BARE_WORKERS: usize = 32;
-
-const RATE: &str = "objects/s";
-const CPU: &str = "CPU per 10,000 objects, s";
-const PEAK: &str = "peak memory, MiB";
 
 #[derive(Debug, Clone, Copy)]
 enum Subject {
@@ -26,10 +21,10 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let count = bench.scaled(OBJECTS);
     progress(&format!("first-sync: putting {count} objects at the source."));
     bench.source_bucket(SOURCE).await?;
-    data::seed(&bench.source_store, SOURCE, count).await?;
+    data::seed(&bench.source_store, SOURCE, count, data::OBJECT_SIZE).await?;
     let subjects = [Subject::Evermirror, Subject::Rclone, Subject::Mc, Subject::Bare];
     for round in 0..bench.rounds {
-        for subject in Bench::order(round, subjects) {
+        for subject in Bench::order(round, &subjects) {
             measure(bench, subject, round, count).await?;
         }
     }
@@ -74,14 +69,10 @@ async fn measure(
             bench.peers().rclone(&options, SOURCE, &bucket).await?
         }
         Subject::Mc => bench.peers().mc(SOURCE, &bucket).await?,
-        Subject::Bare => bench.route(SOURCE, &bucket).copy_all(count, BARE_WORKERS).await?,
+        Subject::Bare => bench.route(SOURCE, &bucket).copy_all(count, bare::WORKERS).await?,
     };
     data::equal((&bench.source_store, SOURCE), (&bench.target_store, &bucket)).await?;
-    let objects = float(count);
-    bench.report.note(SOURCE, name, RATE, objects / took.as_secs_f64());
-    bench.report.note(SOURCE, name, CPU, usage.cpu_s * 1e4 / objects);
-    if !matches!(subject, Subject::Bare) {
-        bench.report.note(SOURCE, name, PEAK, usage.peak_mib);
-    }
+    bench.report.note(SOURCE, name, RATE, float(count) / took.as_secs_f64());
+    bench.note_usage(SOURCE, name, usage, count);
     Ok(())
 }

@@ -50,7 +50,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     }
     let rates = bench.report.rounds("intake", "evermirror", RATE).to_vec();
     let claim = "durable events/s from 64 connections";
-    bench.report.judge(claim, Bound::AtLeast(5000.0), &rates);
+    bench.report.judge(claim, Bound::AtLeast(20_000.0), &rates);
     bench.report.judge_ratio(
         "time of one event on one connection, over a bare webhook with one sync per event",
         Bound::AtMost(1.5),

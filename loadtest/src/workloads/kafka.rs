@@ -67,7 +67,7 @@ pub(crate) async fn scale(bench: &mut Bench) -> anyhow::Result<()> {
     let count = bench.scaled(OBJECTS);
     progress(&format!("kafka-scale: putting {count} objects at the source."));
     bench.source_bucket(SOURCE).await?;
-    data::seed(&bench.source_store, SOURCE, count).await?;
+    data::seed(&bench.source_store, SOURCE, count, data::OBJECT_SIZE).await?;
     for round in 0..bench.rounds {
         for (subject, processes) in [("1 process", 1), ("2 processes", 2), ("4 processes", 4)] {
             progress(&format!("kafka-scale, round {}: {subject}.", round + 1));

@@ -24,7 +24,9 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     bench.source_bucket(bucket).await?;
     let site = bench.site(bucket, bucket, bucket)?;
     let evermirror = site.start_ready().await?;
-    bench.report.note("memory", "evermirror", "idle, MiB", evermirror.usage()?.peak_mib);
+    let idle = evermirror.usage()?.peak_mib;
+    bench.report.note("memory", "evermirror", "idle, MiB", idle);
+    bench.report.judge("resident memory when idle, MiB", Bound::AtMost(64.0), &[idle]);
     bench.target.stop();
     Notifier::new(bucket, 0).post(site.webhook_port, count, CONNECTIONS).await?;
     pending(&evermirror, count).await?;

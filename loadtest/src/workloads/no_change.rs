@@ -91,7 +91,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         let points = cuts(points.await?);
         let subjects = [Subject::Evermirror, Subject::Listing, Subject::Rclone, Subject::Mc];
         for round in 0..bench.rounds {
-            for subject in Bench::order(round, subjects) {
+            for subject in Bench::order(round, &subjects) {
                 measure(bench, subject, layout, round, &points).await?;
             }
         }
@@ -107,7 +107,7 @@ async fn seed(store: &Store, layout: Layout, count: usize) -> anyhow::Result<()>
         let (store, numbers) = (store.clone(), numbers.clone());
         async move {
             for number in numbers {
-                let content = data::content(number).slice(..SIZE);
+                let content = data::content(number, SIZE);
                 data::put_at(&store, layout.bucket, &(layout.key)(number), content).await?;
             }
             Ok(())

@@ -41,7 +41,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     warm.drain(EVENTS, CONNECTIONS).await?;
     for round in 0..bench.rounds {
         progress(&format!("sqs, round {}.", round + 1));
-        for subject in Bench::order(round, [Subject::Evermirror, Subject::Bare]) {
+        for subject in Bench::order(round, &[Subject::Evermirror, Subject::Bare]) {
             measure(bench, &server, round, subject).await?;
         }
     }

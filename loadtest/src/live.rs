@@ -1,0 +1,151 @@
+//! Those who replicate while objects change, all by one interface.
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+use crate::bench::Bench;
+use crate::data;
+use crate::process::{Process, Usage};
+use crate::servers::{LIVE, SEEN};
+use crate::site::Evermirror;
+
+/// How long a workload waits for the last of its objects.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
+/// Between looks that are requests to what is measured.
+const LOOK: Duration = Duration::from_millis(100);
+const CANARY_SIZE: usize = 1;
+
+/// Who replicates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Live {
+    Evermirror,
+    /// This process, which knows what it has done at the source and repeats it at the target.
+    Bare,
+    /// `mc mirror --watch`.
+    McWatch,
+    /// MinIO's own bucket replication.
+    Minio,
+}
+
+/// All of them.
+pub(crate) const ALL: [Live; 4] = [Live::Evermirror, Live::Bare, Live::McWatch, Live::Minio];
+
+/// One of them at work. Dropping it kills its process, if it has one.
+#[derive(Debug)]
+pub(crate) enum Running {
+    Evermirror(Evermirror),
+    McWatch(Process),
+    /// In this process, or in the source itself.
+    Elsewhere,
+}
+
+impl Live {
+    /// Its name in the figures.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Evermirror => "evermirror",
+            Self::Bare => "bare",
+            Self::McWatch => "mc --watch",
+            Self::Minio => "MinIO",
+        }
+    }
+
+    /// Whether it is somebody else's, of whom nothing is claimed: what it leaves undone is a finding.
+    pub(crate) const fn is_peer(self) -> bool {
+        matches!(self, Self::McWatch | Self::Minio)
+    }
+
+    /// Makes a bucket on both sides, as it wants them.
+    pub(crate) async fn buckets(self, bench: &Bench, bucket: &str) -> anyhow::Result<()> {
+        bench.source_bucket(bucket).await?;
+        bench.target_bucket(bucket).await?;
+        if self == Self::Minio {
+            bench.source_store.enable_versioning(bucket).await?;
+            bench.target_store.enable_versioning(bucket).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts it between two equal buckets of this name, and waits until it has replicated something.
+    pub(crate) async fn start(self, bench: &Bench, bucket: &str) -> anyhow::Result<Running> {
+        let (source, target) = (("source", bucket), ("target", bucket));
+        let running = match self {
+            Self::Evermirror => {
+                bench.peers().notify(source, LIVE, "put,delete").await?;
+                let mut site = bench.site(bucket, bucket, bucket)?;
+                // Thousands of deletes are what is measured, not a disaster.
+                site.environment.push(("EVERMIRROR__DELETES__MAX_DELETES", "1000000".to_owned()));
+                Running::Evermirror(site.start_ready().await?)
+            }
+            Self::McWatch => Running::McWatch(bench.peers().mc_watch(bucket)?),
+            Self::Bare => Running::Elsewhere,
+            Self::Minio => {
+                bench.peers().replicate(bucket).await?;
+                // Of replicas the target tells nobody.
+                bench.peers().notify(source, SEEN, "replica").await?;
+                Running::Elsewhere
+            }
+        };
+        if self != Self::Minio {
+            bench.peers().notify(target, SEEN, "put,delete").await?;
+        }
+        if self != Self::Bare {
+            canary(bench, bucket).await?;
+        }
+        bench.receiver.clear();
+        Ok(running)
+    }
+}
+
+impl Running {
+    /// What its process has used so far; nothing is known of one that has none of its own.
+    pub(crate) fn usage(&self) -> anyhow::Result<Option<Usage>> {
+        match self {
+            Self::Evermirror(evermirror) => evermirror.usage().map(Some),
+            Self::McWatch(process) => process.usage().map(Some),
+            Self::Elsewhere => Ok(None),
+        }
+    }
+
+    /// Notes what its process has used for so many objects since `before`.
+    pub(crate) fn note_usage(
+        &self,
+        bench: &mut Bench,
+        (workload, subject): (&'static str, Live),
+        before: Option<Usage>,
+        objects: usize,
+    ) -> anyhow::Result<()> {
+        if let (Some(before), Some(after)) = (before, self.usage()?) {
+            let usage = Usage { cpu_s: after.cpu_s - before.cpu_s, ..after };
+            bench.note_usage(workload, subject.name(), usage, objects);
+        }
+        Ok(())
+    }
+
+    /// Ends it; evermirror's end must be a success.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        if let Self::Evermirror(evermirror) = self {
+            evermirror.terminate().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Puts objects at the source until one is at the target: one that was put too early may never be.
+async fn canary(bench: &Bench, bucket: &str) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    for number in 0.. {
+        let key = format!("canary/{number}");
+        let content = data::content(number, CANARY_SIZE);
+        data::put_at(&bench.source_store, bucket, &key, content).await?;
+        tokio::time::sleep(LOOK).await;
+        if bench.target_store.head(bucket, &key).await.is_ok() {
+            break;
+        }
+        if begun.elapsed() > PATIENCE {
+            bail!("nothing is replicated to {bucket}");
+        }
+    }
+    Ok(())
+}
