@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use evermirror::store::Store;
 use tempfile::TempDir;
 
-use crate::CompareArgs;
 use crate::bare::Route;
+use crate::facts::Facts;
 use crate::peers::Peers;
 use crate::process::Usage;
 use crate::receiver::Receiver;
-use crate::report::{Bound, Report};
+use crate::report::{Bound, Report, progress};
 use crate::servers::{LIVE, Minio, SEEN, free_port};
 use crate::site::{self, Places, Site};
 use crate::stats::float;
@@ -45,7 +45,8 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// Builds evermirror and starts the servers.
-    pub(crate) async fn start(args: &CompareArgs) -> anyhow::Result<Self> {
+    pub(crate) async fn start(rounds: u32, quick: bool) -> anyhow::Result<Self> {
+        progress("Building evermirror and starting two MinIO servers.");
         let program = site::build().await?;
         // Beside the program, because the temporary directory may be memory, where a sync is free.
         let dir = tempfile::Builder::new()
@@ -61,10 +62,10 @@ impl Bench {
         )?;
         let (source_store, target_store) = (source.store().await?, target.store().await?);
         Ok(Self {
-            report: Report::default(),
-            rounds: args.rounds,
+            report: Report::new(Facts::gather(rounds, quick)?),
+            rounds,
             peaks: Vec::new(),
-            quick: args.quick,
+            quick,
             program,
             webhook_port,
             web_port,
@@ -120,8 +121,8 @@ impl Bench {
         let ours = self.report.rounds(workload, "evermirror", rate);
         let [one, other] = peers.map(|peer| self.report.rounds(workload, peer, rate));
         let best = one.iter().zip(other).map(|(one, other)| one.max(*other));
-        let ratios: Vec<_> = ours.iter().zip(best).map(|(ours, best)| ours / best).collect();
-        self.report.judge(claim, Bound::AtLeast(1.0), &ratios);
+        let ratios = ours.iter().zip(best).map(|(ours, best)| ours / best).collect();
+        self.report.judge_ratios(claim, Bound::AtLeast(1.0), ratios);
     }
 
     /// Judges the most memory that evermirror had in any workload; one round too much is too much.

@@ -2,14 +2,19 @@
 //!
 //! What is asserted, and how each figure is taken, is in this directory's README.
 
+mod against;
 mod bare;
 mod bench;
+mod copy_double;
 mod data;
 mod double;
+mod facts;
+mod growth;
 mod http;
 mod kafka;
 mod live;
 mod peers;
+mod plot;
 mod process;
 mod queue;
 mod receiver;
@@ -26,6 +31,8 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::against::Baseline;
+use crate::growth::GrowthArgs;
 use crate::workloads::Workload;
 
 /// The whole command line.
@@ -40,6 +47,8 @@ struct Cli {
 enum Command {
     /// Run the workloads, print a table and the goals; exit status 1 if a goal is not met
     Compare(CompareArgs),
+    /// Measure cost against number of objects, pending keys and object size; write plots and points
+    Growth(GrowthArgs),
 }
 
 /// Arguments of `compare`.
@@ -54,6 +63,10 @@ pub(crate) struct CompareArgs {
     /// Write the figures of every round to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Compare the ratios with those of a former run, which wrote this file with --json; exit status 1
+    /// if one is worse by more than the rounds vary by themselves
+    #[arg(long, value_name = "FILE")]
+    pub(crate) against: Option<PathBuf>,
     /// A tenth of the work: to try the harness, not to quote
     #[arg(long)]
     pub(crate) quick: bool,
@@ -64,20 +77,42 @@ pub(crate) struct CompareArgs {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    let Command::Compare(args) = Cli::parse().command;
+    let command = Cli::parse().command;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Dropping the future ends every process it started.
-    let report = tokio::select! {
-        report = workloads::compare(&args) => report?,
+    let passed = tokio::select! {
+        passed = run(&command) => passed?,
         _ = terminate.recv() => anyhow::bail!("ended by SIGTERM"),
         _ = interrupt.recv() => anyhow::bail!("ended by SIGINT"),
     };
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn run(command: &Command) -> anyhow::Result<bool> {
+    match command {
+        Command::Compare(args) => compare(args).await,
+        Command::Growth(args) => growth::run(args).await.map(|()| true),
+    }
+}
+
+/// Whether everything that was to be asserted holds.
+#[expect(clippy::print_stdout, reason = "the result of the program")]
+async fn compare(args: &CompareArgs) -> anyhow::Result<bool> {
+    // Before the minutes of measuring: it may be refused.
+    let baseline = args.against.as_deref().map(|path| Baseline::read(path, args.quick));
+    let baseline = baseline.transpose()?;
+    let report = workloads::compare(args).await?;
     report.print();
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&report)?;
         std::fs::write(path, json + "\n").with_context(|| path.display().to_string())?;
     }
-    let passed = args.no_assert || report.goals_met();
-    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let mut passed = args.no_assert || report.goals_met();
+    if let Some(baseline) = baseline {
+        let comparison = baseline.against(&report);
+        println!("\n{comparison}");
+        passed &= comparison.passed();
+    }
+    Ok(passed)
 }

@@ -1,16 +1,23 @@
-//! What was measured, and whether the goals are met.
+//! What was measured, and whether the goals are met; also as JSON, whose shape the README describes.
 
 use serde::Serialize;
 
+use crate::facts::Facts;
 use crate::stats::Summary;
 
+/// What the JSON calls itself.
+pub(crate) const FORMAT: &str = "evermirror-loadtest/compare";
+/// Of the JSON's shape: one more whenever a reader of the former shape would misread it.
+pub(crate) const VERSION: u32 = 1;
+
 /// Everything one run found.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// Cores, rounds and versions: without them no figure means anything.
-    pub(crate) setting: Vec<(String, String)>,
+    format: &'static str,
+    version: u32,
+    pub(crate) facts: Facts,
     figures: Vec<Figure>,
-    relations: Vec<Relation>,
+    pub(crate) ratios: Vec<Ratio>,
     goals: Vec<Goal>,
 }
 
@@ -24,16 +31,32 @@ struct Figure {
     summary: Summary,
 }
 
-/// How one subject compares with another in one quantity; nothing is claimed of it.
+/// How two subjects compare in one quantity: all that means something on another machine, too.
 #[derive(Debug, Serialize)]
-struct Relation {
-    workload: &'static str,
-    quantity: &'static str,
-    subjects: [&'static str; 2],
-    ratio: Summary,
+pub(crate) struct Ratio {
+    /// The claim about it, or what is divided by what. No two ratios have the same.
+    pub(crate) name: String,
+    pub(crate) better: Direction,
+    pub(crate) rounds: Vec<f64>,
+    summary: Summary,
 }
 
-/// What a ratio must be.
+/// Which way a ratio is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Direction {
+    Lower,
+    Higher,
+}
+
+impl Direction {
+    /// Of our quantity over a peer's: a rate is to be high, a time, a cost or a size low.
+    fn of(quantity: &str) -> Self {
+        if quantity.ends_with("/s") { Self::Higher } else { Self::Lower }
+    }
+}
+
+/// What a measured value must be.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Bound {
@@ -46,11 +69,24 @@ pub(crate) enum Bound {
 struct Goal {
     claim: &'static str,
     bound: Bound,
-    measured: Summary,
+    rounds: Vec<f64>,
+    summary: Summary,
     met: bool,
 }
 
 impl Report {
+    /// Nothing was measured yet.
+    pub(crate) const fn new(facts: Facts) -> Self {
+        Self {
+            format: FORMAT,
+            version: VERSION,
+            facts,
+            figures: Vec::new(),
+            ratios: Vec::new(),
+            goals: Vec::new(),
+        }
+    }
+
     /// Notes what a round gave.
     pub(crate) fn note(
         &mut self,
@@ -88,8 +124,18 @@ impl Report {
         ours: (&str, &str),
         theirs: (&str, &str),
     ) {
-        let ratios = self.ratios(workload, ours, theirs);
-        self.judge(claim, bound, &ratios);
+        let ratios = self.quotients(workload, ours, theirs);
+        self.judge_ratios(claim, bound, ratios);
+    }
+
+    /// Judges a claim about these ratios, one for each round.
+    pub(crate) fn judge_ratios(&mut self, claim: &'static str, bound: Bound, rounds: Vec<f64>) {
+        self.judge(claim, bound, &rounds);
+        let better = match bound {
+            Bound::AtMost(_) => Direction::Lower,
+            Bound::AtLeast(_) => Direction::Higher,
+        };
+        self.push_ratio(claim.to_owned(), better, rounds);
     }
 
     /// Shows the ratio of a quantity of two subjects.
@@ -100,11 +146,17 @@ impl Report {
         subjects: [&'static str; 2],
     ) {
         let [ours, theirs] = subjects.map(|subject| (subject, quantity));
-        let ratio = Summary::of(&self.ratios(workload, ours, theirs));
-        self.relations.push(Relation { workload, quantity, subjects, ratio });
+        let rounds = self.quotients(workload, ours, theirs);
+        let name = format!("{workload}: {quantity}, {} / {}", ours.0, theirs.0);
+        self.push_ratio(name, Direction::of(quantity), rounds);
     }
 
-    fn ratios(&self, workload: &str, ours: (&str, &str), theirs: (&str, &str)) -> Vec<f64> {
+    fn push_ratio(&mut self, name: String, better: Direction, rounds: Vec<f64>) {
+        let summary = Summary::of(&rounds);
+        self.ratios.push(Ratio { name, better, rounds, summary });
+    }
+
+    fn quotients(&self, workload: &str, ours: (&str, &str), theirs: (&str, &str)) -> Vec<f64> {
         let ours = self.rounds(workload, ours.0, ours.1);
         let theirs = self.rounds(workload, theirs.0, theirs.1);
         ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect()
@@ -112,13 +164,13 @@ impl Report {
 
     /// Judges a claim by these values, one for each round.
     pub(crate) fn judge(&mut self, claim: &'static str, bound: Bound, rounds: &[f64]) {
-        let measured = Summary::of(rounds);
+        let summary = Summary::of(rounds);
         let met = !rounds.is_empty()
             && match bound {
-                Bound::AtMost(limit) => measured.median <= limit,
-                Bound::AtLeast(limit) => measured.median >= limit,
+                Bound::AtMost(limit) => summary.median <= limit,
+                Bound::AtLeast(limit) => summary.median >= limit,
             };
-        self.goals.push(Goal { claim, bound, measured, met });
+        self.goals.push(Goal { claim, bound, rounds: rounds.to_vec(), summary, met });
     }
 
     /// Whether every claim that was judged holds.
@@ -129,22 +181,20 @@ impl Report {
     /// Shows the tables on stdout.
     #[expect(clippy::print_stdout, reason = "the result of the program")]
     pub(crate) fn print(&self) {
-        for (name, value) in &self.setting {
-            println!("{name}: {value}");
-        }
+        println!("{}", self.facts);
         println!();
         row(["workload", "subject", "quantity", "min", "median", "max"].map(str::to_owned));
         for figure in &self.figures {
-            let Summary { min, median, max } = figure.summary;
             let [workload, subject, quantity] =
                 [figure.workload, figure.subject, figure.quantity].map(str::to_owned);
-            row([workload, subject, quantity, show(min), show(median), show(max)]);
+            let [min, median, max] = figure.summary.show();
+            row([workload, subject, quantity, min, median, max]);
         }
         println!();
-        for relation in &self.relations {
-            let Relation { workload, quantity, subjects: [ours, theirs], ratio } = relation;
-            let [min, median, max] = [ratio.min, ratio.median, ratio.max].map(show);
-            println!("{workload}: {quantity}, {ours} / {theirs}: {median} ({min} to {max})");
+        let claimed = |ratio: &&Ratio| self.goals.iter().any(|goal| goal.claim == ratio.name);
+        for ratio in self.ratios.iter().filter(|ratio| !claimed(ratio)) {
+            let [min, median, max] = ratio.summary.show();
+            println!("{}: {median} ({min} to {max})", ratio.name);
         }
         println!();
         for goal in &self.goals {
@@ -152,8 +202,7 @@ impl Report {
                 Bound::AtMost(limit) => ("at most", limit),
                 Bound::AtLeast(limit) => ("at least", limit),
             };
-            let Summary { min, median, max } = goal.measured;
-            let [min, median, max] = [min, median, max].map(show);
+            let [min, median, max] = goal.summary.show();
             let verdict = if goal.met { "met   " } else { "MISSED" };
             println!("{verdict}  {}: {median} ({min} to {max}); {word} {limit}", goal.claim);
         }
@@ -169,9 +218,4 @@ pub(crate) fn progress(what: &str) {
 #[expect(clippy::print_stdout, reason = "the result of the program")]
 fn row([workload, subject, quantity, min, median, max]: [String; 6]) {
     println!("{workload:<18} {subject:<12} {quantity:<30} {min:>10} {median:>10} {max:>10}");
-}
-
-fn show(value: f64) -> String {
-    let digits = if value.abs() >= 100.0 { 0 } else { 2 };
-    format!("{value:.digits$}")
 }

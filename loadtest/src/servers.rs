@@ -118,13 +118,18 @@ where
     Ok(())
 }
 
-/// Where tests/peers/install puts the peers.
-pub(crate) fn peer(name: &str) -> anyhow::Result<PathBuf> {
+/// Where tests/peers/install puts everything.
+pub(crate) fn peers_dir() -> anyhow::Result<PathBuf> {
     let cache = match std::env::var_os("XDG_CACHE_HOME") {
         Some(cache) => PathBuf::from(cache),
         None => Path::new(&std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
     };
-    let path = cache.join("evermirror-peers/bin").join(name);
+    Ok(cache.join("evermirror-peers"))
+}
+
+/// A program that tests/peers/install put there.
+pub(crate) fn peer(name: &str) -> anyhow::Result<PathBuf> {
+    let path = peers_dir()?.join("bin").join(name);
     if !path.exists() {
         bail!(
             "{} is missing: run tests/peers/install minio-listen mc rclone elasticmq kafka",

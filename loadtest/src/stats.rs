@@ -24,6 +24,14 @@ impl Summary {
             max: at(last),
         }
     }
+
+    /// Minimum, median and maximum, for a table.
+    pub(crate) fn show(self) -> [String; 3] {
+        [self.min, self.median, self.max].map(|value| {
+            let digits = if value.abs() >= 100.0 { 0 } else { 2 };
+            format!("{value:.digits$}")
+        })
+    }
 }
 
 /// Nearest rank: the smallest value that `percent` of all values do not exceed.

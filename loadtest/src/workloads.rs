@@ -1,10 +1,11 @@
 //! The workloads, one file each, and the run that does them all.
 
-mod backlog;
+pub(crate) mod backlog;
 mod burst;
 mod first_sync;
 mod hot_key;
 mod intake;
+pub(crate) mod journal;
 mod kafka;
 mod lag;
 mod large;
@@ -17,7 +18,7 @@ use clap::ValueEnum;
 
 use crate::CompareArgs;
 use crate::bench::Bench;
-use crate::report::{Report, progress};
+use crate::report::Report;
 use crate::workloads::burst::Change;
 
 /// What can be measured.
@@ -39,6 +40,8 @@ pub(crate) enum Workload {
     Mebibytes,
     /// How much memory a journal of very many events takes.
     Memory,
+    /// How fast a journal of very many keys is opened and drained, and that nothing of it is lost.
+    Journal,
     /// How many notifications become durable in a second.
     Intake,
     /// How many notifications from a full queue become durable in a second.
@@ -59,12 +62,7 @@ pub(crate) enum Workload {
 
 /// Runs what was asked for; all workloads if nothing was.
 pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
-    progress("Building evermirror and starting two MinIO servers.");
-    let mut bench = Bench::start(args).await?;
-    let cores = std::thread::available_parallelism()?;
-    let quick = if args.quick { ", a tenth of the work" } else { "" };
-    let setting = format!("{cores} cores, {} rounds{quick}", args.rounds);
-    bench.report.setting.push(("setting".to_owned(), setting));
+    let mut bench = Bench::start(args.rounds, args.quick).await?;
     let all = Workload::value_variants();
     for workload in if args.workload.is_empty() { all } else { &args.workload } {
         match workload {
@@ -76,6 +74,7 @@ pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
             Workload::Backlog => backlog::small(&mut bench).await?,
             Workload::Mebibytes => backlog::mebibytes(&mut bench).await?,
             Workload::Memory => memory::run(&mut bench).await?,
+            Workload::Journal => journal::run(&mut bench).await?,
             Workload::Intake => intake::run(&mut bench).await?,
             Workload::Sqs => sqs::run(&mut bench).await?,
             Workload::Kafka => kafka::run(&mut bench).await?,
