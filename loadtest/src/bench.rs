@@ -121,7 +121,7 @@ impl Bench {
         let ours = self.report.rounds(workload, "evermirror", rate);
         let [one, other] = peers.map(|peer| self.report.rounds(workload, peer, rate));
         let best = one.iter().zip(other).map(|(one, other)| one.max(*other));
-        let ratios: Vec<_> = ours.iter().zip(best).map(|(ours, best)| ours / best).collect();
+        let ratios = ours.iter().zip(best).map(|(ours, best)| ours / best).collect();
         self.report.judge_ratios(claim, Bound::AtLeast(1.0), ratios);
     }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::servers::peers_dir;
 
 /// The programs whose versions are told, where they are installed.
-const PEERS: [&str; 6] = ["minio", "minio-listen", "mc", "rclone", "elasticmq", "kafka"];
+const PEERS: [&str; 5] = ["minio-listen", "mc", "rclone", "elasticmq", "kafka"];
 
 /// Of one run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -59,10 +59,10 @@ pub(crate) async fn small(bench: &mut Bench) -> anyhow::Result<()> {
     let (name, ours) = (SMALL.name, "evermirror");
     let tenth = bench.report.rounds(TENTH.name, ours, PEAK);
     let whole = bench.report.rounds(name, ours, PEAK).iter();
-    let growth: Vec<_> = whole.zip(tenth).map(|(whole, tenth)| whole / tenth).collect();
+    let growth = whole.zip(tenth).map(|(whole, tenth)| whole / tenth).collect();
     let report = &mut bench.report;
-    let (claim, bound) = ("memory in a backlog, over that in a tenth of it", Bound::AtMost(1.25));
-    report.judge_ratios(claim, bound, growth);
+    let claim = "memory in a backlog, over that in a tenth of it";
+    report.judge_ratios(claim, Bound::AtMost(1.25), growth);
     let (claim, bound) = ("backlog rate, over the bare loop's", Bound::AtLeast(0.95));
     report.judge_ratio(claim, bound, name, (ours, RATE), ("bare", RATE));
     let (claim, bound) = ("CPU per object of a backlog, over mc's", Bound::AtMost(0.2));
