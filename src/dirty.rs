@@ -62,6 +62,9 @@ pub struct DirtyKey {
     /// When it changed, by the source's own event time where it gave one, else by our clock at
     /// intake; milliseconds since the Unix epoch. The lag is measured from here.
     pub since_ms: i64,
+    /// The bytes that the target lacks, as an event or a listing told them: the object's size, and 0 if
+    /// it was removed. For people; nothing is decided by it.
+    pub size: Option<u64>,
 }
 
 /// The stored bytes are not a dirty key of a version this build knows.
@@ -69,15 +72,21 @@ pub struct DirtyKey {
 #[error("a journal record is not a dirty key of a known version: {0}")]
 pub struct DecodeError(&'static str);
 
-const VERSION: u8 = 1;
+/// A record of an unknown size; those of earlier builds are all like this.
+const WITHOUT_SIZE: u8 = 1;
+/// The size follows the time.
+const WITH_SIZE: u8 = 2;
 
 impl DirtyKey {
-    /// The record's payload: version, aspects, origin, time, bucket length, bucket, key.
+    /// The record's payload: version, aspects, origin, time, size if it is known, bucket length, bucket,
+    /// key.
     pub fn encode(&self) -> Vec<u8> {
         let (bucket, key) = (self.key.bucket.as_bytes(), self.key.key.as_bytes());
-        let mut out = Vec::with_capacity(13 + bucket.len() + key.len());
-        out.extend([VERSION, self.aspects.0, u8::from(self.origin == Origin::Repair)]);
+        let mut out = Vec::with_capacity(21 + bucket.len() + key.len());
+        let version = if self.size.is_some() { WITH_SIZE } else { WITHOUT_SIZE };
+        out.extend([version, self.aspects.0, u8::from(self.origin == Origin::Repair)]);
         out.extend(self.since_ms.to_le_bytes());
+        out.extend(self.size.into_iter().flat_map(u64::to_le_bytes));
         out.extend(u16::try_from(bucket.len()).unwrap_or(u16::MAX).to_le_bytes());
         out.extend(bucket.iter().take(usize::from(u16::MAX)));
         out.extend(key);
@@ -88,10 +97,15 @@ impl DirtyKey {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (&[version, aspects, origin], rest) =
             bytes.split_first_chunk::<3>().ok_or(DecodeError("too short"))?;
-        if version != VERSION {
-            return Err(DecodeError("unknown version"));
-        }
         let (since, rest) = rest.split_first_chunk::<8>().ok_or(DecodeError("too short"))?;
+        let (size, rest) = match version {
+            WITHOUT_SIZE => (None, rest),
+            WITH_SIZE => {
+                let (size, rest) = rest.split_first_chunk().ok_or(DecodeError("too short"))?;
+                (Some(u64::from_le_bytes(*size)), rest)
+            }
+            _ => return Err(DecodeError("unknown version")),
+        };
         let (length, rest) = rest.split_first_chunk::<2>().ok_or(DecodeError("too short"))?;
         let (bucket, key) = rest
             .split_at_checked(usize::from(u16::from_le_bytes(*length)))
@@ -102,6 +116,7 @@ impl DirtyKey {
             aspects: Aspects(aspects),
             origin: if origin == 0 { Origin::Live } else { Origin::Repair },
             since_ms: i64::from_le_bytes(*since),
+            size,
         })
     }
 }
@@ -116,10 +131,11 @@ mod tests {
         fn a_record_reads_back_as_it_was_written(
             bucket in "[a-z0-9.-]{3,63}", key in any::<String>(),
             aspects in any::<u8>(), repair in any::<bool>(), since_ms in any::<i64>(),
+            size in any::<Option<u64>>(),
         ) {
             let origin = if repair { Origin::Repair } else { Origin::Live };
             let record = DirtyKey {
-                key: ObjectKey::new(bucket, key), aspects: Aspects(aspects), origin, since_ms,
+                key: ObjectKey::new(bucket, key), aspects: Aspects(aspects), origin, since_ms, size,
             };
             prop_assert_eq!(DirtyKey::decode(&record.encode()), Ok(record));
         }
@@ -130,6 +146,19 @@ mod tests {
                 prop_assert_eq!(record.encode().len(), bytes.len());
             }
         }
+    }
+
+    #[test]
+    fn a_journal_of_an_earlier_build_is_read_and_its_sizes_are_unknown() {
+        // Version, aspects, origin, time, bucket length, bucket, key: as it was before sizes were kept.
+        let mut bytes = vec![1, 1, 0];
+        bytes.extend(1_800_000_000_123_i64.to_le_bytes());
+        bytes.extend([4, 0]);
+        bytes.extend(b"lakea/b.parquet");
+        let record = DirtyKey::decode(&bytes).unwrap();
+        assert_eq!(record.key, ObjectKey::new("lake", "a/b.parquet"));
+        assert_eq!((record.since_ms, record.size), (1_800_000_000_123, None));
+        assert_eq!(record.encode(), bytes);
     }
 
     #[test]

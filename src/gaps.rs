@@ -43,6 +43,34 @@ pub enum GapReason {
     RecordsExpired,
 }
 
+impl GapReason {
+    /// Every one.
+    pub const ALL: [Self; 8] = [
+        Self::JournalFull,
+        Self::JournalDamaged,
+        Self::UnusableEvent,
+        Self::DeadLetter,
+        Self::PrefixRemoved,
+        Self::BucketEvent,
+        Self::StreamBegan,
+        Self::RecordsExpired,
+    ];
+
+    /// The name used in metrics and the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::JournalFull => "journal_full",
+            Self::JournalDamaged => "journal_damaged",
+            Self::UnusableEvent => "unusable_event",
+            Self::DeadLetter => "dead_letter",
+            Self::PrefixRemoved => "prefix_removed",
+            Self::BucketEvent => "bucket_event",
+            Self::StreamBegan => "stream_began",
+            Self::RecordsExpired => "records_expired",
+        }
+    }
+}
+
 /// One bucket's gap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
@@ -226,6 +254,13 @@ mod tests {
                 gap("b", 1000, 5000, 2, GapReason::JournalDamaged),
             ]
         );
+    }
+
+    #[test]
+    fn a_reason_has_the_same_name_on_disk_in_the_api_and_in_metrics() {
+        for reason in GapReason::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.name());
+        }
     }
 
     #[test]

@@ -46,6 +46,9 @@ const ROOM_POLL: Duration = Duration::from_millis(100);
 /// At most one log line about refusals in this time, in milliseconds.
 const LOG_INTERVAL: i64 = 10_000;
 
+/// No notification has arrived yet.
+const NEVER: i64 = i64::MIN;
+
 const TOO_LARGE: Unusable =
     Unusable { reason: UnusableReason::TooLarge, bucket: None, key: None, event: None };
 
@@ -67,6 +70,7 @@ pub struct Health {
     pub name: &'static str,
     /// Where it listens or what it reads from, without secrets.
     pub address: String,
+    last_event_ms: AtomicI64,
     trouble: Mutex<Option<String>>,
     backlog: Mutex<Option<Backlog>>,
 }
@@ -84,12 +88,28 @@ pub struct Backlog {
 impl Health {
     /// A well intake.
     pub fn new(name: &'static str, address: String) -> Self {
-        Self { name, address, trouble: Mutex::default(), backlog: Mutex::default() }
+        Self {
+            name,
+            address,
+            last_event_ms: AtomicI64::new(NEVER),
+            trouble: Mutex::default(),
+            backlog: Mutex::default(),
+        }
     }
 
     /// It works.
     pub fn set_well(&self) {
         self.set(None);
+    }
+
+    /// A notification arrived through it at this time (milliseconds since the Unix epoch).
+    pub fn heard(&self, at_ms: i64) {
+        self.last_event_ms.fetch_max(at_ms, Ordering::Relaxed);
+    }
+
+    /// When the last notification arrived through it, if one has since the start.
+    pub fn last_event_ms(&self) -> Option<i64> {
+        Some(self.last_event_ms.load(Ordering::Relaxed)).filter(|at| *at != NEVER)
     }
 
     /// No notification arrives through it at present, and why.

@@ -96,6 +96,8 @@ pub struct Recovery {
     pub torn_tail: Option<TornTail>,
     /// Records that had been durable and are lost: their buckets must be reconciled.
     pub damage: Vec<Damage>,
+    /// Damaged segments that are kept in the directory for people to examine, from earlier times too.
+    pub quarantined: usize,
 }
 
 /// Bytes of a write that never finished and was never acknowledged.

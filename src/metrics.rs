@@ -22,6 +22,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 use serde::Serialize;
 
+use crate::clock;
 use crate::gaps::GapReason;
 use crate::reconcile::merge::Finding;
 pub use labels::{Action, EventOutcome, PassOutcome, RequestOutcome, Stage};
@@ -81,11 +82,13 @@ struct Inner {
     bytes: Counter,
     errors: Family<Labels<2>, Counter>,
     error_classes: Mutex<BTreeMap<(Stage, &'static str), Counter>>,
-    gaps: Family<[(&'static str, String); 1], Counter>,
+    gaps: Family<Labels<1>, Counter>,
+    gaps_open: Family<Labels<1>, Value>,
     passes: Family<Labels<1>, Counter>,
     drift: Family<Labels<1>, Counter>,
     compared: Counter,
     intake_up: Family<Labels<1>, Value>,
+    intake_last_event: Family<Labels<1>, Value>,
     intake_backlog: Family<Labels<1>, Value>,
     intake_backlog_age: Family<Labels<1>, Value>,
     state: BTreeMap<&'static str, Value>,
@@ -101,9 +104,13 @@ impl Default for Metrics {
 impl Metrics {
     /// All metrics, at zero. Once per process.
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("evermirror");
+        let mut all = Registry::default();
+        // As every client library names it, so that alerts need to know no program.
+        let began = register(&mut all, "process_start_time_seconds", Value::default());
+        began.set(seconds(clock::now_ms()));
+        let registry = all.sub_registry_with_prefix("evermirror");
         let build: Family<Labels<1>, Gauge> =
-            register(&mut registry, "evermirror_build_info", Family::default());
+            register(registry, "evermirror_build_info", Family::default());
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         let requests = Family::default();
         for outcome in RequestOutcome::ALL {
@@ -128,35 +135,37 @@ impl Metrics {
         let state: BTreeMap<_, _> =
             Snapshot::default().values().map(|(name, _)| (name, Value::default())).into();
         for (name, value) in &state {
-            register(&mut registry, name, value.clone());
+            register(registry, name, value.clone());
         }
         let inner = Inner {
-            requests: register(&mut registry, "evermirror_intake_requests_total", requests),
-            events: register(&mut registry, "evermirror_intake_events_total", events),
-            ack: register(&mut registry, "evermirror_intake_ack_seconds", Histogram::new(ACK)),
-            intake_up: register(&mut registry, "evermirror_intake_up", Family::default()),
-            intake_backlog: register(&mut registry, "evermirror_intake_backlog", Family::default()),
+            requests: register(registry, "evermirror_intake_requests_total", requests),
+            events: register(registry, "evermirror_intake_events_total", events),
+            ack: register(registry, "evermirror_intake_ack_seconds", Histogram::new(ACK)),
+            intake_up: register(registry, "evermirror_intake_up", Family::default()),
+            intake_last_event: register(
+                registry,
+                "evermirror_intake_last_event_timestamp_seconds",
+                Family::default(),
+            ),
+            intake_backlog: register(registry, "evermirror_intake_backlog", Family::default()),
             intake_backlog_age: register(
-                &mut registry,
+                registry,
                 "evermirror_intake_backlog_age_seconds",
                 Family::default(),
             ),
-            lag: register(&mut registry, "evermirror_lag_seconds", Histogram::new(LAG)),
-            replicated: register(&mut registry, "evermirror_replicated_total", replicated),
-            bytes: register(&mut registry, "evermirror_replicated_bytes_total", Counter::default()),
-            errors: register(&mut registry, "evermirror_errors_total", Family::default()),
-            gaps: register(&mut registry, "evermirror_gaps_total", Family::default()),
-            passes: register(&mut registry, "evermirror_reconcile_passes_total", passes),
-            drift: register(&mut registry, "evermirror_drift_total", drift),
-            compared: register(
-                &mut registry,
-                "evermirror_reconcile_keys_total",
-                Counter::default(),
-            ),
+            lag: register(registry, "evermirror_lag_seconds", Histogram::new(LAG)),
+            replicated: register(registry, "evermirror_replicated_total", replicated),
+            bytes: register(registry, "evermirror_replicated_bytes_total", Counter::default()),
+            errors: register(registry, "evermirror_errors_total", Family::default()),
+            gaps: register(registry, "evermirror_gaps_total", Family::default()),
+            gaps_open: register(registry, "evermirror_gaps_open", Family::default()),
+            passes: register(registry, "evermirror_reconcile_passes_total", passes),
+            drift: register(registry, "evermirror_drift_total", drift),
+            compared: register(registry, "evermirror_reconcile_keys_total", Counter::default()),
             error_classes: Mutex::default(),
             state,
             recent_lags: RecentLags::default(),
-            registry,
+            registry: all,
         };
         Self(Arc::new(inner))
     }
@@ -193,6 +202,21 @@ impl Metrics {
         }
     }
 
+    /// When the last notification arrived by an intake (milliseconds since the Unix epoch); 0 if none has.
+    pub fn intake_heard(&self, name: &'static str, at_ms: i64) {
+        self.0.intake_last_event.get_or_create(&[("intake", name)]).set(seconds(at_ms));
+    }
+
+    /// The reasons of the gaps that are open, one for each bucket.
+    pub fn gaps_open(&self, reasons: impl IntoIterator<Item = GapReason>) {
+        let reasons: Vec<_> = reasons.into_iter().collect();
+        for reason in GapReason::ALL {
+            let open = reasons.iter().filter(|open| **open == reason).count();
+            let open = u32::try_from(open).unwrap_or(u32::MAX);
+            self.0.gaps_open.get_or_create(&[("reason", reason.name())]).set(f64::from(open));
+        }
+    }
+
     /// An object of `bytes` was copied.
     pub fn copied(&self, bytes: u64) {
         self.replicated(Action::Copied);
@@ -224,9 +248,7 @@ impl Metrics {
 
     /// A gap was recorded.
     pub fn gap(&self, reason: GapReason) {
-        let name = serde_json::to_value(reason).ok();
-        let name = name.and_then(|n| n.as_str().map(str::to_owned)).unwrap_or_default();
-        self.0.gaps.get_or_create(&[("reason", name)]).inc();
+        self.0.gaps.get_or_create(&[("reason", reason.name())]).inc();
     }
 
     /// A pass of the reconciler ended.
@@ -290,6 +312,11 @@ fn register<M: Metric + Clone>(registry: &mut Registry, name: &'static str, metr
     metric
 }
 
+/// A time in milliseconds as Prometheus wants it.
+fn seconds(at_ms: i64) -> f64 {
+    Duration::from_millis(u64::try_from(at_ms).unwrap_or(0)).as_secs_f64()
+}
+
 /// Seconds: an acknowledgement is one fsync, or up to `intake.webhook.max_wait`.
 const ACK: [f64; 14] =
     [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0, 20.0];
@@ -313,6 +340,8 @@ mod tests {
         metrics.error(Stage::Target, "throttled");
         metrics.gap(GapReason::JournalFull);
         metrics.intake_state("sqs", true, Some((1, Duration::from_secs(2))));
+        metrics.intake_heard("sqs", 5);
+        metrics.gaps_open([]);
         let text = metrics.encode(&Snapshot::default()).unwrap();
         let exposed: BTreeSet<_> = text
             .lines()
@@ -345,6 +374,9 @@ mod tests {
         metrics.gap(GapReason::JournalFull);
         metrics.intake_events(EventOutcome::Duplicate, 3);
         metrics.intake_state("webhook", false, None);
+        metrics.intake_heard("webhook", 1_800_000_000_500);
+        metrics.gaps_open([GapReason::JournalFull, GapReason::DeadLetter, GapReason::JournalFull]);
+        let before = clock::now_ms();
         metrics.intake_state("sqs", true, Some((9, Duration::from_millis(2500))));
         let text = metrics.encode(&Snapshot { pending_keys: 5, ..Snapshot::default() }).unwrap();
         for line in [
@@ -353,6 +385,10 @@ mod tests {
             "evermirror_replicated_bytes_total 1024",
             "evermirror_errors_total{stage=\"source\",class=\"denied\"} 2",
             "evermirror_gaps_total{reason=\"journal_full\"} 1",
+            "evermirror_gaps_open{reason=\"journal_full\"} 2.0",
+            "evermirror_gaps_open{reason=\"dead_letter\"} 1.0",
+            "evermirror_gaps_open{reason=\"journal_damaged\"} 0.0",
+            "evermirror_intake_last_event_timestamp_seconds{intake=\"webhook\"} 1800000000.5",
             "evermirror_intake_events_total{outcome=\"duplicate\"} 3",
             "evermirror_intake_up{intake=\"webhook\"} 0.0",
             "evermirror_intake_up{intake=\"sqs\"} 1.0",
@@ -364,6 +400,9 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
         }
+        let began = text.lines().find_map(|line| line.strip_prefix("process_start_time_seconds "));
+        let ago = seconds(before) - began.unwrap().parse::<f64>().unwrap();
+        assert!((0.0..3600.0).contains(&ago), "began {ago} s ago");
         let denied = ErrorCount { stage: Stage::Source, class: "denied", count: 2 };
         let expected = Totals {
             copied: 2,

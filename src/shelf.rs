@@ -40,6 +40,10 @@ pub struct Shelf {
 #[derive(Debug, Default)]
 struct Tally {
     counts: BTreeMap<String, u64>,
+    /// The bytes of those whose size is known.
+    bytes: u128,
+    /// How many are of unknown size.
+    unsized_keys: u64,
     oldest_ms: Option<i64>,
 }
 
@@ -89,6 +93,12 @@ impl Shelf {
         self.tally().oldest_ms
     }
 
+    /// The bytes that are set aside, as far as they are known, and how many keys are of unknown size.
+    pub fn bytes(&self) -> (u64, u64) {
+        let tally = self.tally();
+        (u64::try_from(tally.bytes).unwrap_or(u64::MAX), tally.unsized_keys)
+    }
+
     /// Goes through the oldest `limit` keys that are on the shelf now, a page at a time, and does with
     /// each what `sort` says; keys that go back are appended to `main` first.
     ///
@@ -108,7 +118,7 @@ impl Shelf {
             let (mut read, mut back, mut keep) = (Vec::new(), Vec::new(), Vec::new());
             for record in cursor.next(left.min(PAGE)).await? {
                 let Ok(dirty) = DirtyKey::decode(&record.payload) else { continue };
-                read.push(dirty.key.clone());
+                read.push((dirty.key.clone(), dirty.size));
                 match sort(dirty) {
                     Taken::Back(dirty) => back.push(dirty.encode()),
                     Taken::Dropped => {}
@@ -121,8 +131,8 @@ impl Shelf {
             // or nobody would ever look for them.
             self.journal.trim(cursor.position());
             taken += (read.len() - keep.len()) as u64;
-            for key in read {
-                self.uncount(&key);
+            for (key, size) in read {
+                self.uncount(&key, size);
             }
         }
         Ok(taken)
@@ -147,15 +157,15 @@ impl Shelf {
                         more = false;
                         break;
                     };
-                    read.push(dirty.key);
+                    read.push((dirty.key, dirty.size));
                     back.push(again.encode());
                 }
                 taken = record.lsn.saturating_add(1);
             }
             main.append(back).await?;
             self.journal.trim(taken);
-            for key in read {
-                self.uncount(&key);
+            for (key, size) in read {
+                self.uncount(&key, size);
             }
         }
         Ok(())
@@ -184,13 +194,21 @@ impl Shelf {
         let mut tally = self.tally();
         for dirty in keys {
             *tally.counts.entry(dirty.key.bucket.to_string()).or_default() += 1;
+            match dirty.size {
+                Some(size) => tally.bytes += u128::from(size),
+                None => tally.unsized_keys += 1,
+            }
             let oldest = tally.oldest_ms.map_or(dirty.since_ms, |ms| ms.min(dirty.since_ms));
             tally.oldest_ms = Some(oldest);
         }
     }
 
-    fn uncount(&self, key: &ObjectKey) {
+    fn uncount(&self, key: &ObjectKey, size: Option<u64>) {
         let mut tally = self.tally();
+        match size {
+            Some(size) => tally.bytes = tally.bytes.saturating_sub(u128::from(size)),
+            None => tally.unsized_keys = tally.unsized_keys.saturating_sub(1),
+        }
         if let Some(count) = tally.counts.get_mut(&*key.bucket) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -248,6 +266,7 @@ mod tests {
             aspects: Aspects::REMOVED,
             origin: Origin::Live,
             since_ms: 1,
+            size: None,
         }
     }
 
@@ -292,20 +311,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_oldest_change_set_aside_is_known_also_after_a_restart() {
+    async fn the_oldest_change_and_the_bytes_set_aside_are_known_also_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let (shelf, _) = Shelf::open(dir.path().join("deferred"), 64 << 20).await.unwrap();
         assert_eq!(shelf.oldest_ms(), None);
-        let old = DirtyKey { since_ms: -7, ..dirty("a", "2") };
+        let old = DirtyKey { since_ms: -7, size: Some(9), ..dirty("a", "2") };
         shelf.put(&[dirty("a", "1"), old]).await.unwrap();
-        assert_eq!(shelf.oldest_ms(), Some(-7));
+        assert_eq!((shelf.oldest_ms(), shelf.bytes()), (Some(-7), (9, 1)));
         shelf.close().await;
         drop(shelf);
         let (shelf, _) = Shelf::open(dir.path().join("deferred"), 64 << 20).await.unwrap();
-        assert_eq!(shelf.oldest_ms(), Some(-7));
+        assert_eq!((shelf.oldest_ms(), shelf.bytes()), (Some(-7), (9, 1)));
         let (main, _cursor) = main_journal(dir.path().join("main")).await;
         shelf.drain(&main, u64::MAX, Taken::Back).await.unwrap();
-        assert_eq!(shelf.oldest_ms(), None);
+        assert_eq!((shelf.oldest_ms(), shelf.bytes()), (None, (0, 0)));
     }
 
     #[tokio::test]

@@ -37,8 +37,8 @@ use crate::serve::BearerToken;
 pub use history::History;
 pub use live::Latest;
 pub use status::{
-    AtRisk, Concurrency, DelayedDeletes, HeldDeletes, IntakeStatus, JournalStatus, KafkaStatus,
-    KeyCounts, ParkedKey, Status, StoreStatus,
+    AtRisk, BucketPending, Concurrency, DelayedDeletes, HeldDeletes, IntakeStatus, JournalStatus,
+    KafkaStatus, KeyCounts, ParkedKey, Status, StoreStatus,
 };
 
 /// The answer to an act: how many deletes it concerned, or why it could not be done.
@@ -101,8 +101,7 @@ pub fn router(web: Web) -> Router {
         .merge(reading)
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
-        .route("/api/v1/deletes/{bucket}/approve", post(approve))
-        .route("/api/v1/deletes/{bucket}/discard", post(discard))
+        .route("/api/v1/deletes/{bucket}/{decision}", post(decide))
         .route("/api/v1/reconcile", post(reconcile))
         .layer(middleware::from_fn(harden))
         .with_state(web)
@@ -148,7 +147,9 @@ async fn scrape(State(web): State<Web>) -> Response {
         let age = Duration::from_millis(intake.backlog_age_ms.unwrap_or(0));
         let backlog = intake.backlog.map(|messages| (messages, age));
         web.metrics.intake_state(intake.name, intake.trouble.is_none(), backlog);
+        web.metrics.intake_heard(intake.name, intake.last_event_ms.unwrap_or(0));
     }
+    web.metrics.gaps_open(status.gaps.iter().map(|gap| gap.reason));
     match web.metrics.encode(&status.snapshot(dead_letters)) {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
@@ -176,20 +177,14 @@ async fn deletes(State(web): State<Web>) -> Response {
     Json(json!({ "held": held, "delayed": delayed })).into_response()
 }
 
-async fn approve(web: State<Web>, bucket: Path<String>, headers: HeaderMap) -> Response {
-    decide(web, bucket, headers, Decision::Approve).await
-}
-
-async fn discard(web: State<Web>, bucket: Path<String>, headers: HeaderMap) -> Response {
-    decide(web, bucket, headers, Decision::Discard).await
-}
-
 async fn decide(
     State(web): State<Web>,
-    Path(bucket): Path<String>,
+    Path((bucket, decision)): Path<(String, String)>,
     headers: HeaderMap,
-    decision: Decision,
 ) -> Response {
+    let Some(decision) = Decision::parse(&decision) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
     if let Some(refusal) = refusal(&web, &headers) {
         return refusal;
     }

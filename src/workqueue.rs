@@ -13,6 +13,7 @@ mod key_state;
 #[cfg(test)]
 mod model;
 mod ready;
+mod tally;
 
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,7 @@ use key_map::{Keep, KeyMap};
 use key_state::{Effect, KeyState, Lane};
 pub use key_state::{Outcome, Pending, Wait};
 use ready::Schedule;
+pub use tally::Counts;
 
 /// A key handed to a worker, who must give it back with [`WorkQueue::complete`].
 #[derive(Debug)]
@@ -38,19 +40,6 @@ pub struct Work {
     /// What it needs.
     pub pending: Pending,
     started: Instant,
-}
-
-/// How many keys are where, and since when.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// All keys in memory: ready, in flight, hot or parked.
-    pub pending: usize,
-    /// With a worker.
-    pub in_flight: usize,
-    /// Failed, waiting for the next try.
-    pub parked: usize,
-    /// The oldest change not yet at the target, milliseconds since the Unix epoch.
-    pub oldest_ms: Option<i64>,
 }
 
 /// A parked key, for people.
@@ -206,6 +195,10 @@ impl WorkQueue {
     /// Up to `limit` keys, not in flight, whose oldest record is below `lsn`: those that hold the
     /// log and should be appended again.
     pub fn holding_below(&self, lsn: Lsn, limit: usize) -> Vec<DirtyKey> {
+        // As a rule none does, and then the keys need not be walked.
+        if self.lowest_unfinished().is_none_or(|lowest| lowest >= lsn) {
+            return Vec::new();
+        }
         self.keys.fold(Vec::new(), |mut found, key, state| {
             let idle = !matches!(state, KeyState::InFlight { .. });
             if let Some(work) = state.work()
@@ -230,41 +223,32 @@ impl WorkQueue {
         });
     }
 
-    /// How many keys are where.
+    /// How many keys are where. It costs the same however many there are.
     pub fn counts(&self) -> Counts {
-        self.keys.fold(Counts::default(), |mut counts, _, state| {
-            let Some(work) = state.work() else { return counts };
-            counts.pending += 1;
-            match state {
-                KeyState::InFlight { .. } => counts.in_flight += 1,
-                KeyState::Waiting { wait: Wait::Failed { .. }, .. } => counts.parked += 1,
-                KeyState::Waiting { wait: Wait::Hot, .. }
-                | KeyState::Ready(_)
-                | KeyState::Cooling { .. } => {}
-            }
-            let since = work.since_ms;
-            counts.oldest_ms = Some(counts.oldest_ms.map_or(since, |oldest| oldest.min(since)));
-            counts
-        })
+        self.keys.tally().counts()
     }
 
-    /// Up to `limit` parked keys.
+    /// The same of each bucket that has keys here, by the source's name.
+    pub fn by_bucket(&self) -> Vec<(Arc<str>, Counts)> {
+        self.keys.tally().by_bucket()
+    }
+
+    /// The first `limit` parked keys in the order of their names.
     pub fn parked(&self, limit: usize) -> Vec<ParkedKey> {
         let now = Instant::now();
-        self.keys.fold(Vec::new(), |mut found, key, state| {
-            if let KeyState::Waiting { work, wait: Wait::Failed { class, reason }, until } = state
-                && found.len() < limit
-            {
-                found.push(ParkedKey {
-                    key: key.clone(),
-                    class,
-                    reason: Arc::clone(reason),
-                    attempts: work.attempts,
-                    next_try: until.saturating_duration_since(now),
-                });
+        let parked = self.keys.tally().parked(limit);
+        let shown = |key: ObjectKey| match self.keys.get(&key)? {
+            KeyState::Waiting { work, wait: Wait::Failed { class, reason }, until } => {
+                let next_try = until.saturating_duration_since(now);
+                Some(ParkedKey { key, class, reason, attempts: work.attempts, next_try })
             }
-            found
-        })
+            // It moved on since its name was read.
+            KeyState::Waiting { wait: Wait::Hot, .. }
+            | KeyState::Ready(_)
+            | KeyState::InFlight { .. }
+            | KeyState::Cooling { .. } => None,
+        };
+        parked.into_iter().filter_map(shown).collect()
     }
 
     /// Up to `limit` parked keys as records, to be set aside elsewhere.
@@ -385,6 +369,7 @@ fn dirty_again(key: &ObjectKey, work: &Pending) -> DirtyKey {
         aspects: work.aspects,
         origin: crate::dirty::Origin::Repair,
         since_ms: work.since_ms,
+        size: work.size,
     }
 }
 
@@ -398,7 +383,7 @@ mod tests {
         let queue = WorkQueue::new(10, Duration::ZERO);
         let key = ObjectKey::new("b", "k");
         let (aspects, origin) = (Aspects::CONTENT, Origin::Live);
-        queue.mark(&DirtyKey { key: key.clone(), aspects, origin, since_ms: 5 }, 1);
+        queue.mark(&DirtyKey { key: key.clone(), aspects, origin, since_ms: 5, size: None }, 1);
         assert_eq!(queue.holding_below(100, 10).len(), 1);
         queue.rebase(&key, 200);
         assert_eq!(queue.lowest_unfinished(), Some(200));
@@ -414,7 +399,13 @@ mod tests {
         let mark = |name: &str, lsn| {
             let (aspects, origin) = (Aspects::CONTENT, Origin::Live);
             queue.mark(
-                &DirtyKey { key: ObjectKey::new("b", name), aspects, origin, since_ms: 5 },
+                &DirtyKey {
+                    key: ObjectKey::new("b", name),
+                    aspects,
+                    origin,
+                    since_ms: 5,
+                    size: None,
+                },
                 lsn,
             );
         };

@@ -141,6 +141,9 @@ impl ListenIntake {
             let Ok(parsed) = lines.read(&bytes) else {
                 return format!("a line is longer than {} bytes", lines::MAX_LINE);
             };
+            if parsed.is_some() {
+                self.health.heard(clock::now_ms());
+            }
             if let Some(parsed) = parsed
                 && self.inlet.accept(parsed, clock::now_ms()).await.is_err()
             {

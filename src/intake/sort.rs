@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::config::settings::BucketSettings;
-use crate::dirty::{DirtyKey, Origin};
+use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::event::{Parsed, Unusable, UnusableReason};
 use crate::gaps::GapReason;
 
@@ -69,11 +69,14 @@ pub(super) fn sort(
             sorted.duplicates += 1;
         } else {
             sorted.identities.extend(event.identity);
+            // Stores differ in whether they tell how large an object was that is gone.
+            let removed = event.aspects.has(Aspects::REMOVED);
             sorted.keys.push(DirtyKey {
                 key: event.key,
                 aspects: event.aspects,
                 origin: Origin::Live,
                 since_ms: since(event.at_ms, received_ms),
+                size: if removed { Some(0) } else { event.size },
             });
         }
     }

@@ -71,7 +71,10 @@ impl Bench {
             metrics: self.metrics.clone(),
         };
         let request = Request::post("/events").header("authorization", token);
-        let answer = router(webhook).oneshot(request.body(body.into()).unwrap()).await.unwrap();
+        let answer = router(webhook, Arc::new(Health::new("webhook", String::new())))
+            .oneshot(request.body(body.into()).unwrap())
+            .await
+            .unwrap();
         (answer.status(), answer.headers().clone())
     }
 
@@ -182,7 +185,11 @@ async fn a_probe_needs_no_token_and_strangers_find_nothing() {
             metrics: bench.metrics.clone(),
         };
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-        router(webhook).oneshot(request).await.unwrap().status()
+        router(webhook, Arc::new(Health::new("webhook", String::new())))
+            .oneshot(request)
+            .await
+            .unwrap()
+            .status()
     };
     for path in ["/", "/healthz", "/events"] {
         assert_eq!(ask("GET", path).await, StatusCode::OK);

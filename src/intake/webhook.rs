@@ -75,7 +75,13 @@ impl WebhookIntake {
         max_connections: usize,
     ) -> std::io::Result<Self> {
         let health = Arc::new(Health::new("webhook", listener.local_addr()?.to_string()));
-        Ok(Self { listener, tls, router: router(webhook), max_connections, health })
+        Ok(Self {
+            listener,
+            tls,
+            router: router(webhook, Arc::clone(&health)),
+            max_connections,
+            health,
+        })
     }
 }
 
@@ -92,17 +98,20 @@ impl Intake for WebhookIntake {
 }
 
 /// The webhook's HTTP interface, for [`crate::serve::run`].
-pub fn router(webhook: Webhook) -> Router {
-    Router::new().fallback(answer).with_state(Arc::new(webhook))
+pub fn router(webhook: Webhook, health: Arc<Health>) -> Router {
+    Router::new().fallback(answer).with_state((Arc::new(webhook), health))
 }
 
 /// Routes by hand: the operator chooses the path, which may be one of the others' or hold
 /// characters that mean something to a router.
-async fn answer(State(webhook): State<Arc<Webhook>>, request: Request) -> Response {
+async fn answer(
+    State((webhook, health)): State<(Arc<Webhook>, Arc<Health>)>,
+    request: Request,
+) -> Response {
     let path = request.uri().path();
     let is_hook = path == webhook.path;
     match *request.method() {
-        Method::POST if is_hook => receive(&webhook, request).await,
+        Method::POST if is_hook => receive(&webhook, &health, request).await,
         Method::GET | Method::HEAD if is_hook || path == "/" || path == "/healthz" => {
             StatusCode::OK.into_response()
         }
@@ -111,7 +120,7 @@ async fn answer(State(webhook): State<Arc<Webhook>>, request: Request) -> Respon
     }
 }
 
-async fn receive(webhook: &Webhook, request: Request) -> Response {
+async fn receive(webhook: &Webhook, health: &Health, request: Request) -> Response {
     let began = Instant::now();
     if !webhook.token.as_ref().is_none_or(|token| token.admits(request.headers())) {
         webhook.metrics.intake_request(RequestOutcome::Unauthorized);
@@ -120,6 +129,7 @@ async fn receive(webhook: &Webhook, request: Request) -> Response {
         return (StatusCode::UNAUTHORIZED, headers).into_response();
     }
     let received_ms = clock::now_ms();
+    health.heard(received_ms);
     let body = match read_body(request, webhook.max_body).await {
         Ok(body) => body,
         Err(unread) => return refuse_body(webhook, unread, received_ms).await,

@@ -68,8 +68,13 @@ pub(super) fn recover(dir: &Path, stored: Stored) -> Result<Recovered, JournalEr
         .map(|missing| quarantine(dir, &segments, missing, &mut kept_aside));
     let damage = damage.collect();
     let torn_tail = cut(dir, &mut segments, verdict.cut)?;
-    let report =
-        Recovery { first_lsn: verdict.first_lsn, next_lsn: verdict.next_lsn, torn_tail, damage };
+    let report = Recovery {
+        first_lsn: verdict.first_lsn,
+        next_lsn: verdict.next_lsn,
+        torn_tail,
+        damage,
+        quarantined: kept_aside,
+    };
     log(dir, &report);
     Ok(Recovered { segments, next_sequence, report })
 }

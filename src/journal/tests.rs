@@ -258,6 +258,7 @@ async fn a_damaged_segment_is_kept_aside_once_and_reported_until_it_is_finished(
         let [damage] = &recovery.damage[..] else { panic!("{recovery:?}") };
         assert_eq!((damage.missing.clone(), recovery.next_lsn), (10..=10, 41));
         assert!(damage.quarantined.as_ref().unwrap().exists());
+        assert_eq!(recovery.quarantined, 1);
         assert_eq!(files(dir.path(), ".damaged").len(), 1);
         expect(&mut cursor, 1..10).await;
         assert_eq!(cursor.next(1).await.unwrap()[0].lsn, 11);

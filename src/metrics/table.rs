@@ -17,6 +17,7 @@ const fn info(name: &'static str, kind: &'static str, help: &'static str) -> Met
 
 /// Every metric there is.
 pub const METRICS: &[MetricInfo] = &[
+    info("process_start_time_seconds", "gauge", "Unix time at which the process started."),
     info(
         "evermirror_build_info",
         "gauge {version}",
@@ -41,6 +42,11 @@ pub const METRICS: &[MetricInfo] = &[
         "evermirror_intake_up",
         "gauge {intake}",
         "1 while notifications arrive by this intake, else 0.",
+    ),
+    info(
+        "evermirror_intake_last_event_timestamp_seconds",
+        "gauge {intake}",
+        "Unix time at which the last notification arrived by this intake; 0 if none has since the start.",
     ),
     info(
         "evermirror_intake_backlog",
@@ -98,11 +104,26 @@ pub const METRICS: &[MetricInfo] = &[
         "Unix time of the last complete pass of the bucket whose last one is oldest; 0 if one has none.",
     ),
     info(
+        "evermirror_reconcile_interval_seconds",
+        "gauge",
+        "The configured time between two passes over a bucket; 0 if there are none but on demand.",
+    ),
+    info(
         "evermirror_oldest_pending_age_seconds",
         "gauge",
         "Seconds since the oldest change that is not yet on the target: the recovery point now.",
     ),
     info("evermirror_pending_keys", "gauge", "Keys that wait to be replicated, on disk included."),
+    info(
+        "evermirror_pending_bytes",
+        "gauge",
+        "Bytes of those keys' objects, as far as they are known: lost if the source died now.",
+    ),
+    info(
+        "evermirror_pending_unsized_keys",
+        "gauge",
+        "Keys among them whose size is unknown: evermirror_pending_bytes is without them.",
+    ),
     info("evermirror_in_flight_keys", "gauge", "Keys that are being replicated now."),
     info("evermirror_parked_keys", "gauge", "Keys that failed and wait for their next try."),
     info("evermirror_held_deletes", "gauge", "Deletes that wait for a person's approval."),
@@ -112,7 +133,11 @@ pub const METRICS: &[MetricInfo] = &[
         "Deletes that wait until their bucket's delete_delay is over.",
     ),
     info("evermirror_concurrency_limit", "gauge", "Keys that may be in flight at once, now."),
-    info("evermirror_gaps_open", "gauge", "Buckets that have yet to be reconciled after a gap."),
+    info(
+        "evermirror_gaps_open",
+        "gauge {reason}",
+        "Buckets that have yet to be reconciled after a gap, by its last reason.",
+    ),
     info(
         "evermirror_dead_letters",
         "gauge",
@@ -129,6 +154,11 @@ pub const METRICS: &[MetricInfo] = &[
         "Kafka records that were not read yet, over this process's partitions.",
     ),
     info("evermirror_journal_bytes", "gauge", "Bytes of the journal's segments on disk."),
+    info(
+        "evermirror_journal_max_bytes",
+        "gauge",
+        "The most bytes that the journal may take on disk (journal.max_size).",
+    ),
     info("evermirror_journal_segments", "gauge", "Segment files that hold records of the journal."),
     info("evermirror_journal_next_lsn", "gauge", "The number that the journal's next record gets."),
     info(
@@ -137,6 +167,11 @@ pub const METRICS: &[MetricInfo] = &[
         "The number of the journal's lowest unfinished record.",
     ),
     info("evermirror_journal_full", "gauge", "1 while the journal refuses notifications, else 0."),
+    info(
+        "evermirror_journal_damaged_segments",
+        "gauge",
+        "Damaged segment files that were kept for examination, when the process started.",
+    ),
     info("evermirror_source_up", "gauge", "1 while the source answers, else 0."),
     info("evermirror_target_up", "gauge", "1 while the target answers, else 0."),
 ];
@@ -148,6 +183,10 @@ pub struct Snapshot {
     pub oldest_pending_age_ms: u64,
     /// Keys that wait, on disk included.
     pub pending_keys: u64,
+    /// The bytes of their objects, as far as they are known.
+    pub pending_bytes: u64,
+    /// Those of unknown size.
+    pub pending_unsized_keys: u64,
     /// Keys being replicated.
     pub in_flight_keys: u64,
     /// Keys waiting for their next try.
@@ -158,8 +197,6 @@ pub struct Snapshot {
     pub delayed_deletes: u64,
     /// How many keys may be in flight.
     pub concurrency_limit: u64,
-    /// Buckets with an open gap.
-    pub gaps_open: u64,
     /// Entries in the dead-letter list.
     pub dead_letters: u64,
     /// Kafka records behind the committed offsets.
@@ -168,6 +205,10 @@ pub struct Snapshot {
     pub kafka_unread_records: u64,
     /// Bytes of the journal on disk.
     pub journal_bytes: u64,
+    /// The most it may take there.
+    pub journal_max_bytes: u64,
+    /// Damaged segments kept aside.
+    pub journal_damaged_segments: u64,
     /// Segments that hold records.
     pub journal_segments: u64,
     /// The next record's number.
@@ -179,6 +220,8 @@ pub struct Snapshot {
     /// When the bucket that has waited longest was last compared whole, in milliseconds since the Unix
     /// epoch; 0 if never.
     pub reconciled_ms: u64,
+    /// The time between two passes, in milliseconds; 0 if there are none but on demand.
+    pub reconcile_interval_ms: u64,
     /// The source answers.
     pub source_up: bool,
     /// The target answers.
@@ -188,23 +231,26 @@ pub struct Snapshot {
 impl Snapshot {
     /// Each value under its metric's name, in seconds and bytes.
     #[expect(clippy::cast_precision_loss, reason = "Prometheus values are doubles")]
-    pub(super) fn values(&self) -> [(&'static str, f64); 19] {
+    pub(super) fn values(&self) -> [(&'static str, f64); 23] {
         [
             (
                 "evermirror_oldest_pending_age_seconds",
                 std::time::Duration::from_millis(self.oldest_pending_age_ms).as_secs_f64(),
             ),
             ("evermirror_pending_keys", self.pending_keys as f64),
+            ("evermirror_pending_bytes", self.pending_bytes as f64),
+            ("evermirror_pending_unsized_keys", self.pending_unsized_keys as f64),
             ("evermirror_in_flight_keys", self.in_flight_keys as f64),
             ("evermirror_parked_keys", self.parked_keys as f64),
             ("evermirror_held_deletes", self.held_deletes as f64),
             ("evermirror_delayed_deletes", self.delayed_deletes as f64),
             ("evermirror_concurrency_limit", self.concurrency_limit as f64),
-            ("evermirror_gaps_open", self.gaps_open as f64),
             ("evermirror_dead_letters", self.dead_letters as f64),
             ("evermirror_kafka_lag_records", self.kafka_lag_records as f64),
             ("evermirror_kafka_unread_records", self.kafka_unread_records as f64),
             ("evermirror_journal_bytes", self.journal_bytes as f64),
+            ("evermirror_journal_max_bytes", self.journal_max_bytes as f64),
+            ("evermirror_journal_damaged_segments", self.journal_damaged_segments as f64),
             ("evermirror_journal_segments", self.journal_segments as f64),
             ("evermirror_journal_next_lsn", self.journal_next_lsn as f64),
             ("evermirror_journal_trimmed_lsn", self.journal_trimmed_lsn as f64),
@@ -212,6 +258,10 @@ impl Snapshot {
             (
                 "evermirror_reconcile_last_success_timestamp_seconds",
                 std::time::Duration::from_millis(self.reconciled_ms).as_secs_f64(),
+            ),
+            (
+                "evermirror_reconcile_interval_seconds",
+                std::time::Duration::from_millis(self.reconcile_interval_ms).as_secs_f64(),
             ),
             ("evermirror_source_up", f64::from(u8::from(self.source_up))),
             ("evermirror_target_up", f64::from(u8::from(self.target_up))),

@@ -216,7 +216,12 @@ impl Run {
                         let pushed = extras.push(&found.key).await;
                         pushed.context("failed to set deletes aside in data_dir/sync")?;
                     }
-                    Some(aspects) => copies.push(dirty(&name, &found.key, aspects)),
+                    Some(aspects) => copies.push(dirty(
+                        &name,
+                        &found.key,
+                        aspects,
+                        found.source.map(|object| object.size),
+                    )),
                     None => {}
                 }
             }
@@ -236,7 +241,7 @@ impl Run {
             if page.is_empty() {
                 return Ok(());
             }
-            let page: Vec<_> = page.iter().map(|key| dirty(&name, key, aspects)).collect();
+            let page: Vec<_> = page.iter().map(|key| dirty(&name, key, aspects, Some(0))).collect();
             self.work(&page).await?;
         }
     }
@@ -297,12 +302,13 @@ fn verdict(scope: &Scope, bucket: &BucketSettings, pass: &PassReport) -> Verdict
     })
 }
 
-fn dirty(bucket: &Arc<str>, key: &str, aspects: Aspects) -> DirtyKey {
+fn dirty(bucket: &Arc<str>, key: &str, aspects: Aspects, size: Option<u64>) -> DirtyKey {
     DirtyKey {
         key: ObjectKey::new(Arc::clone(bucket), key),
         aspects,
         origin: Origin::Repair,
         since_ms: clock::now_ms(),
+        size,
     }
 }
 

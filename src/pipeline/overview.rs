@@ -19,10 +19,10 @@ use crate::reconcile::{Parts, Reconciler};
 use crate::replicate::{Decision, Delays, Hold, Replicator, StoreState};
 use crate::shelf::Shelf;
 use crate::web::{
-    Acted, AtRisk, Concurrency, DelayedDeletes, HeldDeletes, JournalStatus, KafkaStatus, KeyCounts,
-    Operations, ParkedKey, Status, StoreStatus,
+    Acted, AtRisk, BucketPending, Concurrency, DelayedDeletes, HeldDeletes, JournalStatus,
+    KafkaStatus, KeyCounts, Operations, ParkedKey, Status, StoreStatus,
 };
-use crate::workqueue::WorkQueue;
+use crate::workqueue::{Counts, WorkQueue};
 
 use super::recover::State;
 
@@ -54,6 +54,8 @@ pub(super) struct Overview {
     pub(super) kafka: Arc<Backlog>,
     /// The intakes that run.
     pub(super) intakes: OnceLock<Vec<Arc<Health>>>,
+    /// Damaged segments kept aside at the start.
+    quarantined: usize,
     started: Instant,
     stopping: AtomicBool,
 }
@@ -92,6 +94,7 @@ impl Overview {
             leads: watch::Sender::new(!settings.intake.shares_buckets()),
             kafka: Arc::default(),
             intakes: OnceLock::new(),
+            quarantined: state.quarantined,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             settings,
@@ -160,11 +163,11 @@ impl Operations for Overview {
         let delayed: Vec<DelayedDeletes> = self.delays.list().into_iter().map(delayed).collect();
         let oldest_ms = [counts.oldest_ms, self.deferred.oldest_ms()].into_iter().flatten().min();
         let set_aside: u64 = self.deferred.counts().values().sum();
+        let (bytes_aside, unsized_aside) = self.deferred.bytes();
         let unread = journal.next_lsn.saturating_sub(position);
         // Where Kafka is the journal, what was not read there waits like what is in a journal.
         let in_kafka = if self.settings.intake.shares_buckets() { self.kafka.unread() } else { 0 };
         let pending = counts.pending as u64 + set_aside + unread + in_kafka;
-        let age = |since: i64| u64::try_from(clock::now_ms() - since).unwrap_or_default();
         let (source, target) = self.replicator.get().map(Replicator::stores).unzip();
         let limit = self.replicator.get().map_or(0, Replicator::concurrency);
         Status {
@@ -175,6 +178,8 @@ impl Operations for Overview {
             at_risk: AtRisk {
                 oldest_pending_age_ms: oldest_ms.map(age),
                 keys: pending,
+                bytes: counts.bytes.saturating_add(bytes_aside),
+                unsized_keys: counts.unsized_keys as u64 + unsized_aside + unread + in_kafka,
                 buckets_in_doubt: gaps.len() as u64,
             },
             keys: KeyCounts {
@@ -186,11 +191,14 @@ impl Operations for Overview {
             },
             lag: self.metrics.lag_summary(),
             replicated: self.metrics.totals(),
+            buckets: self.queue.by_bucket().into_iter().map(waiting).collect(),
             journal: JournalStatus {
                 next_lsn: journal.next_lsn,
                 trimmed_lsn: journal.trimmed_lsn,
                 bytes: journal.bytes_on_disk,
+                max_bytes: self.settings.journal.max_size.0,
                 segments: journal.segments as u64,
+                damaged_segments: self.quarantined as u64,
                 full: journal.full,
                 failed: self.journal.failure().map(|error| error.to_string()),
             },
@@ -205,6 +213,8 @@ impl Operations for Overview {
             gaps,
             parked: self.queue.parked(SHOWN_PARKED).iter().map(parked).collect(),
             held,
+            reconcile_interval_ms: u64::try_from(self.settings.reconcile.interval.as_millis())
+                .unwrap_or(u64::MAX),
             reconcile: self.reconciler.status(),
             delayed,
             source: self.store_status(&self.settings.source.endpoint, source),
@@ -237,6 +247,22 @@ impl Operations for Overview {
                 format!("failed to move the held deletes of {bucket}: {error}")
             })
         })
+    }
+}
+
+fn age(since_ms: i64) -> u64 {
+    u64::try_from(clock::now_ms() - since_ms).unwrap_or_default()
+}
+
+fn waiting((bucket, counts): (Arc<str>, Counts)) -> BucketPending {
+    BucketPending {
+        bucket: bucket.to_string(),
+        pending: counts.pending as u64,
+        in_flight: counts.in_flight as u64,
+        parked: counts.parked as u64,
+        bytes: counts.bytes,
+        unsized_keys: counts.unsized_keys as u64,
+        oldest_pending_age_ms: counts.oldest_ms.map(age),
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct State {
     pub(crate) delays: Delays,
     pub(crate) deferred: Arc<Shelf>,
     pub(crate) remembered: Arc<Remembered>,
+    /// Damaged segments kept aside, of the journal and of the shelves.
+    pub(crate) quarantined: usize,
 }
 
 /// Opens what is in `data_dir`, or begins it. Damage is reported, marks every bucket for reconcile, and
@@ -78,6 +80,7 @@ pub(crate) async fn open(
         delays,
         deferred: Arc::new(deferred),
         remembered: Arc::new(remembered),
+        quarantined: recoveries.iter().map(|recovery| recovery.quarantined).sum(),
     };
     Ok((state, cursor))
 }

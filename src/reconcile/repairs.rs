@@ -31,14 +31,15 @@ pub(super) struct Repairs<'a> {
 }
 
 impl Repairs<'_> {
-    /// Marks a key that may have changed at `since_ms`; durable after [`Repairs::flush`].
+    /// Marks a key that may have changed at `since_ms`, to so many bytes; durable after [`Repairs::flush`].
     pub(super) async fn push(
         &mut self,
         key: &str,
         aspects: Aspects,
         since_ms: i64,
+        size: Option<u64>,
     ) -> Result<(), AppendError> {
-        self.batch.push(repair(&self.bucket, key, aspects, since_ms));
+        self.batch.push(repair(&self.bucket, key, aspects, since_ms, size));
         if self.batch.len() >= PAGE { self.flush().await } else { Ok(()) }
     }
 
@@ -72,9 +73,15 @@ impl Repairs<'_> {
 }
 
 /// A key that the reconciler found.
-pub(super) fn repair(bucket: &Arc<str>, key: &str, aspects: Aspects, since_ms: i64) -> DirtyKey {
+pub(super) fn repair(
+    bucket: &Arc<str>,
+    key: &str,
+    aspects: Aspects,
+    since_ms: i64,
+    size: Option<u64>,
+) -> DirtyKey {
     let key = ObjectKey::new(Arc::clone(bucket), key);
-    DirtyKey { key, aspects, origin: Origin::Repair, since_ms }
+    DirtyKey { key, aspects, origin: Origin::Repair, since_ms, size }
 }
 
 #[cfg(test)]
@@ -105,10 +112,10 @@ mod tests {
         };
         let appended = || journal.stats().durable_lsn;
         for number in 0..3 * PAGE {
-            repairs.push(&number.to_string(), Aspects::CONTENT, 7).await.unwrap();
+            repairs.push(&number.to_string(), Aspects::CONTENT, 7, Some(9)).await.unwrap();
         }
         assert_eq!(appended(), 3 * PAGE as u64);
-        repairs.push("one more", Aspects::CONTENT, 7).await.unwrap();
+        repairs.push("one more", Aspects::CONTENT, 7, Some(9)).await.unwrap();
         {
             let flush = repairs.flush();
             tokio::pin!(flush);

@@ -188,8 +188,9 @@ impl Walk<'_> {
         self.count(found.finding);
         // What is only doubtful is no change that waits.
         let known = found.source.filter(|_| found.finding != Finding::Unverifiable);
+        let size = known.as_ref().map(|object| object.size);
         let since_ms = known.map_or_else(clock::now_ms, |object| object.modified_ms);
-        Ok(repairs.push(&found.key, aspects, since_ms).await?)
+        Ok(repairs.push(&found.key, aspects, since_ms, size).await?)
     }
 
     /// Whether it is as it should be that only the target has this object.
@@ -241,10 +242,11 @@ impl Walk<'_> {
             }
             if reason.is_none() {
                 for key in &page {
-                    repairs.push(key, Aspects::REMOVED, began_ms).await?;
+                    repairs.push(key, Aspects::REMOVED, began_ms, Some(0)).await?;
                 }
             } else {
-                let removed = |key: &String| repair(bucket, key, Aspects::REMOVED, began_ms);
+                let removed =
+                    |key: &String| repair(bucket, key, Aspects::REMOVED, began_ms, Some(0));
                 hold.put(page.iter().map(removed).collect()).await?;
             }
         }

@@ -38,6 +38,15 @@ pub enum Decision {
 }
 
 impl Decision {
+    /// Reads what is asked for: `approve` or `discard`.
+    pub fn parse(asked: &str) -> Option<Self> {
+        match asked {
+            "approve" => Some(Self::Approve),
+            "discard" => Some(Self::Discard),
+            _ => None,
+        }
+    }
+
     /// What was done, as the API's answers and the log say it.
     pub const fn name(self) -> &'static str {
         match self {

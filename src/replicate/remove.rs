@@ -127,6 +127,7 @@ impl Removal<'_> {
             aspects: aspects.with(Aspects::REMOVED),
             origin: work.pending.origin,
             since_ms: clock::now_ms(),
+            size: Some(0),
         };
         let put = self.forth.delays.put(dirty).await;
         put.map_err(|message| disk_error(work, "delay", message))?;
@@ -145,6 +146,7 @@ impl Removal<'_> {
             aspects: work.pending.aspects.with(Aspects::REMOVED),
             origin: Origin::Live,
             since_ms: work.pending.since_ms,
+            size: Some(0),
         };
         let put = self.forth.hold.put(vec![held]).await;
         put.map_err(|error| disk_error(work, "hold", error.to_string()))?;

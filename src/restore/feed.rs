@@ -18,6 +18,7 @@ use crate::object::ObjectKey;
 use crate::oneshot::engine::Engine;
 use crate::reconcile::list::Listing;
 use crate::reconcile::ranges::KeyRange;
+use crate::store::ListedObject;
 use crate::workqueue::ParkedKey;
 
 /// A place to go on from is remembered once for so many keys.
@@ -182,21 +183,22 @@ impl<'a> Feed<'a> {
             if end != End::Done {
                 return Ok(end);
             }
-            self.mark(number, bucket, object.key);
+            self.mark(number, bucket, object);
         }
     }
 
-    fn mark(&mut self, number: usize, bucket: &BucketSettings, key: String) {
+    fn mark(&mut self, number: usize, bucket: &BucketSettings, object: ListedObject) {
         self.last += 1;
         let dirty = DirtyKey {
-            key: ObjectKey::new(bucket.source.as_str(), key.as_str()),
+            key: ObjectKey::new(bucket.source.as_str(), object.key.as_str()),
             aspects: self.aspects,
             origin: Origin::Repair,
             since_ms: clock::now_ms(),
+            size: Some(object.size),
         };
         self.engine.queue.mark(&dirty, self.last);
         if self.last.is_multiple_of(PLACE_EVERY) {
-            self.places.push_back(Place { lsn: self.last, bucket: number, key });
+            self.places.push_back(Place { lsn: self.last, bucket: number, key: object.key });
         }
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Sample {
     pub at_ms: i64,
     /// Keys whose last change was not on the target.
     pub pending: u64,
+    /// The bytes of their objects, as far as they were known.
+    pub pending_bytes: u64,
     /// Keys that had failed and waited.
     pub parked: u64,
     /// The age of the oldest change not on the target; 0 if there was none.
@@ -45,6 +47,7 @@ impl Sample {
         Self {
             at_ms,
             pending: status.keys.pending,
+            pending_bytes: status.at_risk.bytes,
             parked: status.keys.parked,
             oldest_pending_age_ms: status.at_risk.oldest_pending_age_ms.unwrap_or(0),
             done: totals.copied + totals.deleted + totals.tagged,

@@ -5,7 +5,6 @@ use serde::Serialize;
 use crate::clock;
 use crate::gaps::Gap;
 use crate::intake::Health;
-use crate::journal::JournalStats;
 use crate::metrics::{LagSummary, Snapshot, Totals};
 use crate::reconcile::BucketProgress;
 
@@ -28,6 +27,8 @@ pub struct Status {
     pub lag: LagSummary,
     /// What was done since the start, and what failed.
     pub replicated: Totals,
+    /// The keys in memory by bucket, where there are any.
+    pub buckets: Vec<BucketPending>,
     /// The journal.
     pub journal: JournalStatus,
     /// Where notifications arrive.
@@ -40,6 +41,8 @@ pub struct Status {
     pub parked: Vec<ParkedKey>,
     /// Deletes that wait for approval.
     pub held: Vec<HeldDeletes>,
+    /// The time between two passes over a bucket, in milliseconds; 0 if there are none but on demand.
+    pub reconcile_interval_ms: u64,
     /// The passes over each bucket.
     pub reconcile: Vec<BucketProgress>,
     /// Deletes that wait for their time.
@@ -74,21 +77,25 @@ impl Status {
         Snapshot {
             oldest_pending_age_ms: self.at_risk.oldest_pending_age_ms.unwrap_or(0),
             pending_keys: self.keys.pending,
+            pending_bytes: self.at_risk.bytes,
+            pending_unsized_keys: self.at_risk.unsized_keys,
             in_flight_keys: self.keys.in_flight,
             parked_keys: self.keys.parked,
             held_deletes: self.keys.held,
             delayed_deletes: self.keys.delayed,
             concurrency_limit: self.concurrency.limit,
-            gaps_open: u64::try_from(self.gaps.len()).unwrap_or(u64::MAX),
             dead_letters,
             kafka_lag_records: self.kafka.lag,
             kafka_unread_records: self.kafka.unread,
             journal_bytes: self.journal.bytes,
+            journal_max_bytes: self.journal.max_bytes,
+            journal_damaged_segments: self.journal.damaged_segments,
             journal_segments: self.journal.segments,
             journal_next_lsn: self.journal.next_lsn,
             journal_trimmed_lsn: self.journal.trimmed_lsn,
             journal_full: self.journal.full,
             reconciled_ms: self.reconciled_ms(),
+            reconcile_interval_ms: self.reconcile_interval_ms,
             source_up: self.source.up,
             target_up: self.target.up,
         }
@@ -104,8 +111,34 @@ pub struct AtRisk {
     pub oldest_pending_age_ms: Option<u64>,
     /// Keys whose last change is not on the target ([`KeyCounts::pending`]).
     pub keys: u64,
+    /// The bytes of those whose size is known, as an event or a listing told it; the size of a key that
+    /// is gone from the source is 0. If [`AtRisk::unsized_keys`] is not 0, it is at least so much.
+    pub bytes: u64,
+    /// Those of unknown size: the store's event told none, or the record was not read back from disk yet
+    /// or comes from a build that kept none.
+    pub unsized_keys: u64,
     /// Buckets in which events may have been missed, so that more may be at risk.
     pub buckets_in_doubt: u64,
+}
+
+/// What waits in one bucket, of the keys in memory: neither what was not yet read back from disk nor
+/// what was set aside there.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct BucketPending {
+    /// The source's bucket.
+    pub bucket: String,
+    /// Keys whose last change is not on the target.
+    pub pending: u64,
+    /// Those being replicated.
+    pub in_flight: u64,
+    /// Those that failed and wait for their next try.
+    pub parked: u64,
+    /// The bytes of those whose size is known.
+    pub bytes: u64,
+    /// Those of unknown size.
+    pub unsized_keys: u64,
+    /// The age of the oldest change.
+    pub oldest_pending_age_ms: Option<u64>,
 }
 
 /// Keys by state.
@@ -133,25 +166,17 @@ pub struct JournalStatus {
     pub trimmed_lsn: u64,
     /// Bytes on disk.
     pub bytes: u64,
+    /// The most it may take there (`journal.max_size`).
+    pub max_bytes: u64,
     /// Segment files that hold records.
     pub segments: u64,
+    /// Damaged segments, also of what is set aside, that were kept at the start for people to examine
+    /// (`*.damaged` below `data_dir`).
+    pub damaged_segments: u64,
     /// It refuses notifications for want of space.
     pub full: bool,
     /// Why it failed for good; the process exits and must be restarted.
     pub failed: Option<String>,
-}
-
-impl From<JournalStats> for JournalStatus {
-    fn from(stats: JournalStats) -> Self {
-        Self {
-            next_lsn: stats.next_lsn,
-            trimmed_lsn: stats.trimmed_lsn,
-            bytes: stats.bytes_on_disk,
-            segments: u64::try_from(stats.segments).unwrap_or(u64::MAX),
-            full: stats.full,
-            failed: None,
-        }
-    }
 }
 
 /// One intake.
@@ -163,6 +188,9 @@ pub struct IntakeStatus {
     pub address: String,
     /// Why no notification arrives through it, if so.
     pub trouble: Option<String>,
+    /// When the last notification arrived through it, milliseconds since the Unix epoch; absent if none has
+    /// since the start.
+    pub last_event_ms: Option<i64>,
     /// About how many notifications wait where it reads from, if it can know.
     pub backlog: Option<u64>,
     /// About how long the oldest of them has waited, if there is one.
@@ -177,6 +205,7 @@ impl From<&Health> for IntakeStatus {
             name: health.name,
             address: health.address.clone(),
             trouble: health.trouble(),
+            last_event_ms: health.last_event_ms(),
             backlog: backlog.map(|backlog| backlog.messages),
             backlog_age_ms: backlog.and_then(|backlog| backlog.oldest_ms).map(age),
         }

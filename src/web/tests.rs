@@ -107,6 +107,9 @@ async fn a_scrape_shows_every_metric_that_needs_no_event_and_the_state_of_now() 
     let mut fixed = Fixed::default();
     fixed.status.keys.parked = 4;
     fixed.status.at_risk.oldest_pending_age_ms = Some(1500);
+    (fixed.status.at_risk.bytes, fixed.status.at_risk.unsized_keys) = (4096, 2);
+    fixed.status.reconcile_interval_ms = 3_600_000;
+    fixed.status.journal.max_bytes = 8 << 30;
     let trouble = Some("no such queue".to_owned());
     let (backlog, backlog_age_ms) = (Some(8), Some(2500));
     let sqs = IntakeStatus { name: "sqs", trouble, backlog, backlog_age_ms, ..Default::default() };
@@ -121,6 +124,12 @@ async fn a_scrape_shows_every_metric_that_needs_no_event_and_the_state_of_now() 
     for line in [
         "evermirror_parked_keys 4.0",
         "evermirror_oldest_pending_age_seconds 1.5",
+        "evermirror_pending_bytes 4096.0",
+        "evermirror_pending_unsized_keys 2.0",
+        "evermirror_reconcile_interval_seconds 3600.0",
+        "evermirror_journal_max_bytes 8589934592.0",
+        "evermirror_intake_last_event_timestamp_seconds{intake=\"webhook\"} 0.0",
+        "evermirror_gaps_open{reason=\"journal_full\"} 0.0",
         "evermirror_dead_letters 1.0",
         "evermirror_intake_up{intake=\"webhook\"} 1.0",
         "evermirror_intake_up{intake=\"sqs\"} 0.0",
@@ -140,14 +149,23 @@ async fn a_scrape_shows_every_metric_that_needs_no_event_and_the_state_of_now() 
 #[tokio::test]
 async fn the_status_answers_what_would_be_lost() {
     let mut fixed = Fixed::default();
-    fixed.status.at_risk = AtRisk { oldest_pending_age_ms: Some(12), keys: 3, buckets_in_doubt: 1 };
+    fixed.status.at_risk = AtRisk {
+        oldest_pending_age_ms: Some(12),
+        keys: 3,
+        bytes: 4096,
+        unsized_keys: 1,
+        buckets_in_doubt: 1,
+    };
     let web = web(fixed, None);
     let (status, headers, body) = ask(&web, "GET", "/api/v1/status", "").await;
     let body: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(status, StatusCode::OK);
     assert_eq!(
         body["at_risk"],
-        json!({"oldest_pending_age_ms": 12, "keys": 3, "buckets_in_doubt": 1})
+        json!({
+            "oldest_pending_age_ms": 12, "keys": 3, "bytes": 4096, "unsized_keys": 1,
+            "buckets_in_doubt": 1,
+        })
     );
     for field in
         ["lag", "replicated", "journal", "gaps", "parked", "held", "delayed", "source", "target"]
@@ -209,6 +227,8 @@ async fn acting_needs_the_token() {
     assert_eq!((status, body.as_str()), (StatusCode::OK, "{\"approved\":7}"));
     let (status, _, body) = ask(&on, "POST", "/api/v1/deletes/photos/discard", "Bearer t").await;
     assert_eq!((status, body.as_str()), (StatusCode::OK, "{\"discarded\":3}"));
+    let (status, ..) = ask(&on, "POST", "/api/v1/deletes/photos/burn", "Bearer t").await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "no such decision");
     let (status, _, body) = ask(&on, "POST", "/api/v1/deletes/none/approve", "Bearer t").await;
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(body.contains("nothing is held"));

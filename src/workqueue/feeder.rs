@@ -201,7 +201,7 @@ mod tests {
         let key = |n: usize| ObjectKey::new("b", format!("k{n}"));
         let record = |n: usize| {
             let (aspects, origin) = (Aspects::CONTENT, Origin::Live);
-            DirtyKey { key: key(n), aspects, origin, since_ms: 5 }.encode()
+            DirtyKey { key: key(n), aspects, origin, since_ms: 5, size: None }.encode()
         };
         journal.append((0..KEYS).map(record).collect()).await.unwrap();
         let position = Arc::new(AtomicU64::new(1));

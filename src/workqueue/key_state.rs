@@ -49,6 +49,8 @@ pub struct Pending {
     pub origin: Origin,
     /// The oldest change's time (milliseconds since the Unix epoch): the lag is measured from here.
     pub since_ms: i64,
+    /// The bytes that the target lacks, as the newest mark that knew it told them.
+    pub size: Option<u64>,
     /// Failed tries so far.
     pub attempts: u32,
     /// A try found that the object is large.
@@ -64,6 +66,7 @@ impl Pending {
             aspects: dirty.aspects,
             origin: dirty.origin,
             since_ms: dirty.since_ms,
+            size: dirty.size,
             attempts: 0,
             large: false,
         }
@@ -80,6 +83,11 @@ impl Pending {
 
     /// Both marks as one: level-triggered work loses nothing by merging.
     fn merge(&mut self, other: &Self) {
+        self.size = if other.last_lsn < self.last_lsn {
+            self.size.or(other.size)
+        } else {
+            other.size.or(self.size)
+        };
         self.first_lsn = self.first_lsn.min(other.first_lsn);
         self.last_lsn = self.last_lsn.max(other.last_lsn);
         self.aspects = self.aspects.with(other.aspects);
@@ -185,6 +193,15 @@ impl KeyState {
             }
             Self::Cooling { .. } => None,
         }
+    }
+
+    /// The bytes that the target lacks, as far as they are known.
+    pub(super) fn size(&self) -> Option<u64> {
+        let marked = match self {
+            Self::InFlight { again, .. } => again.as_ref().and_then(|again| again.size),
+            Self::Ready(_) | Self::Waiting { .. } | Self::Cooling { .. } => None,
+        };
+        marked.or(self.work()?.size)
     }
 
     /// A further mark of a key that is already known.
@@ -325,7 +342,26 @@ mod tests {
 
     fn pending(lsn: Lsn, origin: Origin) -> Pending {
         let key = crate::object::ObjectKey::new("b", "k");
-        Pending::new(&DirtyKey { key, aspects: Aspects::CONTENT, origin, since_ms: 5 }, lsn)
+        Pending::new(
+            &DirtyKey { key, aspects: Aspects::CONTENT, origin, since_ms: 5, size: None },
+            lsn,
+        )
+    }
+
+    #[test]
+    fn the_size_is_what_the_newest_mark_that_knew_it_told() {
+        let sized = |lsn, size| Pending { size, ..pending(lsn, Origin::Live) };
+        let mut state = KeyState::Ready(sized(2, Some(20)));
+        state.mark(sized(1, Some(10)));
+        assert_eq!(state.size(), Some(20), "what was read again after a restart is older");
+        state.mark(sized(3, None));
+        assert_eq!(state.size(), Some(20), "an event about tags may tell no size");
+        state.start();
+        state.mark(sized(4, Some(40)));
+        assert_eq!(state.size(), Some(40));
+        let now = Instant::now();
+        state.complete(Outcome::Settled, now, now);
+        assert_eq!(state.size(), Some(40));
     }
 
     fn retry() -> Outcome {

@@ -1,13 +1,14 @@
 //! The work queue against a reference: sets of records, and who holds which key.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::{Outcome, Work, WorkQueue};
+use super::{Counts, KeyState, Outcome, Wait, Work, WorkQueue};
 use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::journal::Lsn;
 use crate::object::ObjectKey;
@@ -17,7 +18,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 enum Op {
     /// A key is appended to the journal.
-    Append { key: u8, live: bool, aspects: u8 },
+    Append { key: u8, live: bool, aspects: u8, since_ms: i64, size: Option<u64> },
     /// The feeder reads one record.
     Read,
     /// A lane asks for work.
@@ -36,8 +37,9 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        6 => (0_u8..3, any::<bool>(), 1_u8..128)
-            .prop_map(|(key, live, aspects)| Op::Append { key, live, aspects }),
+        6 => (0_u8..6, any::<bool>(), 1_u8..128, 0_i64..9, any::<Option<u64>>()).prop_map(
+            |(key, live, aspects, since_ms, size)| Op::Append { key, live, aspects, since_ms, size }
+        ),
         6 => Just(Op::Read),
         4 => any::<bool>().prop_map(|large| Op::Take { large }),
         4 => (0_usize..8, 0_u8..4, 0_u64..60)
@@ -181,7 +183,7 @@ impl Model {
 
     async fn step(&mut self, op: Op) {
         match op {
-            Op::Append { key, live, aspects } => {
+            Op::Append { key, live, aspects, since_ms, size } => {
                 let all = [
                     Aspects::CONTENT,
                     Aspects::TAGS,
@@ -194,8 +196,8 @@ impl Model {
                 let chosen = all.iter().enumerate().filter(|(bit, _)| aspects & (1 << bit) != 0);
                 let aspects = chosen.fold(Aspects::NONE, |sum, (_, aspect)| sum.with(*aspect));
                 let origin = if live { Origin::Live } else { Origin::Repair };
-                let key = ObjectKey::new("b", format!("k{key}"));
-                self.append(DirtyKey { key, aspects, origin, since_ms: 5 });
+                let key = ObjectKey::new(format!("b{}", key % 2), format!("k{}", key / 2));
+                self.append(DirtyKey { key, aspects, origin, since_ms, size });
             }
             Op::Read => self.read(),
             Op::Take { large } => drop(self.take(large)),
@@ -216,8 +218,42 @@ impl Model {
                 assert!(trim <= *lsn, "record {lsn} of {key} would be trimmed below {trim}");
             }
         }
-        let counts = self.queue.counts();
-        assert_eq!(counts.in_flight, self.hands.len());
+        assert_eq!(self.queue.counts().in_flight, self.hands.len());
+        self.check_counts();
+    }
+
+    /// What was counted as keys came and went is what a walk over all of them counts.
+    fn check_counts(&self) {
+        let mut buckets: BTreeMap<Arc<str>, Counts> = BTreeMap::new();
+        let mut parked = BTreeSet::new();
+        self.queue.keys.fold((), |(), key, state| {
+            let Some(work) = state.work() else { return };
+            let counts = buckets.entry(Arc::clone(&key.bucket)).or_default();
+            counts.pending += 1;
+            if matches!(state, KeyState::InFlight { .. }) {
+                counts.in_flight += 1;
+            }
+            if matches!(state, KeyState::Waiting { wait: Wait::Failed { .. }, .. }) {
+                counts.parked += 1;
+                parked.insert(key.clone());
+            }
+            match state.size() {
+                Some(size) => counts.bytes = counts.bytes.saturating_add(size),
+                None => counts.unsized_keys += 1,
+            }
+            let oldest = counts.oldest_ms.map_or(work.since_ms, |ms| ms.min(work.since_ms));
+            counts.oldest_ms = Some(oldest);
+        });
+        let all = self.queue.counts();
+        let sum = |of: fn(&Counts) -> usize| buckets.values().map(of).sum::<usize>();
+        assert_eq!(all.pending, sum(|counts| counts.pending));
+        assert_eq!(all.parked, sum(|counts| counts.parked));
+        assert_eq!(all.unsized_keys, sum(|counts| counts.unsized_keys));
+        assert_eq!(all.bytes, buckets.values().fold(0, |sum: u64, c| sum.saturating_add(c.bytes)));
+        assert_eq!(all.oldest_ms, buckets.values().filter_map(|counts| counts.oldest_ms).min());
+        assert_eq!(self.queue.by_bucket(), buckets.into_iter().collect::<Vec<_>>());
+        let shown = self.queue.parked(usize::MAX).into_iter().map(|parked| parked.key);
+        assert_eq!(shown.collect::<BTreeSet<_>>(), parked);
     }
 
     /// With working stores everything settles, in a bounded number of steps.

@@ -46,6 +46,10 @@ async fn the_page_tells_of_a_target_that_goes_down_and_comes_back() {
     proxy.misbehave(|_, _| Some(Fault::Answer(503, "ServiceUnavailable")));
     site.put(HOSTILE, "never copied while the target is down").await;
     browser.shows("#parked", HOSTILE).await;
+    browser.shows("#bytes", "37 B").await;
+    browser.shows("#because", "Changes to 1 key (37 B) are not on the target yet.").await;
+    browser.shows("#buckets", "1 key, 37 B").await;
+    browser.shows("#stores", "open, last event").await;
     browser.shows("#verdict", "The last").await;
     browser.shows("#problems", "The target has not answered").await;
     browser.shows("#stores", "down for").await;

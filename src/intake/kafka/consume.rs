@@ -167,7 +167,8 @@ impl Session {
                 return Ok(None);
             }
         };
-        self.shared.trouble.reads();
+        let received_ms = clock::now_ms();
+        self.shared.trouble.read(received_ms);
         let topic = self.topics.iter().position(|topic| topic == message.topic());
         let place = topic.map(|topic| Place { topic, partition: message.partition() });
         let bytes = message.payload().map_or(0, <[u8]>::len);
@@ -178,7 +179,7 @@ impl Session {
             ticket,
             key: wire::dirty_key(message.headers()),
             document: message.payload().map(<[u8]>::to_vec),
-            received_ms: clock::now_ms(),
+            received_ms,
         }))
     }
 

@@ -61,6 +61,12 @@ impl Trouble {
         }
     }
 
+    /// A record was read at this time (milliseconds since the Unix epoch).
+    pub(super) fn read(&self, at_ms: i64) {
+        self.health.heard(at_ms);
+        self.reads();
+    }
+
     /// Records can be read.
     pub(super) fn reads(&self) {
         self.heard().refused = None;

@@ -60,7 +60,13 @@ mod tests {
     fn a_key_comes_back_as_it_was_sent_and_anybody_can_read_the_document() {
         let aspects = Aspects::REMOVED.with(Aspects::APPROVED);
         let key = ObjectKey::new("b", "dir a/réd +flower%20&?#.txt");
-        let dirty = DirtyKey { key, aspects, origin: Origin::Repair, since_ms: 1_800_000_000_123 };
+        let dirty = DirtyKey {
+            key,
+            aspects,
+            origin: Origin::Repair,
+            since_ms: 1_800_000_000_123,
+            size: Some(7),
+        };
         assert_eq!(dirty_key(Some(&headers(&dirty))), Some(dirty.clone()));
         let parsed = parse(document(&dirty).as_bytes(), Channel::Push);
         let keys: Vec<_> = parsed.events.iter().map(|event| &event.key).collect();

@@ -177,14 +177,16 @@ impl Receiver {
 
     /// One message into the journal, or into the dead-letter list.
     async fn take(&self, message: &Message) -> Result<Fate, Refused> {
+        let received_ms = clock::now_ms();
+        self.troubles.heard(received_ms);
         let parsed = event::parse(message.body.as_bytes(), Channel::Push);
         if !is_poison(&parsed) {
-            self.inlet.accept_kept(parsed, clock::now_ms()).await?;
+            self.inlet.accept_kept(parsed, received_ms).await?;
             return Ok(Fate::Delete);
         }
         let identity = identity(&message.id);
         if !self.recorded.knows(identity) {
-            self.inlet.accept_kept(parsed, clock::now_ms()).await?;
+            self.inlet.accept_kept(parsed, received_ms).await?;
             self.recorded.remember([identity]);
             let stays = self.redrives.load(Ordering::Relaxed);
             tracing::warn!(

@@ -28,6 +28,11 @@ impl Troubles {
         Self { health, parts: Mutex::default() }
     }
 
+    /// A message was received at this time (milliseconds since the Unix epoch).
+    pub(super) fn heard(&self, at_ms: i64) {
+        self.health.heard(at_ms);
+    }
+
     /// `part` fails; returns whether that is news.
     pub(super) fn report(&self, part: Part, reason: &str) -> bool {
         self.set(part, Some(reason.to_owned()))

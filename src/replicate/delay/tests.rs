@@ -26,7 +26,7 @@ async fn main_journal(dir: &Path) -> (Journal, Cursor) {
 async fn put(delays: &Delays, key: &str, since_ms: i64) {
     let (aspects, origin) = (Aspects::REMOVED, Origin::Live);
     delays
-        .put(DirtyKey { key: ObjectKey::new("b", key), aspects, origin, since_ms })
+        .put(DirtyKey { key: ObjectKey::new("b", key), aspects, origin, since_ms, size: Some(0) })
         .await
         .unwrap();
 }

@@ -1,7 +1,7 @@
 // Puts a status on the page. Everything is set as text, never as markup.
 
 import { draw } from "/page/chart.js";
-import { activity, ago, bytes, count, duration, lastComparison, many, problems, verdict } from "/page/words.js";
+import { activity, ago, bytes, bytesAtRisk, count, duration, lastComparison, many, problems, verdict } from "/page/words.js";
 
 const byId = (id) => document.getElementById(id);
 
@@ -66,6 +66,7 @@ function answer(status, now) {
   const age = status.at_risk.oldest_pending_age_ms;
   text("oldest", age === null || age === undefined ? "none" : duration(age));
   text("waiting", count(status.keys.pending));
+  text("bytes", bytesAtRisk(status.at_risk));
   text("compared", ago(lastComparison(status), now));
   text("lag", status.lag.count === 0 ? "–" : `${duration(status.lag.p50_ms)} · ${duration(status.lag.p99_ms)}`);
 }
@@ -113,7 +114,9 @@ function parked(status) {
 
 function buckets(status, now) {
   const delayed = new Map(status.delayed.map((bucket) => [bucket.bucket, bucket.count]));
+  const waiting = new Map(status.buckets.map((bucket) => [bucket.bucket, bucket]));
   rows("buckets", status.reconcile.map((bucket) => {
+    const mine = waiting.get(bucket.bucket);
     const later = delayed.get(bucket.bucket);
     const doing = [activity(bucket), later ? `${many(later, "delete")} delayed` : ""].filter(Boolean).join("; ");
     const compared = bucket.last_complete_ms ?? null;
@@ -121,13 +124,20 @@ function buckets(status, now) {
       { text: bucket.bucket, class: "name" },
       number(compared === null ? "–" : bucket.source_objects),
       number(compared === null ? "–" : bucket.target_objects),
+      number(mine ? `${many(mine.pending, "key")}, ${bytesAtRisk(mine)}` : "–"),
       ago(compared === null ? null : Math.min(compared, now), now),
       { text: doing, state: bucket.last_error && !bucket.running ? "bad" : undefined },
     ];
   }));
 }
 
-function stores(status) {
+/** Whether notifications arrive, and when the last one did. */
+function intake({ name, address, trouble: why, last_event_ms: last }, now) {
+  const heard = last === null ? "no event yet" : `last event ${ago(Math.min(last, now), now)}`;
+  return [name, address, { text: `${why ? "in trouble" : "open"}, ${heard}`, state: why ? "bad" : "good" }];
+}
+
+function stores(status, now) {
   const store = (name, { endpoint, up, for_ms: since }) => [
     name,
     endpoint,
@@ -136,11 +146,7 @@ function stores(status) {
   rows("stores", [
     store("source", status.source),
     store("target", status.target),
-    ...status.intakes.map((intake) => [
-      intake.name,
-      intake.address,
-      { text: intake.trouble ? "in trouble" : "open", state: intake.trouble ? "bad" : "good" },
-    ]),
+    ...status.intakes.map((each) => intake(each, now)),
   ]);
 }
 
@@ -152,7 +158,7 @@ function totals(status) {
     ["Tags written", number(tagged)],
     ["Agreed already", number(unchanged)],
     ["Deletes that an archive ignored", number(kept)],
-    ["Journal on disk", number(bytes(status.journal.bytes))],
+    ["Journal on disk", number(`${bytes(status.journal.bytes)} of ${bytes(status.journal.max_bytes)}`)],
     ["Copies at once", number(`${status.concurrency.in_use} of ${status.concurrency.limit}`)],
     ...errors.map((error) => [`Errors: ${error.stage}, ${error.class}`, number(error.count)]),
   ]);
@@ -168,7 +174,7 @@ export function show(status, now) {
   deletes(status);
   parked(status);
   buckets(status, now);
-  stores(status);
+  stores(status, now);
   totals(status);
 }
 
@@ -184,12 +190,15 @@ export function showHistory(samples) {
   draw(byId("lag-chart"), times, [lag("lag_p50_ms"), lag("lag_p99_ms")], duration);
   draw(byId("rate-chart"), times, [rate], (value) => count(Math.round(value * 10) / 10));
   draw(byId("waiting-chart"), times, [samples.map((sample) => sample.pending)], count);
+  draw(byId("bytes-chart"), times, [samples.map((sample) => sample.pending_bytes)], bytes);
   const latest = samples.at(-1);
   if (!latest) return;
   const [median, most] = [duration(latest.lag_p50_ms), duration(latest.lag_p99_ms)];
   text("lag-now", latest.lag_p99_ms === 0 ? "" : `median ${median}, 99 % ${most} (dashed)`);
   text("rate-now", rate.at(-1) === null ? "" : count(Math.round(rate.at(-1) * 10) / 10));
   text("waiting-now", count(latest.pending));
+  text("bytes-now", bytes(latest.pending_bytes));
+  byId("bytes-chart").setAttribute("aria-label", `Bytes waiting: ${bytes(latest.pending_bytes)} now`);
   byId("lag-chart").setAttribute("aria-label", `Lag of the last events: median ${median}, 99 % ${most}`);
   byId("waiting-chart").setAttribute("aria-label", `Keys waiting: ${count(latest.pending)} now`);
 }

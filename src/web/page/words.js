@@ -38,6 +38,12 @@ export function lastComparison(status) {
   return times.length === 0 || times.includes(null) ? null : Math.min(...times);
 }
 
+/** The bytes that a loss would cost, as far as they are known: events and listings tell sizes, not always. */
+export function bytesAtRisk({ bytes: known, unsized_keys: unsized }) {
+  if (unsized === 0) return bytes(known);
+  return known === 0 ? "size unknown" : `at least ${bytes(known)}`;
+}
+
 /** The answer to the one question: how bad, in a few words, and why. */
 export function verdict(status) {
   const { keys, buckets_in_doubt: doubt, oldest_pending_age_ms: age } = status.at_risk;
@@ -55,7 +61,7 @@ export function verdict(status) {
   const old = age ?? 0;
   const state = old < 60000 && status.target.up ? "good" : old < 900000 ? "warn" : "bad";
   const answer = age === null || age === undefined ? many(keys, "key") : `The last ${duration(age)}`;
-  return { state: doubt > 0 && state === "good" ? "warn" : state, answer, why: `Changes to ${many(keys, "key")} are not on the target yet. ${doubts}` };
+  return { state: doubt > 0 && state === "good" ? "warn" : state, answer, why: `Changes to ${many(keys, "key")} (${bytesAtRisk(status.at_risk)}) are not on the target yet. ${doubts}` };
 }
 
 /** What an operator should look at, the worst first. */
@@ -77,6 +83,8 @@ export function problems(status) {
   for (const gap of status.gaps) {
     warn(`Events of ${gap.bucket} may have been missed (${gap.reason.replaceAll("_", " ")}); it will be compared.`);
   }
+  const damaged = status.journal.damaged_segments;
+  if (damaged > 0) warn(`${many(damaged, "damaged file")} of the journal or of what it set aside ${damaged === 1 ? "was" : "were"} kept in data_dir to be examined: check the disk, then remove *.damaged.`);
   if (status.stopping) warn("evermirror is stopping.");
   return found;
 }

@@ -38,6 +38,7 @@ impl PlainFile {
             aspects: Aspects::CONTENT,
             origin: Origin::Live,
             since_ms: 0,
+            size: Some(0),
         };
         let record = vec![0xa5; dirty.encode().len() + FRAME];
         let file = File::create(path)?;
