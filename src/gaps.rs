@@ -41,6 +41,8 @@ pub enum GapReason {
     StreamBegan,
     /// Kafka deleted records before they were read.
     RecordsExpired,
+    /// Another process was the active one before, and what it was told is in its journal.
+    TakenOver,
 }
 
 /// One bucket's gap.

@@ -36,6 +36,7 @@ use crate::dirty::DirtyKey;
 use crate::event::{Parsed, Unusable, UnusableReason};
 use crate::gaps::{GapBook, GapError, GapReason};
 use crate::journal::{AppendError, Journal};
+use crate::lease::Fence;
 use crate::metrics::{EventOutcome, Metrics, Stage};
 use dead_letters::DeadLetters;
 use recent::Recent;
@@ -126,6 +127,9 @@ pub enum Refused {
     /// The journal did not answer in time.
     #[error("the journal did not make a notification durable within {0:?}; is its disk stuck?")]
     TimedOut(Duration),
+    /// This process is not the active one any more, so that nobody may read what its journal has.
+    #[error("the lease is over: another process may be the active one")]
+    LeaseOver,
     /// A bucket is in doubt and that could not be written down.
     #[error("a bucket must be reconciled and that could not be recorded: {0}")]
     GapBook(#[from] GapError),
@@ -137,6 +141,7 @@ impl Refused {
             Self::Journal(AppendError::Full(_)) => "journal_full",
             Self::Journal(_) => "journal_failed",
             Self::TimedOut(_) => "journal_timeout",
+            Self::LeaseOver => "lease_over",
             Self::GapBook(_) => "gap_book",
         }
     }
@@ -153,6 +158,7 @@ pub struct Inlet {
     recent: Recent,
     dead_letters: Arc<DeadLetters>,
     last_log_ms: AtomicI64,
+    fence: Arc<Fence>,
 }
 
 impl Inlet {
@@ -173,7 +179,14 @@ impl Inlet {
             recent: Recent::default(),
             dead_letters: Arc::default(),
             last_log_ms: AtomicI64::new(i64::MIN),
+            fence: Arc::new(Fence::alone()),
         }
+    }
+
+    /// The same door, which takes nothing once `fence` has fallen.
+    #[must_use]
+    pub fn fenced(self, fence: Arc<Fence>) -> Self {
+        Self { fence, ..self }
     }
 
     /// What arrived and could not be used.
@@ -209,6 +222,11 @@ impl Inlet {
 
     async fn take(&self, sorted: &mut Sorted, received_ms: i64) -> Result<(), Refused> {
         self.store(sorted, received_ms).await?;
+        // After it is durable, because only then it is told to the sender: who takes the lease over lists
+        // the source after the fence has fallen, and so after the change that this one tells of.
+        if !self.fence.holds() {
+            return Err(Refused::LeaseOver);
+        }
         self.recent.remember(sorted.identities.iter().copied());
         self.count(sorted, received_ms);
         Ok(())

@@ -15,6 +15,9 @@ const fn info(name: &'static str, kind: &'static str, help: &'static str) -> Met
     MetricInfo { name, kind, help }
 }
 
+/// The one metric that a standby has, too.
+pub const ACTIVE: &str = "evermirror_active";
+
 /// Every metric there is.
 pub const METRICS: &[MetricInfo] = &[
     info(
@@ -137,6 +140,16 @@ pub const METRICS: &[MetricInfo] = &[
         "The number of the journal's lowest unfinished record.",
     ),
     info("evermirror_journal_full", "gauge", "1 while the journal refuses notifications, else 0."),
+    info(
+        ACTIVE,
+        "gauge",
+        "1 while this process replicates; a standby answers 0, and nothing else.",
+    ),
+    info(
+        "evermirror_snapshot_last_success_timestamp_seconds",
+        "gauge",
+        "Unix time of the last volume snapshot of evermirror's that can be restored; 0 if there is none.",
+    ),
     info("evermirror_source_up", "gauge", "1 while the source answers, else 0."),
     info("evermirror_target_up", "gauge", "1 while the target answers, else 0."),
 ];
@@ -179,6 +192,8 @@ pub struct Snapshot {
     /// When the bucket that has waited longest was last compared whole, in milliseconds since the Unix
     /// epoch; 0 if never.
     pub reconciled_ms: u64,
+    /// When the last usable snapshot was asked for, in milliseconds since the Unix epoch; 0 if never.
+    pub snapshot_ms: u64,
     /// The source answers.
     pub source_up: bool,
     /// The target answers.
@@ -188,7 +203,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Each value under its metric's name, in seconds and bytes.
     #[expect(clippy::cast_precision_loss, reason = "Prometheus values are doubles")]
-    pub(super) fn values(&self) -> [(&'static str, f64); 19] {
+    pub(super) fn values(&self) -> [(&'static str, f64); 21] {
         [
             (
                 "evermirror_oldest_pending_age_seconds",
@@ -212,6 +227,11 @@ impl Snapshot {
             (
                 "evermirror_reconcile_last_success_timestamp_seconds",
                 std::time::Duration::from_millis(self.reconciled_ms).as_secs_f64(),
+            ),
+            (ACTIVE, 1.0),
+            (
+                "evermirror_snapshot_last_success_timestamp_seconds",
+                std::time::Duration::from_millis(self.snapshot_ms).as_secs_f64(),
             ),
             ("evermirror_source_up", f64::from(u8::from(self.source_up))),
             ("evermirror_target_up", f64::from(u8::from(self.target_up))),
