@@ -156,6 +156,11 @@ impl Snapshot {
         self.state == SnapshotState::Ready
     }
 
+    /// It cannot be restored, and its driver has complained.
+    pub fn failed(&self) -> bool {
+        self.state == SnapshotState::Pending && self.error.is_some()
+    }
+
     /// When it was asked for, in milliseconds since the Unix epoch.
     pub fn asked_ms(&self) -> Option<i64> {
         Some(self.asked_at.parse::<jiff::Timestamp>().ok()?.as_millisecond())

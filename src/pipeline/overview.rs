@@ -131,6 +131,8 @@ impl Overview {
     /// what it had not copied yet, is in its own journal.
     pub(super) fn doubt_since(&self, at_ms: Option<i64>) {
         let Some(at_ms) = at_ms else { return };
+        // By its clock; a pass that begins now is late enough.
+        let at_ms = at_ms.min(clock::now_ms());
         for bucket in &self.settings.buckets {
             self.metrics.gap(GapReason::TakenOver);
             if let Err(error) = self.gaps.mark(&bucket.source, GapReason::TakenOver, at_ms) {

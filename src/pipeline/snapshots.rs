@@ -13,7 +13,7 @@ use super::overview::Overview;
 use crate::clock;
 use crate::config::settings::SnapshotSettings;
 use crate::replicate::Pause;
-use crate::snapshot::{Snapshot, SnapshotError, Snapshots};
+use crate::snapshot::{Plan, Snapshot, SnapshotError, SnapshotState, Snapshots};
 
 /// The longest wait after a failure.
 const RETRY: Duration = Duration::from_mins(5);
@@ -69,26 +69,24 @@ async fn step(settings: &SnapshotSettings, overview: &Overview) -> Result<Durati
     let snapshots = Snapshots::connect(settings).await?;
     let plan = snapshots.plan().await?;
     let all = snapshots.list().await?;
-    let of_ours =
-        |s: &&Snapshot| s.ours && s.usable() && s.claim.as_ref() == Some(&plan.claim.name);
-    let last = all.iter().find(of_ours).and_then(Snapshot::asked_ms);
+    let mut of_ours = all.iter().filter(|s| s.ours && s.claim.as_ref() == Some(&plan.claim.name));
+    let last = of_ours.clone().find(|s| s.usable()).and_then(Snapshot::asked_ms);
     overview.snapshot_taken(|taken| taken.last_ms = last);
     if let Some(wait) = due_in(last, clock::now_ms(), settings.interval) {
         return Ok(wait);
     }
-    let asked = {
-        let quiet = quiesce(settings.quiesce, overview).await;
-        let asked = snapshots.create(&plan, quiet.is_some(), false).await?;
-        if quiet.is_some() {
-            // From then on it does not matter what is written.
-            let cut = |s: &Snapshot| s.cut_at.is_some() || s.usable();
-            if let Err(error) = snapshots.wait(&asked.name, settings.quiesce, cut).await {
-                tracing::warn!(%error, "The snapshot is not cut yet; replication goes on.");
-            }
-        }
-        asked
+    // One that is still being made is waited for: where nobody makes them, they must not pile up.
+    let pending = of_ours.find(|s| s.state == SnapshotState::Pending && !s.failed());
+    let name = match pending {
+        Some(pending) => pending.name.clone(),
+        None => take(settings, &snapshots, &plan, overview).await?,
     };
-    let ready = snapshots.wait_ready(&asked.name).await?;
+    let ready = snapshots.wait_ready(&name).await;
+    let deleted = snapshots.expire(&plan.claim.name, false).await?;
+    if !deleted.is_empty() {
+        tracing::info!(?deleted, "Snapshots beyond `retain`, or that failed, were deleted.");
+    }
+    let ready = ready?;
     overview.snapshot_taken(|taken| taken.last_ms = ready.asked_ms());
     tracing::info!(
         snapshot = ready.name,
@@ -96,11 +94,26 @@ async fn step(settings: &SnapshotSettings, overview: &Overview) -> Result<Durati
         quiesced = ready.quiesced,
         "A snapshot was taken."
     );
-    let deleted = snapshots.expire(&plan.claim.name, false).await?;
-    if !deleted.is_empty() {
-        tracing::info!(?deleted, "Snapshots beyond `retain` were deleted.");
-    }
     Ok(due_in(ready.asked_ms(), clock::now_ms(), settings.interval).unwrap_or_default())
+}
+
+/// Asks for a snapshot while nothing is pending, if it is to be so; returns its name.
+async fn take(
+    settings: &SnapshotSettings,
+    snapshots: &Snapshots,
+    plan: &Plan,
+    overview: &Overview,
+) -> Result<String, SnapshotError> {
+    let quiet = quiesce(settings.quiesce, overview).await;
+    let asked = snapshots.create(plan, quiet.is_some(), false).await?;
+    if quiet.is_some() {
+        // From the cut on it does not matter what is written.
+        let cut = |s: &Snapshot| s.cut_at.is_some() || s.usable();
+        if let Err(error) = snapshots.wait(&asked.name, settings.quiesce, cut).await {
+            tracing::warn!(%error, "The snapshot is not cut yet; replication goes on.");
+        }
+    }
+    Ok(asked.name)
 }
 
 /// How long until the next one is due; `None` if it is.

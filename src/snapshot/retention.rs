@@ -1,9 +1,9 @@
 //! Which snapshots may go: pure.
 
-use super::{Snapshot, SnapshotState};
+use super::Snapshot;
 
-/// The snapshots of `claim` to delete, so that `retain` usable ones of ours stay. Failed ones go when a
-/// newer one is usable. Nobody else's, none that is being made, never the newest usable one.
+/// The snapshots of `claim` to delete, so that `retain` usable ones of ours stay. A failed one goes when a
+/// newer one is usable or has failed, too. Nobody else's, none that is being made, never the newest usable one.
 pub(super) fn expired<'a>(
     snapshots: &'a [Snapshot],
     claim: &str,
@@ -12,10 +12,12 @@ pub(super) fn expired<'a>(
     let mut ours: Vec<_> =
         snapshots.iter().filter(|s| s.ours && s.claim.as_deref() == Some(claim)).collect();
     ours.sort_by(|a, b| (&b.asked_at, &b.name).cmp(&(&a.asked_at, &a.name)));
-    let Some(newest) = ours.iter().copied().find(|s| s.usable()) else { return Vec::new() };
     let beyond = ours.iter().copied().filter(|s| s.usable()).skip(retain.max(1));
-    let failed = ours.iter().copied().filter(|s| {
-        s.state == SnapshotState::Pending && s.error.is_some() && s.asked_at < newest.asked_at
+    let mut newer = false;
+    let failed = ours.iter().copied().filter(move |s| {
+        let superseded = newer;
+        newer |= s.usable() || s.failed();
+        superseded && s.failed()
     });
     beyond.chain(failed).collect()
 }
@@ -25,7 +27,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::snapshot::Origin;
+    use crate::snapshot::{Origin, SnapshotState};
 
     fn snapshot(at: u32, ours: bool, ready: bool, failed: bool, claim: &str) -> Snapshot {
         Snapshot {
@@ -57,9 +59,14 @@ mod tests {
     }
 
     #[test]
-    fn while_none_is_usable_none_is_deleted() {
-        let all: Vec<_> = (0..5).map(|at| snapshot(at, true, false, true, "c")).collect();
-        assert!(names(&all, 1).is_empty());
+    fn of_those_that_failed_the_newest_stays_until_one_is_usable() {
+        let mut all: Vec<_> = (0..3).map(|at| snapshot(at, true, false, true, "c")).collect();
+        assert_eq!(names(&all, 9), ["s1", "s0"]);
+        all.push(snapshot(3, true, true, false, "c"));
+        assert_eq!(names(&all, 9), ["s2", "s1", "s0"]);
+        // What is being made is not waited for, and not deleted.
+        all.push(snapshot(4, true, false, false, "c"));
+        assert_eq!(names(&all, 9), ["s2", "s1", "s0"]);
     }
 
     proptest! {

@@ -103,7 +103,10 @@ impl Kubernetes {
         let name =
             format!("{namespace}-{user}-{}", endpoint.rsplit(':').next().unwrap_or_default());
         let path = self.directory.path().join(name);
-        fs::write(&path, text).expect("a file");
+        // Others may be reading it.
+        let file = tempfile::NamedTempFile::new_in(self.directory.path()).expect("a file");
+        fs::write(file.path(), text).expect("a file");
+        file.persist(&path).expect("a file");
         path
     }
 
