@@ -49,6 +49,8 @@ Examples:
   evermirror deletes list                          which deletes wait for a person, and why
   evermirror restore --config /etc/evermirror.toml --dry-run
                                                    what would come back, and what stands in the way
+  evermirror snapshot create --config /etc/evermirror.toml --dry-run
+                                                   can the cluster snapshot the source's volume
   EVERMIRROR__SOURCE__ENDPOINT=http://minio:9000 … evermirror run
                                                    without a file: every key has a variable";
 

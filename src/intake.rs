@@ -311,7 +311,13 @@ impl Inlet {
 
     async fn refuse(&self, refused: &Refused, sorted: &Sorted, received_ms: i64) {
         self.metrics.error(Stage::Journal, refused.class());
-        let concerned = sorted.concerned(GapReason::JournalFull);
+        let reason = match refused {
+            Refused::LeaseOver => GapReason::TakenOver,
+            Refused::Journal(_) | Refused::TimedOut(_) | Refused::GapBook(_) => {
+                GapReason::JournalFull
+            }
+        };
+        let concerned = sorted.concerned(reason);
         let recorded = self.mark(&concerned, received_ms).await;
         let last = self.last_log_ms.load(Ordering::Relaxed);
         if received_ms.saturating_sub(last) >= LOG_INTERVAL {

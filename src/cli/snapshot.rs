@@ -35,7 +35,7 @@ enum SnapshotCommand {
 
 #[derive(Debug, Args)]
 struct CommonArgs {
-    /// The TOML file of `run`, of which the table [snapshot] is used
+    /// The TOML file of `run`, of which the table `snapshot` is used
     #[arg(long, short, value_name = "FILE", env = "EVERMIRROR_CONFIG")]
     config: Option<PathBuf>,
     /// Print one JSON object

@@ -7,11 +7,14 @@ use hyper::Method;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::events;
 use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::evermirror::Evermirror;
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::http;
 use crate::support::kubernetes::{EVERMIRROR, Kubernetes};
+use crate::support::minio::TOKEN;
+use crate::support::ports::free_port;
 use crate::support::site::{Servers, Setup, Site};
 use crate::support::toxiproxy::Toxiproxy;
 use crate::support::writer::{Writer, seed};
@@ -154,6 +157,11 @@ async fn the_active_one_is_killed_under_load_and_nothing_is_lost() {
     stands_by(&killed, "the lease pair is held by evermirror-1_").await;
     chosen(kubernetes, "lease-killed", "pod/evermirror-1").await;
     site.converges(LATER).await;
+    eventually("the gap of the takeover is closed", SOON, async || {
+        let gaps = site.evermirror.status().await?["gaps"].take();
+        if gaps == json!([]) { Ok(()) } else { Err(gaps.to_string()) }
+    })
+    .await;
 
     // A graceful stop gives the lease back; the other one takes over with its old journal.
     site.put("before the stop", "1").await;
@@ -200,6 +208,38 @@ async fn who_cannot_reach_the_api_server_stops_before_another_takes_over() {
     stands_by(&site.evermirror, "held by evermirror-1_").await;
     site.evermirror = other;
     site.put("afterwards", "2").await;
+    site.converges(LATER).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_frozen_for_longer_than_its_lease_acknowledges_nothing_when_it_wakes() {
+    let kubernetes = prepare("lease-frozen").await;
+    let servers = Servers::shared().await;
+    let setup = Setup { settings: settings(), ..Setup::default() };
+    let mut site = servers.prepare("lease-frozen", setup).await;
+    site.evermirror.set_kubeconfig(kubernetes.direct(EVERMIRROR, "lease-frozen"));
+    let mut other = site.evermirror.twin();
+    // Who is frozen keeps its port.
+    other.set("INTAKE__WEBHOOK__LISTEN", &format!("127.0.0.1:{}", free_port()));
+    other.set("LEASE__POD", "evermirror-1");
+    site.evermirror.start().await;
+    other.spawn();
+    stands_by(&other, "held by evermirror-0_").await;
+
+    site.evermirror.signal("STOP");
+    let url = site.evermirror.webhook("/events");
+    let posting = tokio::spawn(async move {
+        let token = format!("Bearer {TOKEN}");
+        let headers = [("authorization", &*token), ("content-type", "application/json")];
+        let body = events::event("ObjectCreated:Put", "lease-frozen", "k");
+        http::request(Method::POST, &url, &headers, body).await
+    });
+    is_active(&other, SOON).await;
+    site.evermirror.signal("CONT");
+    assert_eq!(site.evermirror.ended().await.code(), Some(1));
+    let answer = posting.await.unwrap();
+    assert!(answer.as_ref().is_ok_and(|a| a.status == 503) || answer.is_err(), "{answer:?}");
+    site.evermirror = other;
     site.converges(LATER).await;
 }
 

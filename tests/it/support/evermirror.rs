@@ -200,10 +200,15 @@ impl Evermirror {
 
     /// SIGTERM, and how it ended.
     pub(crate) async fn terminate(&mut self) -> ExitStatus {
-        let pid = self.pid().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
-        assert!(sent.success());
+        self.signal("TERM");
         self.ended().await
+    }
+
+    /// Sends a signal, by its name without `SIG`.
+    pub(crate) fn signal(&self, name: &str) {
+        let (signal, pid) = (format!("-{name}"), self.pid().to_string());
+        let sent = Command::new("kill").args([signal, pid]).status().expect("kill");
+        assert!(sent.success());
     }
 
     /// Waits until it ends by itself.
