@@ -20,6 +20,7 @@ pub mod restore;
 pub mod run;
 pub mod scope;
 pub mod setup;
+pub mod snapshot;
 pub mod sync;
 pub mod verify;
 
@@ -48,6 +49,8 @@ Examples:
   evermirror deletes list                          which deletes wait for a person, and why
   evermirror restore --config /etc/evermirror.toml --dry-run
                                                    what would come back, and what stands in the way
+  evermirror snapshot create --config /etc/evermirror.toml --dry-run
+                                                   can the cluster snapshot the source's volume
   EVERMIRROR__SOURCE__ENDPOINT=http://minio:9000 … evermirror run
                                                    without a file: every key has a variable";
 
@@ -82,6 +85,8 @@ enum Command {
     Deletes(deletes::DeletesArgs),
     /// Have the running evermirror compare both sides now, and repair what differs
     Reconcile(reconcile::ReconcileArgs),
+    /// Volume snapshots of the source in Kubernetes: take, list, restore
+    Snapshot(snapshot::SnapshotArgs),
     /// Show it working: two embedded stores, the real pipeline, a crash in the middle, a comparison
     Demo(demo::DemoArgs),
 }
@@ -100,6 +105,7 @@ impl Cli {
             Command::CheckConfig(args) => check_config::execute(&args),
             Command::Deletes(args) => deletes::execute(args).await,
             Command::Reconcile(args) => reconcile::execute(args).await,
+            Command::Snapshot(args) => snapshot::execute(args).await,
             Command::Demo(args) => demo::execute(args).await,
         }
     }

@@ -1,11 +1,23 @@
 //! Time, read in one place.
 //!
 //! Wall-clock time is needed for one thing: the lag, measured from the source's event time. All
-//! waiting is done with Tokio's timers, which tests pause.
+//! waiting is done with Tokio's timers, which tests pause; only a lease counts by the clock that also
+//! runs while the machine sleeps.
+
+use std::time::Duration;
 
 /// Milliseconds since the Unix epoch, by this machine's clock.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub fn now_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The time since the machine was started, that during which it slept included: for deadlines that
+/// others rely on, who did not sleep meanwhile.
+pub fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    // The kernel keeps both parts from being negative.
+    let (seconds, nanos) = (u64::try_from(now.tv_sec), u32::try_from(now.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
 }

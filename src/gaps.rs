@@ -41,11 +41,13 @@ pub enum GapReason {
     StreamBegan,
     /// Kafka deleted records before they were read.
     RecordsExpired,
+    /// Another process was the active one before, and what it was told is in its journal.
+    TakenOver,
 }
 
 impl GapReason {
     /// Every one.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::JournalFull,
         Self::JournalDamaged,
         Self::UnusableEvent,
@@ -54,6 +56,7 @@ impl GapReason {
         Self::BucketEvent,
         Self::StreamBegan,
         Self::RecordsExpired,
+        Self::TakenOver,
     ];
 
     /// The name used in metrics and the API.
@@ -67,6 +70,7 @@ impl GapReason {
             Self::BucketEvent => "bucket_event",
             Self::StreamBegan => "stream_began",
             Self::RecordsExpired => "records_expired",
+            Self::TakenOver => "taken_over",
         }
     }
 }

@@ -36,6 +36,7 @@ use crate::dirty::DirtyKey;
 use crate::event::{Parsed, Unusable, UnusableReason};
 use crate::gaps::{GapBook, GapError, GapReason};
 use crate::journal::{AppendError, Journal};
+use crate::lease::Fence;
 use crate::metrics::{EventOutcome, Metrics, Stage};
 use dead_letters::DeadLetters;
 use recent::Recent;
@@ -146,6 +147,9 @@ pub enum Refused {
     /// The journal did not answer in time.
     #[error("the journal did not make a notification durable within {0:?}; is its disk stuck?")]
     TimedOut(Duration),
+    /// This process is not the active one any more, so that nobody may read what its journal has.
+    #[error("the lease is over: another process may be the active one")]
+    LeaseOver,
     /// A bucket is in doubt and that could not be written down.
     #[error("a bucket must be reconciled and that could not be recorded: {0}")]
     GapBook(#[from] GapError),
@@ -157,6 +161,7 @@ impl Refused {
             Self::Journal(AppendError::Full(_)) => "journal_full",
             Self::Journal(_) => "journal_failed",
             Self::TimedOut(_) => "journal_timeout",
+            Self::LeaseOver => "lease_over",
             Self::GapBook(_) => "gap_book",
         }
     }
@@ -173,6 +178,7 @@ pub struct Inlet {
     recent: Recent,
     dead_letters: Arc<DeadLetters>,
     last_log_ms: AtomicI64,
+    fence: Arc<Fence>,
 }
 
 impl Inlet {
@@ -193,7 +199,14 @@ impl Inlet {
             recent: Recent::default(),
             dead_letters: Arc::default(),
             last_log_ms: AtomicI64::new(i64::MIN),
+            fence: Arc::new(Fence::alone()),
         }
+    }
+
+    /// The same door, which takes nothing once `fence` has fallen.
+    #[must_use]
+    pub fn fenced(self, fence: Arc<Fence>) -> Self {
+        Self { fence, ..self }
     }
 
     /// What arrived and could not be used.
@@ -229,6 +242,11 @@ impl Inlet {
 
     async fn take(&self, sorted: &mut Sorted, received_ms: i64) -> Result<(), Refused> {
         self.store(sorted, received_ms).await?;
+        // After it is durable, because only then it is told to the sender: who takes the lease over lists
+        // the source after the fence has fallen, and so after the change that this one tells of.
+        if !self.fence.holds() {
+            return Err(Refused::LeaseOver);
+        }
         self.recent.remember(sorted.identities.iter().copied());
         self.count(sorted, received_ms);
         Ok(())
@@ -313,7 +331,13 @@ impl Inlet {
 
     async fn refuse(&self, refused: &Refused, sorted: &Sorted, received_ms: i64) {
         self.metrics.error(Stage::Journal, refused.class());
-        let concerned = sorted.concerned(GapReason::JournalFull);
+        let reason = match refused {
+            Refused::LeaseOver => GapReason::TakenOver,
+            Refused::Journal(_) | Refused::TimedOut(_) | Refused::GapBook(_) => {
+                GapReason::JournalFull
+            }
+        };
+        let concerned = sorted.concerned(reason);
         let recorded = self.mark(&concerned, received_ms).await;
         let last = self.last_log_ms.load(Ordering::Relaxed);
         if received_ms.saturating_sub(last) >= LOG_INTERVAL {

@@ -29,7 +29,7 @@ pub use labels::{Action, EventOutcome, PassOutcome, RequestOutcome, Stage};
 use labels::{DRIFT_KINDS, drift_kind};
 pub use lag::LagSummary;
 use lag::RecentLags;
-pub use table::{METRICS, MetricInfo, Snapshot};
+pub use table::{ACTIVE, METRICS, MetricInfo, Snapshot};
 
 /// The media type of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -10,6 +10,7 @@ mod intakes;
 mod overview;
 pub(crate) mod prepare;
 pub(crate) mod recover;
+mod snapshots;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::gaps::GapReason;
 use crate::intake::Intake;
 use crate::intake::kafka::Outbox;
 use crate::journal::Cursor;
+use crate::lease::{Fence, Term};
 use crate::metrics::Metrics;
 use crate::replicate::{Direction, Replicator, Stores};
 use crate::serve::{self, BearerToken, Limits};
@@ -63,8 +65,9 @@ struct Stops {
 }
 
 impl Pipeline {
-    /// Recovers, connects and opens the listeners. An error here means that nothing was taken.
-    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+    /// Recovers, connects and opens the listeners. An error here means that nothing was taken. With a
+    /// `term`, nothing is written or acknowledged after its fence has fallen.
+    pub async fn start(settings: Settings, term: Option<&Term>) -> anyhow::Result<Self> {
         let settings = Arc::new(settings);
         let web = serve::bind(settings.web.listen, "web.listen").await?;
         let listeners = Listeners::bind(&settings.intake).await?;
@@ -72,11 +75,17 @@ impl Pipeline {
         let metrics = Metrics::new();
         let (state, cursor) = recover::open(&settings, &metrics).await?;
         let stores = connect(&settings).await?;
-        let overview = Arc::new(Overview::new(settings, metrics, state));
+        let overview = Arc::new(Overview::new(settings, metrics, state, term.map(Term::holder)));
+        if let Some(term) = term {
+            stores.source.fence(term.fence());
+            stores.target.fence(term.fence());
+            overview.doubt_since(term.doubt_since_ms());
+        }
         let (stops, tasks, web_tasks) = (Stops::default(), TaskTracker::new(), TaskTracker::new());
         let (break_down, broken) = watch::channel(None);
 
-        let inlet = Arc::new(overview.inlet());
+        let fence = term.map_or_else(|| Arc::new(Fence::alone()), |term| Arc::clone(term.fence()));
+        let inlet = Arc::new(overview.inlet().fenced(fence));
         let Opened { intakes, outbox } =
             intakes::open(listeners, &overview, &stores.source, &inlet).await?;
         let feeding = (cursor, outbox);
@@ -89,6 +98,9 @@ impl Pipeline {
         ));
         tasks.spawn(work(stores, Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
         tasks.spawn(delay(Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
+        if let Some(snapshot) = overview.settings.snapshot.clone() {
+            tasks.spawn(snapshots::run(snapshot, Arc::clone(&overview), stops.intake.clone()));
+        }
         for intake in intakes {
             tasks.spawn(take(intake, stops.intake.clone(), break_down.clone()));
         }

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use futures_util::FutureExt as _;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -128,6 +129,7 @@ impl Replicator {
             small: Limit::new(replicate.concurrency),
             large: Limit::new(replicate.large_concurrency),
             workers: TaskTracker::new(),
+            pauses: watch::Sender::default(),
             lines: dispatcher::Lines::default(),
         });
         for size in [Size::Small, Size::Large] {
@@ -148,6 +150,12 @@ impl Replicator {
         self.dispatcher.workers.wait().await;
     }
 
+    /// Takes no further key until the guard is dropped; those in flight go on.
+    pub fn pause(&self) -> Pause<'_> {
+        self.dispatcher.pauses.send_modify(|pauses| *pauses += 1);
+        Pause(&self.dispatcher.pauses)
+    }
+
     /// Resolves when one of its tasks has panicked: nothing more can be relied on.
     pub async fn panicked(&self) {
         self.panicked.cancelled().await;
@@ -166,6 +174,16 @@ impl Replicator {
     /// How many keys may be in flight now, large ones included.
     pub fn concurrency(&self) -> u64 {
         self.dispatcher.small.size() + self.dispatcher.large.size()
+    }
+}
+
+/// While it lives, no key is taken.
+#[derive(Debug)]
+pub struct Pause<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|pauses| *pauses = pauses.saturating_sub(1));
     }
 }
 

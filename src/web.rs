@@ -38,7 +38,7 @@ pub use history::History;
 pub use live::Latest;
 pub use status::{
     AtRisk, BucketPending, Concurrency, DelayedDeletes, HeldDeletes, IntakeStatus, JournalStatus,
-    KafkaStatus, KeyCounts, ParkedKey, Status, StoreStatus,
+    KafkaStatus, KeyCounts, ParkedKey, SnapshotStatus, Status, StoreStatus,
 };
 
 /// The answer to an act: how many deletes it concerned, or why it could not be done.

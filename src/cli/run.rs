@@ -3,11 +3,16 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::cli::logging;
 use crate::config;
+use crate::config::Settings;
+use crate::config::settings::LeaseSettings;
+use crate::lease::{Elector, Standby, Term};
 use crate::pipeline::Pipeline;
 
 /// Arguments of `run`.
@@ -25,8 +30,8 @@ pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
     logging::init(&settings.log)?;
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let pipeline = tokio::select! {
-        started = Pipeline::start(settings) => started?,
+    let (term, pipeline) = tokio::select! {
+        started = start(settings) => started?,
         // Nothing was taken yet, so nothing has to be finished.
         _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
@@ -48,6 +53,9 @@ pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
     tracing::info!("Stopping: work in flight is finished first; a second signal ends it at once.");
     tokio::select! {
         drained = pipeline.stop() => {
+            if let Some(term) = term.filter(|_| drained) {
+                term.release().await;
+            }
             if drained {
                 tracing::info!("Stopped. What is pending is in the journal.");
             } else {
@@ -58,4 +66,27 @@ pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
         _ = terminate.recv() => Ok(ExitCode::FAILURE),
         _ = interrupt.recv() => Ok(ExitCode::FAILURE),
     }
+}
+
+/// Starts at once, or when the lease is this process's.
+async fn start(settings: Settings) -> anyhow::Result<(Option<Term>, Pipeline)> {
+    let term = match &settings.lease {
+        Some(lease) => Some(stand_by(&settings, lease).await?),
+        None => None,
+    };
+    let pipeline = Pipeline::start(settings, term.as_ref()).await?;
+    if let Some(term) = &term {
+        term.serving();
+    }
+    Ok((term, pipeline))
+}
+
+async fn stand_by(settings: &Settings, lease: &LeaseSettings) -> anyhow::Result<Term> {
+    let elector = Elector::connect(lease).await?;
+    let (tell, state) = watch::channel("it has not seen the lease yet".to_owned());
+    let standby = Standby::open(settings.web.listen, state).await?;
+    let term = elector.stand_by(&tell).await;
+    term.watch().context("failed to start the thread that watches the lease")?;
+    standby.close().await;
+    Ok(term)
 }

@@ -14,10 +14,14 @@ use serde::{Deserialize, Serialize};
 use super::units::{ByteSize, duration, hidden};
 
 mod kafka;
+mod lease;
+mod snapshot;
 mod sqs;
 mod store;
 
 pub use kafka::{KafkaAck, KafkaProperties, KafkaSettings};
+pub use lease::LeaseSettings;
+pub use snapshot::SnapshotSettings;
 pub use sqs::SqsSettings;
 pub use store::{StoreSettings, TargetSettings};
 
@@ -51,6 +55,12 @@ pub struct Settings {
     /// Status, health and metrics.
     #[serde(default)]
     pub web: WebSettings,
+    /// Active and standby; this process is the only one if absent.
+    #[serde(default)]
+    pub lease: Option<LeaseSettings>,
+    /// Snapshots of the source's volume; none if absent.
+    #[serde(default)]
+    pub snapshot: Option<SnapshotSettings>,
     /// What is logged, and how.
     #[serde(default)]
     pub log: LogSettings,

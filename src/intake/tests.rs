@@ -300,6 +300,23 @@ async fn a_full_journal_answers_503_records_the_gap_and_takes_the_event_when_the
 }
 
 #[tokio::test]
+async fn who_is_not_the_active_one_any_more_acknowledges_nothing_although_it_is_durable() {
+    let mut bench = Bench::roomy();
+    let fence = Arc::new(Fence::until(crate::clock::since_boot() + Duration::from_hours(1)));
+    let inlet = Arc::try_unwrap(bench.inlet).unwrap();
+    bench.inlet = Arc::new(inlet.fenced(Arc::clone(&fence)));
+    assert_eq!(bench.post(event("plain", "before", PUT)).await, StatusCode::OK);
+    fence.fall();
+    let after = event("plain", "after", PUT);
+    assert_eq!(bench.post(after.clone()).await, StatusCode::SERVICE_UNAVAILABLE);
+    // Nor when it comes again, as what is known already.
+    assert_eq!(bench.post(after).await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(bench.post(event("plain", "before", PUT)).await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(bench.gaps(), BTreeMap::from([("plain".to_owned(), GapReason::TakenOver)]));
+    assert_eq!(bench.counter("errors_total{stage=\"journal\",class=\"lease_over\"}"), 3);
+}
+
+#[tokio::test]
 async fn a_sender_is_held_back_until_there_is_room() {
     let bench = Bench::new(4 << 20, Duration::from_mins(1));
     bench.fill().await;

@@ -15,6 +15,9 @@ const fn info(name: &'static str, kind: &'static str, help: &'static str) -> Met
     MetricInfo { name, kind, help }
 }
 
+/// The one metric that a standby has, too.
+pub const ACTIVE: &str = "evermirror_active";
+
 /// Every metric there is.
 pub const METRICS: &[MetricInfo] = &[
     info("process_start_time_seconds", "gauge", "Unix time at which the process started."),
@@ -172,6 +175,16 @@ pub const METRICS: &[MetricInfo] = &[
         "gauge",
         "Damaged segment files that were kept for examination, when the process started.",
     ),
+    info(
+        ACTIVE,
+        "gauge",
+        "1 while this process replicates; a standby answers 0, and nothing else.",
+    ),
+    info(
+        "evermirror_snapshot_last_success_timestamp_seconds",
+        "gauge",
+        "Unix time of the last volume snapshot of evermirror's that can be restored; 0 if there is none.",
+    ),
     info("evermirror_source_up", "gauge", "1 while the source answers, else 0."),
     info("evermirror_target_up", "gauge", "1 while the target answers, else 0."),
 ];
@@ -222,6 +235,8 @@ pub struct Snapshot {
     pub reconciled_ms: u64,
     /// The time between two passes, in milliseconds; 0 if there are none but on demand.
     pub reconcile_interval_ms: u64,
+    /// When the last usable snapshot was asked for, in milliseconds since the Unix epoch; 0 if never.
+    pub snapshot_ms: u64,
     /// The source answers.
     pub source_up: bool,
     /// The target answers.
@@ -231,7 +246,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Each value under its metric's name, in seconds and bytes.
     #[expect(clippy::cast_precision_loss, reason = "Prometheus values are doubles")]
-    pub(super) fn values(&self) -> [(&'static str, f64); 23] {
+    pub(super) fn values(&self) -> [(&'static str, f64); 25] {
         [
             (
                 "evermirror_oldest_pending_age_seconds",
@@ -262,6 +277,11 @@ impl Snapshot {
             (
                 "evermirror_reconcile_interval_seconds",
                 std::time::Duration::from_millis(self.reconcile_interval_ms).as_secs_f64(),
+            ),
+            (ACTIVE, 1.0),
+            (
+                "evermirror_snapshot_last_success_timestamp_seconds",
+                std::time::Duration::from_millis(self.snapshot_ms).as_secs_f64(),
             ),
             ("evermirror_source_up", f64::from(u8::from(self.source_up))),
             ("evermirror_target_up", f64::from(u8::from(self.target_up))),

@@ -1,7 +1,7 @@
 //! What the stages share, and what the web pages see of them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -20,11 +20,12 @@ use crate::replicate::{Decision, Delays, Hold, Replicator, StoreState};
 use crate::shelf::Shelf;
 use crate::web::{
     Acted, AtRisk, BucketPending, Concurrency, DelayedDeletes, HeldDeletes, JournalStatus,
-    KafkaStatus, KeyCounts, Operations, ParkedKey, Status, StoreStatus,
+    KafkaStatus, KeyCounts, Operations, ParkedKey, SnapshotStatus, Status, StoreStatus,
 };
 use crate::workqueue::{Counts, WorkQueue};
 
 use super::recover::State;
+use super::snapshots::Taken;
 
 /// How many parked keys the status shows.
 const SHOWN_PARKED: usize = 100;
@@ -56,12 +57,21 @@ pub(super) struct Overview {
     pub(super) intakes: OnceLock<Vec<Arc<Health>>>,
     /// Damaged segments kept aside at the start.
     quarantined: usize,
+    /// What became of the volume snapshots.
+    snapshots: Mutex<Taken>,
+    /// The name by which the lease knows this process, if there is one.
+    holder: Option<String>,
     started: Instant,
     stopping: AtomicBool,
 }
 
 impl Overview {
-    pub(super) fn new(settings: Arc<Settings>, metrics: Metrics, state: State) -> Self {
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        metrics: Metrics,
+        state: State,
+        holder: Option<&str>,
+    ) -> Self {
         let replicate = &settings.replicate;
         let position = Arc::new(AtomicU64::new(state.journal.stats().trimmed_lsn));
         let queue = Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval));
@@ -95,6 +105,8 @@ impl Overview {
             kafka: Arc::default(),
             intakes: OnceLock::new(),
             quarantined: state.quarantined,
+            snapshots: Mutex::default(),
+            holder: holder.map(str::to_owned),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             settings,
@@ -118,6 +130,20 @@ impl Overview {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
+    /// Another process was the active one, and was last known to be so then: what it was told since, and
+    /// what it had not copied yet, is in its own journal.
+    pub(super) fn doubt_since(&self, at_ms: Option<i64>) {
+        let Some(at_ms) = at_ms else { return };
+        // By its clock; a pass that begins now is late enough.
+        let at_ms = at_ms.min(clock::now_ms());
+        for bucket in &self.settings.buckets {
+            self.metrics.gap(GapReason::TakenOver);
+            if let Err(error) = self.gaps.mark(&bucket.source, GapReason::TakenOver, at_ms) {
+                tracing::error!(bucket = bucket.source, %error, "A gap could not be recorded; the reconcile at the start looks for what was missed.");
+            }
+        }
+    }
+
     /// Events of every bucket may have been lost.
     pub(super) fn doubt_all_buckets(&self, reason: GapReason) {
         for bucket in &self.settings.buckets {
@@ -126,6 +152,26 @@ impl Overview {
                 tracing::error!(bucket = bucket.source, %error, "A gap could not be recorded; reconcile this bucket.");
             }
         }
+    }
+
+    /// Changes what is shown of the snapshots.
+    pub(super) fn snapshot_taken<T>(&self, change: impl FnOnce(&mut Taken) -> T) -> T {
+        change(&mut self.snapshots.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How many keys are not on the target as they are at the source.
+    pub(super) fn pending(&self) -> u64 {
+        // In this order a record is counted twice at worst, as unread and in the queue; never not at all.
+        let unread = self.unread();
+        let set_aside: u64 = self.deferred.counts().values().sum();
+        unread + set_aside + self.queue.counts().pending as u64
+    }
+
+    /// How many of them are in the journal, or in Kafka where that is the journal, and in no queue yet.
+    fn unread(&self) -> u64 {
+        let position = self.position.load(Ordering::Acquire);
+        let in_kafka = if self.settings.intake.shares_buckets() { self.kafka.unread() } else { 0 };
+        self.journal.stats().next_lsn.saturating_sub(position) + in_kafka
     }
 
     /// Persists and closes all state on disk.
@@ -154,8 +200,7 @@ impl Overview {
 
 impl Operations for Overview {
     fn status(&self) -> Status {
-        // In this order a record is counted twice at worst, as unread and in the queue; never not at all.
-        let position = self.position.load(Ordering::Acquire);
+        let unread = self.unread();
         let journal = self.journal.stats();
         let counts = self.queue.counts();
         let gaps = self.gaps.list();
@@ -164,10 +209,7 @@ impl Operations for Overview {
         let oldest_ms = [counts.oldest_ms, self.deferred.oldest_ms()].into_iter().flatten().min();
         let set_aside: u64 = self.deferred.counts().values().sum();
         let (bytes_aside, unsized_aside) = self.deferred.bytes();
-        let unread = journal.next_lsn.saturating_sub(position);
-        // Where Kafka is the journal, what was not read there waits like what is in a journal.
-        let in_kafka = if self.settings.intake.shares_buckets() { self.kafka.unread() } else { 0 };
-        let pending = counts.pending as u64 + set_aside + unread + in_kafka;
+        let pending = counts.pending as u64 + set_aside + unread;
         let (source, target) = self.replicator.get().map(Replicator::stores).unzip();
         let limit = self.replicator.get().map_or(0, Replicator::concurrency);
         Status {
@@ -179,7 +221,7 @@ impl Operations for Overview {
                 oldest_pending_age_ms: oldest_ms.map(age),
                 keys: pending,
                 bytes: counts.bytes.saturating_add(bytes_aside),
-                unsized_keys: counts.unsized_keys as u64 + unsized_aside + unread + in_kafka,
+                unsized_keys: counts.unsized_keys as u64 + unsized_aside + unread,
                 buckets_in_doubt: gaps.len() as u64,
             },
             keys: KeyCounts {
@@ -219,6 +261,11 @@ impl Operations for Overview {
             delayed,
             source: self.store_status(&self.settings.source.endpoint, source),
             target: self.store_status(&self.settings.target.endpoint, target),
+            holder: self.holder.clone(),
+            snapshots: self.snapshot_taken(|taken| SnapshotStatus {
+                last_ms: taken.last_ms,
+                trouble: taken.trouble.clone(),
+            }),
             concurrency: Concurrency { limit, in_use: counts.in_flight as u64 },
         }
     }

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,6 +36,8 @@ pub(super) struct Dispatcher {
     pub(super) small: Limit,
     pub(super) large: Limit,
     pub(super) workers: TaskTracker,
+    /// How many hold replication: no key is taken meanwhile.
+    pub(super) pauses: watch::Sender<usize>,
     /// Bounds the log lines about failed keys.
     pub(super) lines: Lines,
 }
@@ -111,9 +114,21 @@ impl Dispatcher {
         let permit = limit.acquire().await;
         self.source.wait_up().await;
         self.target.wait_up().await;
-        let work = match size {
-            Size::Small => self.queue.next_small().await,
-            Size::Large => self.queue.next_large().await,
+        let mut pauses = self.pauses.subscribe();
+        let work = loop {
+            // The sender is ours, so these never fail.
+            drop(pauses.wait_for(|pauses| *pauses == 0).await);
+            let next = async {
+                match size {
+                    Size::Small => self.queue.next_small().await,
+                    Size::Large => self.queue.next_large().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = pauses.changed() => {}
+                work = next => break work,
+            }
         };
         // The worker gives it back; see `work`.
         permit.keep();

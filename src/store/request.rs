@@ -171,6 +171,10 @@ impl Inner {
         let date = AmzDate::at(signed_ms);
         let ready = self.credentials.ready(date, now_ms).await;
         let ready = ready.map_err(|why| origin.error(ErrorKind::Transient, why))?;
+        if writes && self.fence.get().is_some_and(|fence| !fence.holds()) {
+            let why = "not sent: the lease is over, and another process may be the active one";
+            return Err(origin.error(ErrorKind::Transient, why));
+        }
         let request = self
             .signed(call, date, &ready)
             .map_err(|error| origin.error(ErrorKind::Invalid, error.to_string()))?;

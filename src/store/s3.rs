@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, ETAG, IF_MATCH, RANGE};
@@ -22,6 +22,7 @@ use super::{
     xml,
 };
 use crate::config::settings::StoreSettings;
+use crate::lease::Fence;
 use crate::object::ETag;
 
 /// The largest document that a call on one object answers.
@@ -73,6 +74,8 @@ pub(super) struct Inner {
     pub(super) ignores_start: AtomicBool,
     /// The store has no `DeleteObjects`.
     pub(super) deletes_singly: AtomicBool,
+    /// Nothing is written once it has fallen.
+    pub(super) fence: OnceLock<Arc<Fence>>,
 }
 
 impl fmt::Debug for Store {
@@ -121,8 +124,15 @@ impl Store {
             is_aws: AtomicBool::new(false),
             ignores_start: AtomicBool::new(false),
             deletes_singly: AtomicBool::new(false),
+            fence: OnceLock::new(),
         };
         Ok(Self(Arc::new(inner), None))
+    }
+
+    /// From now on no clone of this store sends a request that writes once `fence` has fallen.
+    pub(crate) fn fence(&self, fence: &Arc<Fence>) {
+        // The first one counts; a process has only one.
+        drop(self.0.fence.set(Arc::clone(fence)));
     }
 
     /// Scheme, host and port.

@@ -1,5 +1,6 @@
 //! The client against a server that says exactly what each test wants, and keeps what it was sent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::{ErrorKind, GetOptions, PutBody, Store};
+use crate::lease::Fence;
 use crate::object::ETag;
 
 /// Sends one of `answers` to each connection, then closes it; gives what it received, as text.
@@ -69,6 +71,27 @@ async fn a_key_reaches_the_wire_as_it_is() {
     let received = server.await.unwrap().remove(0);
     let line = received.lines().next().unwrap();
     assert_eq!(line, "GET /b//a//../.%01%252F%2B%20%3F%23%C3%A9/ HTTP/1.1");
+}
+
+#[tokio::test]
+async fn nothing_is_written_once_the_fence_has_fallen() {
+    // One answer for the read; a write that was sent would find nobody.
+    let (store, server) = server([answer("200 OK", "x")]).await;
+    let fence = Arc::new(Fence::alone());
+    store.fence(&fence);
+    fence.fall();
+    let body = || PutBody::Bytes(Bytes::from_static(b"data"));
+    let refused = [
+        store.put("b", "k", &HeaderMap::new(), None, body()).await.unwrap_err(),
+        store.clone().delete("b", "k").await.unwrap_err(),
+    ];
+    for error in refused {
+        assert_eq!(error.kind, ErrorKind::Transient);
+        assert!(error.message.starts_with("not sent: the lease is over"), "{error}");
+        assert!(!error.maybe_applied);
+    }
+    store.get("b", "k", GetOptions::default()).await.unwrap().bytes().await.unwrap();
+    assert!(server.await.unwrap().remove(0).starts_with("GET "));
 }
 
 #[tokio::test]

@@ -53,6 +53,19 @@ pub struct Status {
     pub target: StoreStatus,
     /// How much is done at once.
     pub concurrency: Concurrency,
+    /// The name by which the lease knows this process; absent where there is no lease.
+    pub holder: Option<String>,
+    /// The volume snapshots that `run` takes.
+    pub snapshots: SnapshotStatus,
+}
+
+/// The volume snapshots that `run` takes; nothing where it takes none.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct SnapshotStatus {
+    /// When the last usable one was asked for, in milliseconds since the Unix epoch.
+    pub last_ms: Option<i64>,
+    /// Why none could be taken, if so.
+    pub trouble: Option<String>,
 }
 
 /// How far this process is behind in Kafka, in records of its partitions.
@@ -96,6 +109,7 @@ impl Status {
             journal_full: self.journal.full,
             reconciled_ms: self.reconciled_ms(),
             reconcile_interval_ms: self.reconcile_interval_ms,
+            snapshot_ms: self.snapshots.last_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0),
             source_up: self.source.up,
             target_up: self.target.up,
         }

@@ -22,6 +22,7 @@ mod journal_damage; // A sector of the journal is lost while evermirror is down.
 mod kafka; // Notifications through Kafka, by one process and by several.
 mod kms; // Stores that encrypt, where equal bytes have unequal ETags.
 mod large; // Objects larger than memory.
+mod lease; // Active and standby: one at a time, and nothing lost between them.
 mod least_privilege; // The printed policies suffice; with one permission less the failure names it.
 mod lies; // Duplicates, reorderings and false events.
 mod listen; // Streams of events, of stores that were told nothing.
@@ -37,6 +38,7 @@ mod reconcile_engine; // Two buckets compared by their listings.
 mod restore; // The way back, and the disaster drill.
 mod rustfs; // The webhook with RustFS, `setup` and `doctor`.
 mod setup; // `evermirror setup`: what must change is changed, once, and nothing else.
+mod snapshot; // Volume snapshots, on a real API server, with a played CSI driver.
 mod sqs; // Notifications from a queue.
 mod stop; // A graceful stop.
 mod support; // The servers, the proxies, the comparison.

@@ -11,6 +11,7 @@ pub(crate) mod fault_proxy;
 pub(crate) mod hostile;
 pub(crate) mod http;
 pub(crate) mod kafka;
+pub(crate) mod kubernetes;
 pub(crate) mod mc;
 pub(crate) mod minio;
 pub(crate) mod moto;

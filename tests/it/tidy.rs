@@ -77,6 +77,18 @@ fn kafka_is_named_in_its_intake_alone() {
     assert!(!naming.is_empty() && naming.iter().all(at_home), "{naming:?}");
 }
 
+/// As above: replacing the client of Kubernetes is a change to one file.
+#[test]
+fn kubernetes_is_named_in_its_file_alone() {
+    let code = |file: &PathBuf| {
+        let text = text(file);
+        let named = |line: &str| line.contains("kube::") || line.contains("k8s_openapi");
+        text.lines().any(|line| !line.trim_start().starts_with("//") && named(line))
+    };
+    let naming: Vec<_> = rust_files("src").into_iter().filter(code).collect();
+    assert_eq!(naming, [Path::new("src/kubernetes.rs")]);
+}
+
 /// A file that no `mod` line names is never compiled: its code is dead and its tests never run.
 #[test]
 fn every_file_is_reached() {

@@ -1,7 +1,7 @@
 //! The real binary, as an operator runs it.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use serde_json::Value;
@@ -69,6 +69,7 @@ listen = "127.0.0.1:{web_port}"
 #[derive(Debug)]
 pub(crate) struct Evermirror {
     settings: Vec<(String, String)>,
+    kubeconfig: Option<PathBuf>,
     webhook_port: u16,
     web_port: u16,
     child: Option<Child>,
@@ -82,9 +83,49 @@ impl Evermirror {
         let web_port = free_port();
         let toml = config.toml(&directory.path().join("data"), web_port);
         let Config { settings, webhook_port, .. } = config;
-        let evermirror = Self { settings, webhook_port, web_port, child: None, directory };
+        let kubeconfig = None;
+        let evermirror =
+            Self { settings, kubeconfig, webhook_port, web_port, child: None, directory };
         fs::write(evermirror.file(), toml).expect("a file");
         evermirror
+    }
+
+    /// Another one with the same settings, also for the webhook's port, as two pods behind one Service
+    /// have; its data and its web port are its own.
+    pub(crate) fn twin(&self) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let web_port = free_port();
+        let twin = Self {
+            settings: self.settings.clone(),
+            kubeconfig: self.kubeconfig.clone(),
+            webhook_port: self.webhook_port,
+            web_port,
+            child: None,
+            directory,
+        };
+        let toml = fs::read_to_string(self.file()).expect("it was written");
+        let (ours, its) = (self.data_dir(), twin.data_dir());
+        let toml = toml
+            .replace(&ours.display().to_string(), &its.display().to_string())
+            .replace(&format!("127.0.0.1:{}\"", self.web_port), &format!("127.0.0.1:{web_port}\""));
+        fs::write(twin.file(), toml).expect("a file");
+        twin
+    }
+
+    /// Changes a setting.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Takes away every setting that begins so.
+    pub(crate) fn configure_nothing_of(&mut self, prefix: &str) {
+        self.settings.retain(|(name, _)| !name.starts_with(prefix));
+    }
+
+    /// From now on it finds a Kubernetes cluster by this file.
+    pub(crate) fn set_kubeconfig(&mut self, file: PathBuf) {
+        self.kubeconfig = Some(file);
     }
 
     /// From now on there is no file, and these settings are all there are.
@@ -121,6 +162,7 @@ impl Evermirror {
         }
         let child = command
             .envs(self.settings.iter().map(|(k, v)| (format!("EVERMIRROR__{k}"), v)))
+            .envs(self.kubeconfig.iter().map(|file| ("KUBECONFIG", file)))
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
@@ -135,6 +177,7 @@ impl Evermirror {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evermirror"));
         command.args(arguments).arg("--config").arg(self.file());
         command.envs(self.settings.iter().map(|(k, v)| (format!("EVERMIRROR__{k}"), v)));
+        command.envs(self.kubeconfig.iter().map(|file| ("KUBECONFIG", file)));
         command.stdin(Stdio::null());
         command
     }
@@ -157,10 +200,15 @@ impl Evermirror {
 
     /// SIGTERM, and how it ended.
     pub(crate) async fn terminate(&mut self) -> ExitStatus {
-        let pid = self.pid().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
-        assert!(sent.success());
+        self.signal("TERM");
         self.ended().await
+    }
+
+    /// Sends a signal, by its name without `SIG`.
+    pub(crate) fn signal(&self, name: &str) {
+        let (signal, pid) = (format!("-{name}"), self.pid().to_string());
+        let sent = Command::new("kill").args([signal, pid]).status().expect("kill");
+        assert!(sent.success());
     }
 
     /// Waits until it ends by itself.
@@ -247,7 +295,7 @@ impl Evermirror {
     }
 
     /// Where it keeps its state.
-    pub(crate) fn data_dir(&self) -> std::path::PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
@@ -265,11 +313,11 @@ impl Evermirror {
         self.child.as_ref().expect("it runs").id()
     }
 
-    fn file(&self) -> std::path::PathBuf {
+    fn file(&self) -> PathBuf {
         self.directory.path().join("evermirror.toml")
     }
 
-    fn log_path(&self) -> std::path::PathBuf {
+    fn log_path(&self) -> PathBuf {
         self.directory.path().join("log")
     }
 }

@@ -47,8 +47,44 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if kindIs "map" (dig "intake" "webhook" nil .Values.config) }}true{{ end }}
 {{- end }}
 
+{{/* Whether there are several pods, each with a volume of its own. */}}
+{{- define "evermirror.several" -}}
+{{- if gt (int .Values.replicas) 1 }}true{{ end }}
+{{- end }}
+
+{{/* Whether one pod works and the others stand by. With Kafka as the journal, all of them work. */}}
+{{- define "evermirror.lease" -}}
+{{- if and (include "evermirror.several" .) (ne (dig "intake" "kafka" "ack" "durable" .Values.config) "replicated") }}true{{ end }}
+{{- end }}
+
+{{/* Whether evermirror takes snapshots. */}}
+{{- define "evermirror.snapshots" -}}
+{{- if kindIs "map" .Values.config.snapshot }}true{{ end }}
+{{- end }}
+
+{{/* Whether evermirror asks anything of the Kubernetes API. */}}
+{{- define "evermirror.kubernetes" -}}
+{{- if or (include "evermirror.lease" .) (include "evermirror.snapshots" .) }}true{{ end }}
+{{- end }}
+
 {{/* What a schema cannot say. */}}
 {{- define "evermirror.check" -}}
+{{- if include "evermirror.several" . }}
+{{- if include "evermirror.isSidecar" . }}
+{{- fail "replicas above 1 are not for mode \"sidecar\": the container is in the store's one pod" }}
+{{- end }}
+{{- if .Values.persistence.existingClaim }}
+{{- fail "persistence.existingClaim is for one replica: each pod needs a volume of its own" }}
+{{- end }}
+{{- else if .Values.config.lease }}
+{{- fail "config.lease is for replicas above 1" }}
+{{- end }}
+{{- if and .Values.config.lease (include "evermirror.several" .) (not (include "evermirror.lease" .)) }}
+{{- fail "config.lease is not for config.intake.kafka.ack \"replicated\", with which all pods work at once" }}
+{{- end }}
+{{- if and (include "evermirror.snapshots" .) (include "evermirror.isSidecar" .) (not .Values.serviceAccount.name) }}
+{{- fail "config.snapshot needs serviceAccount.name in mode \"sidecar\": the service account of the store's pod, whose token must be mounted" }}
+{{- end }}
 {{- if and (include "evermirror.webhook" .) (not (include "evermirror.isSidecar" .)) (not .Values.secrets.webhook.name) }}
 {{- fail "secrets.webhook.name is required in mode \"deployment\": a Secret with the bearer token that the store sends with its notifications. Make one with: kubectl create secret generic evermirror-webhook --from-literal=token=\"$(openssl rand -hex 32)\"" }}
 {{- end }}
@@ -63,6 +99,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- else -}}
 {{ toJson . }}
 {{- end -}}
+{{- end }}
+
+{{/* What a volume claim asks for. */}}
+{{- define "evermirror.claimSpec" -}}
+accessModes:
+  {{- toYaml .Values.persistence.accessModes | nindent 2 }}
+{{- with .Values.persistence.storageClassName }}
+storageClassName: {{ . }}
+{{- end }}
+resources:
+  requests:
+    storage: {{ .Values.persistence.size }}
 {{- end }}
 
 {{/* A table and what is below it: {path, table}. Values come first, because TOML has no way back. */}}
@@ -113,6 +161,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $_ := set $web "auth_token_file" "/run/secrets/evermirror/web/token" }}
 {{- end }}
 {{- $_ := set $config "web" (merge $web (default dict $config.web)) }}
+{{- if include "evermirror.lease" . }}
+{{- $lease := dict "name" (include "evermirror.fullname" .) "namespace" .Release.Namespace }}
+{{- $_ := set $config "lease" (merge $lease (default dict $config.lease)) }}
+{{- end }}
 {{- include "evermirror.toml.table" (dict "path" "" "table" $config) | trim }}
 {{- end }}
 
@@ -122,9 +174,15 @@ name: evermirror
 image: {{ printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 args: [run, --config, /etc/evermirror/evermirror.toml]
-{{- with .Values.extraEnv }}
+{{- if or .Values.extraEnv (include "evermirror.lease" .) }}
 env:
+  {{- if include "evermirror.lease" . }}
+  - name: EVERMIRROR__LEASE__POD
+    valueFrom: {fieldRef: {fieldPath: metadata.name}}
+  {{- end }}
+  {{- with .Values.extraEnv }}
   {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 ports:
   {{- if and (include "evermirror.webhook" .) (not (include "evermirror.isSidecar" .)) }}
@@ -143,8 +201,9 @@ livenessProbe:
   failureThreshold: 3
 {{- /* A mirror that is not ready is no reason to take a store out of service. */}}
 {{- if not (include "evermirror.isSidecar" .) }}
+{{- /* A standby is as ready as it can be; the label of the active pod is what the Service looks for. */}}
 readinessProbe:
-  httpGet: {path: /readyz, port: 8081}
+  httpGet: {path: {{ ternary "/healthz" "/readyz" (eq (include "evermirror.lease" .) "true") }}, port: 8081}
   periodSeconds: 5
   timeoutSeconds: 5
 {{- end }}
@@ -194,8 +253,10 @@ volumeMounts:
 {{- end }}
 
 {{- define "evermirror.volumes" -}}
+{{- if not (include "evermirror.several" .) }}
 - name: evermirror-data
   persistentVolumeClaim: {claimName: {{ include "evermirror.claim" . }}}
+{{- end }}
 - name: evermirror-config
   configMap: {name: {{ include "evermirror.fullname" . }}}
 {{- with include "evermirror.secretSources" . | trim }}
