@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use super::units::{ByteSize, duration, hidden};
 
+mod capture;
 mod kafka;
 mod sqs;
 mod store;
 
+pub use capture::{CaptureSettings, CapturedBuckets};
 pub use kafka::{KafkaAck, KafkaProperties, KafkaSettings};
 pub use sqs::SqsSettings;
 pub use store::{StoreSettings, TargetSettings};
@@ -48,6 +50,9 @@ pub struct Settings {
     /// The walk over both sides that finds what no event announced.
     #[serde(default)]
     pub reconcile: ReconcileSettings,
+    /// What is captured of the source beside its objects; off unless the table is present.
+    #[serde(default)]
+    pub capture: Option<CaptureSettings>,
     /// Status, health and metrics.
     #[serde(default)]
     pub web: WebSettings,

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::capture::CaptureStatus;
 use crate::clock;
 use crate::gaps::Gap;
 use crate::intake::Health;
@@ -42,6 +43,8 @@ pub struct Status {
     pub held: Vec<HeldDeletes>,
     /// The passes over each bucket.
     pub reconcile: Vec<BucketProgress>,
+    /// How the capturing of the source's settings goes; absent without `[capture]`.
+    pub capture: Option<CaptureStatus>,
     /// Deletes that wait for their time.
     pub delayed: Vec<DelayedDeletes>,
     /// The source.
@@ -69,6 +72,12 @@ impl Status {
         u64::try_from(oldest.unwrap_or(0)).unwrap_or(0)
     }
 
+    /// When the source's settings were last known to be captured whole; 0 if never since the start.
+    fn captured_ms(&self) -> u64 {
+        let checked = self.capture.as_ref().and_then(|capture| capture.checked_ms);
+        u64::try_from(checked.unwrap_or(0)).unwrap_or(0)
+    }
+
     /// The same as numbers, for the metrics.
     pub fn snapshot(&self, dead_letters: u64) -> Snapshot {
         Snapshot {
@@ -89,6 +98,9 @@ impl Status {
             journal_trimmed_lsn: self.journal.trimmed_lsn,
             journal_full: self.journal.full,
             reconciled_ms: self.reconciled_ms(),
+            captured_ms: self.captured_ms(),
+            capture_interval_ms: self.capture.as_ref().map_or(0, |capture| capture.interval_ms),
+            capture_failures: self.capture.as_ref().map_or(0, |capture| capture.failures),
             source_up: self.source.up,
             target_up: self.target.up,
         }

@@ -28,6 +28,7 @@ fn sample(key: &Key, dir: &Path) -> String {
         ("intake.kafka.brokers", _) => "other:9092",
         (_, Kind::Text) => "other",
         ("target.endpoint", _) => "http://other-target:1",
+        ("capture.interval", _) => "2h",
         ("web.listen", _) => "127.0.0.1:8",
         (_, Kind::Endpoint) => "http://other:1",
         (_, Kind::Secret) => "other-secret",

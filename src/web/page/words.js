@@ -77,6 +77,7 @@ export function problems(status) {
   for (const gap of status.gaps) {
     warn(`Events of ${gap.bucket} may have been missed (${gap.reason.replaceAll("_", " ")}); it will be compared.`);
   }
+  if (status.capture?.last_error) warn(`The source's settings could not all be captured: ${status.capture.last_error}`);
   if (status.stopping) warn("evermirror is stopping.");
   return found;
 }
