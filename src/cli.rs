@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod api;
+pub mod capture;
 pub mod check_config;
 pub mod deletes;
 pub mod demo;
@@ -77,6 +78,8 @@ enum Command {
     Setup(setup::SetupArgs),
     /// Check both stores and the way of an event between them, by real requests, and say what to do
     Doctor(doctor::DoctorArgs),
+    /// Keep the source's bucket settings, users and policies at the target, once
+    Capture(capture::CaptureArgs),
     /// Print the least that the credentials of one side must be allowed
     Policy(policy::PolicyArgs),
     /// Validate the configuration and print the settings in force, secrets hidden
@@ -101,6 +104,7 @@ impl Cli {
             Command::Restore(args) => restore::execute(*args).await,
             Command::Setup(args) => setup::execute(args).await,
             Command::Doctor(args) => doctor::execute(args).await,
+            Command::Capture(args) => capture::execute(&args).await,
             Command::Policy(args) => policy::execute(&args),
             Command::CheckConfig(args) => check_config::execute(&args),
             Command::Deletes(args) => deletes::execute(args).await,

@@ -13,6 +13,7 @@ pub mod shelf;
 pub mod store;
 pub mod workqueue;
 
+pub mod capture;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -96,6 +96,9 @@ impl Pipeline {
             stops.intake.clone(),
             break_down.clone(),
         ));
+        if overview.capture.is_some() {
+            tasks.spawn(capture(stores.clone(), Arc::clone(&overview), stops.feed.clone()));
+        }
         tasks.spawn(work(stores, Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
         tasks.spawn(delay(Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
         if let Some(snapshot) = overview.settings.snapshot.clone() {
@@ -257,6 +260,20 @@ async fn reconcile(
                 running.await;
             }
         }
+    }
+}
+
+/// Captures the source's settings, once both stores answer, until stopped; of several processes that share
+/// the buckets, the one that reconciles does so. Nothing of it concerns the replication.
+async fn capture(stores: Stores, overview: Arc<Overview>, stop: CancellationToken) {
+    let Some(schedule) = &overview.capture else { return };
+    let ready = async {
+        overview.prepared.cancelled().await;
+        // Its error says that the sender is gone; the overview keeps it.
+        drop(overview.leads.subscribe().wait_for(|leads| *leads).await);
+    };
+    if stop.run_until_cancelled(ready).await.is_some() {
+        schedule.run(&stores, &stop).await;
     }
 }
 

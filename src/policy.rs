@@ -8,7 +8,7 @@
 use serde::Serialize;
 
 use crate::config::Settings;
-use crate::config::settings::{BucketSettings, DeletePolicy};
+use crate::config::settings::{BucketSettings, CapturedBuckets, DeletePolicy};
 use crate::doctor::CANARY;
 
 /// Whose credentials.
@@ -31,6 +31,8 @@ pub enum Purpose {
     Setup,
     /// `doctor`, beside what [`Purpose::Run`] allows.
     Doctor,
+    /// `capture`, by itself or in `run`.
+    Capture,
 }
 
 impl Purpose {
@@ -40,6 +42,7 @@ impl Purpose {
             Self::Restore => "Restore",
             Self::Setup => "Setup",
             Self::Doctor => "Doctor",
+            Self::Capture => "Capture",
         }
     }
 }
@@ -171,6 +174,17 @@ impl Names {
                 on("Buckets", &self.buckets, &["s3:GetBucketNotification"]),
                 on("Canary", &self.canaries, &["s3:PutObject", "s3:DeleteObject"]),
             ],
+            (Side::Source, Purpose::Capture) => self.captured(settings),
+            (Side::Target, Purpose::Capture) => {
+                let of = settings.capture.clone().unwrap_or_default();
+                let bucket = format!("arn:{}:s3:::{}", self.partition, of.bucket);
+                let objects = format!("{bucket}/{}*", of.prefix);
+                let actions = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"];
+                vec![
+                    on("Bucket", &[bucket], &[&["s3:ListBucket"], create].concat()),
+                    on("Documents", &[objects], &actions),
+                ]
+            }
             (Side::Target, Purpose::Doctor) => {
                 let actions = ["s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration"];
                 vec![
@@ -179,6 +193,21 @@ impl Names {
                 ]
             }
         }
+    }
+
+    /// Reading every setting, and the users where they are captured.
+    fn captured(&self, settings: &Settings) -> Vec<Statement> {
+        let of = settings.capture.clone().unwrap_or_default();
+        let every = format!("arn:{}:s3:::*", self.partition);
+        let all = of.buckets == CapturedBuckets::All;
+        let buckets = if all { vec![every.clone()] } else { self.buckets.clone() };
+        let list = if all { vec!["s3:ListAllMyBuckets"] } else { Vec::new() };
+        let users = if of.iam { vec!["admin:ExportIAM"] } else { Vec::new() };
+        vec![
+            allow(Purpose::Capture, "Settings", &READ_SETTINGS, buckets),
+            allow(Purpose::Capture, "List", &list, vec![every.clone()]),
+            allow(Purpose::Capture, "Users", &users, vec![every]),
+        ]
     }
 
     /// Writing with a key of one's own needs the key's permission, too.
@@ -205,6 +234,18 @@ const WRITE: [&str; 3] = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUplo
 const TAG: [&str; 3] = ["s3:GetObjectTagging", "s3:PutObjectTagging", "s3:DeleteObjectTagging"];
 const READ_BUCKET_VERSIONS: [&str; 3] =
     ["s3:ListBucket", "s3:ListBucketVersions", "s3:GetBucketVersioning"];
+
+const READ_SETTINGS: [&str; 9] = [
+    "s3:ListBucket",
+    "s3:GetBucketVersioning",
+    "s3:GetBucketObjectLockConfiguration",
+    "s3:GetEncryptionConfiguration",
+    "s3:GetBucketTagging",
+    "s3:GetLifecycleConfiguration",
+    "s3:GetBucketCors",
+    "s3:GetBucketNotification",
+    "s3:GetBucketPolicy",
+];
 
 /// The included prefixes; one empty one if all keys are, or if a prefix has characters that mean
 /// something in a policy.

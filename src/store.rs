@@ -24,6 +24,7 @@ mod permission;
 mod probe;
 mod request;
 mod s3;
+mod settings;
 mod sign;
 mod stream;
 #[cfg(test)]
@@ -46,7 +47,10 @@ pub use self::list::ListQuery;
 pub use self::listen::Listening;
 pub use self::notification::{Destination, NotificationConfig, NotificationRule};
 pub use self::probe::{ObjectLock, StoreKind};
+pub(crate) use self::s3::md5;
 pub use self::s3::{ConnectError, Store};
+pub(crate) use self::settings::means;
+pub use self::settings::{BucketSetting, SettingAnswer};
 pub use self::stream::{ByteStream, ObjectStream};
 pub use self::versions::Versioning;
 use crate::object::ETag;

@@ -35,6 +35,7 @@ enum PurposeArg {
     Restore,
     Setup,
     Doctor,
+    Capture,
 }
 
 /// Prints the policy as JSON, which `mc admin policy create` and AWS IAM take as it is.
@@ -49,6 +50,7 @@ pub fn execute(args: &PolicyArgs) -> anyhow::Result<ExitCode> {
         PurposeArg::Restore => Purpose::Restore,
         PurposeArg::Setup => Purpose::Setup,
         PurposeArg::Doctor => Purpose::Doctor,
+        PurposeArg::Capture => Purpose::Capture,
     };
     let purposes: Vec<_> = args.purposes.iter().map(purpose).collect();
     let document = policy::policy(&settings, side, &purposes);

@@ -9,13 +9,14 @@ use clap::Args;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::UsageError;
+use crate::capture::PutBackOptions;
 use crate::cli::scope::{self, ScopeArgs};
-use crate::clock;
+use crate::cli::{UsageError, logging};
 use crate::config::settings::StoreSettings;
 use crate::oneshot::Scope;
 use crate::oneshot::report::print;
 use crate::restore::{Outcome, Report, RestoreOptions, restore, when};
+use crate::{clock, config};
 
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
@@ -53,13 +54,27 @@ pub struct RestoreArgs {
     /// Restore into buckets that hold objects: what differs is overwritten, nothing is deleted
     #[arg(long)]
     pub into_non_empty: bool,
+    /// Instead of objects, put back what `capture` has kept: bucket settings, and unless --bucket is
+    /// given users, groups and policies; missing buckets are created
+    #[arg(long, conflicts_with_all = ["map", "at", "into_non_empty", "keep_going", "prefix"])]
+    pub settings: bool,
+    /// With --settings, the key of a captured document instead of the newest
+    #[arg(
+        long,
+        value_name = "KEY",
+        requires = "settings",
+        default_value = "latest",
+        hide_default_value = true
+    )]
+    pub from: String,
     /// Say what would be restored, and what stands in the way; change nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Restore table commits although keys before them failed
     #[arg(long)]
     pub keep_going: bool,
-    /// Restore into the configured source although `run` is at work on it
+    /// Restore into the configured source although `run` is at work on it; with --settings, overwrite
+    /// settings, users and policies that are there and otherwise
     #[arg(long)]
     pub force: bool,
 }
@@ -67,6 +82,9 @@ pub struct RestoreArgs {
 /// Restores until everything is back or it is told to stop (SIGTERM, Ctrl-C); a second signal ends it
 /// at once. Either way the same command goes on.
 pub async fn execute(args: RestoreArgs) -> anyhow::Result<ExitCode> {
+    if args.settings {
+        return put_back(&args).await;
+    }
     let scope = args.scope.load()?;
     let options = options(&args, &scope)?;
     let (stop, stopped) = (CancellationToken::new(), scope::stopped()?);
@@ -81,23 +99,7 @@ pub async fn execute(args: RestoreArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn options(args: &RestoreArgs, scope: &Scope) -> Result<RestoreOptions, UsageError> {
-    let read = |path: &Path| {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| UsageError(format!("failed to read {}: {error}", path.display())))?;
-        Ok::<_, UsageError>(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
-    };
-    let mut to = None;
-    if let Some(endpoint) = &args.to_endpoint {
-        let source = scope.settings.source.clone();
-        let mut store = StoreSettings { endpoint: endpoint.clone(), ..source };
-        if let (Some(access), Some(secret)) = (&args.to_access_key_file, &args.to_secret_key_file) {
-            (store.access_key, store.secret_key) = (Some(read(access)?), Some(read(secret)?));
-            store.session_token = None;
-        }
-        store.region = args.to_region.clone().unwrap_or(store.region);
-        store.ca_file = args.to_ca_file.clone().or(store.ca_file);
-        to = Some(store);
-    }
+    let to = destination(args, &scope.settings.source)?;
     let at = match &args.at {
         None => None,
         Some(text) => {
@@ -116,6 +118,45 @@ fn options(args: &RestoreArgs, scope: &Scope) -> Result<RestoreOptions, UsageErr
         force: args.force,
         keep_going: args.keep_going,
     })
+}
+
+/// `restore --settings`: everything the document holds may be chosen, configured or not.
+async fn put_back(args: &RestoreArgs) -> anyhow::Result<ExitCode> {
+    let of = &args.scope;
+    let settings = config::load_without_intake(of.config.as_deref(), config::environment())?;
+    logging::init_quietly(&settings.log)?;
+    let options = PutBackOptions {
+        from: Some(args.from.clone()).filter(|from| from != "latest"),
+        buckets: of.bucket.clone(),
+        to: destination(args, &settings.source)?,
+        dry_run: args.dry_run,
+        force: args.force,
+    };
+    super::capture::put_back(&settings, &options, of.json).await
+}
+
+/// The store to restore into, if it is not the source.
+fn destination(
+    args: &RestoreArgs,
+    source: &StoreSettings,
+) -> Result<Option<StoreSettings>, UsageError> {
+    let read = |path: &Path| {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| UsageError(format!("failed to read {}: {error}", path.display())))?;
+        Ok::<_, UsageError>(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
+    };
+    let mut to = None;
+    if let Some(endpoint) = &args.to_endpoint {
+        let mut store = StoreSettings { endpoint: endpoint.clone(), ..source.clone() };
+        if let (Some(access), Some(secret)) = (&args.to_access_key_file, &args.to_secret_key_file) {
+            (store.access_key, store.secret_key) = (Some(read(access)?), Some(read(secret)?));
+            store.session_token = None;
+        }
+        store.region = args.to_region.clone().unwrap_or(store.region);
+        store.ca_file = args.to_ca_file.clone().or(store.ca_file);
+        to = Some(store);
+    }
+    Ok(to)
 }
 
 fn mapping(text: &str) -> Result<(String, String), String> {

@@ -13,12 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use super::units::{ByteSize, duration, hidden};
 
+mod capture;
 mod kafka;
 mod lease;
 mod snapshot;
 mod sqs;
 mod store;
 
+pub use capture::{CaptureSettings, CapturedBuckets};
 pub use kafka::{KafkaAck, KafkaProperties, KafkaSettings};
 pub use lease::LeaseSettings;
 pub use snapshot::SnapshotSettings;
@@ -52,6 +54,9 @@ pub struct Settings {
     /// The walk over both sides that finds what no event announced.
     #[serde(default)]
     pub reconcile: ReconcileSettings,
+    /// What is captured of the source beside its objects; off unless the table is present.
+    #[serde(default)]
+    pub capture: Option<CaptureSettings>,
     /// Status, health and metrics.
     #[serde(default)]
     pub web: WebSettings,

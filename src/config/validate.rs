@@ -9,9 +9,9 @@ use http::Uri;
 
 use super::problem::{Place, Problem};
 use super::settings::{
-    BucketSettings, DeleteSettings, JournalSettings, KafkaAck, KafkaSettings, LeaseSettings,
-    LogSettings, ReconcileSettings, ReplicateSettings, Settings, SnapshotSettings, SqsSettings,
-    StoreSettings, TargetSettings, WebSettings, WebhookSettings,
+    BucketSettings, CaptureSettings, DeleteSettings, JournalSettings, KafkaAck, KafkaSettings,
+    LeaseSettings, LogSettings, ReconcileSettings, ReplicateSettings, Settings, SnapshotSettings,
+    SqsSettings, StoreSettings, TargetSettings, WebSettings, WebhookSettings,
 };
 use super::units::ByteSize;
 
@@ -55,6 +55,9 @@ pub(super) fn validate(settings: &Settings) -> Vec<Problem> {
         check.sqs(sqs);
     }
     check.web(&settings.web);
+    if let Some(capture) = &settings.capture {
+        check.capture(capture, settings);
+    }
     if let Some(listen) = &settings.intake.listen {
         let most = Duration::from_hours(24);
         check.duration(
@@ -237,6 +240,27 @@ impl Check {
             self.report(
                 "web.read_without_token",
                 "`read_without_token = false` needs a token: set `auth_token` or `auth_token_file` in [web]",
+            );
+        }
+    }
+
+    /// The documents are in nobody's way: replication would take them for objects that the source lost.
+    fn capture(&mut self, capture: &CaptureSettings, settings: &Settings) {
+        let (minute, month) = (Duration::from_mins(1), Duration::from_hours(24 * 31));
+        self.duration("capture.interval", capture.interval, minute, month);
+        self.range("capture.keep", capture.keep, 1..=10_000);
+        self.bucket_name("capture.bucket", &capture.bucket);
+        let one_store = place_of(&settings.source.endpoint) == place_of(&settings.target.endpoint);
+        let taken = settings.buckets.iter().any(|bucket| {
+            bucket.target_name() == capture.bucket || one_store && bucket.source == capture.bucket
+        });
+        if taken {
+            let name = &capture.bucket;
+            self.report(
+                "capture.bucket",
+                format!(
+                    "bucket \"{name}\" is one of [[buckets]]: the documents need one of their own"
+                ),
             );
         }
     }

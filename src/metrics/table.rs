@@ -185,6 +185,21 @@ pub const METRICS: &[MetricInfo] = &[
         "gauge",
         "Unix time of the last volume snapshot of evermirror's that can be restored; 0 if there is none.",
     ),
+    info(
+        "evermirror_capture_last_success_timestamp_seconds",
+        "gauge",
+        "When the source's settings were last found to be captured whole, as Unix time; 0 if never since the start.",
+    ),
+    info(
+        "evermirror_capture_interval_seconds",
+        "gauge",
+        "Seconds from one capture of the source's settings to the next; 0 if there is none.",
+    ),
+    info(
+        "evermirror_capture_failures",
+        "gauge",
+        "Captures since the start that failed, or that could not read every setting.",
+    ),
     info("evermirror_source_up", "gauge", "1 while the source answers, else 0."),
     info("evermirror_target_up", "gauge", "1 while the target answers, else 0."),
 ];
@@ -237,6 +252,13 @@ pub struct Snapshot {
     pub reconcile_interval_ms: u64,
     /// When the last usable snapshot was asked for, in milliseconds since the Unix epoch; 0 if never.
     pub snapshot_ms: u64,
+    /// When the source's settings were last captured whole, in milliseconds since the Unix epoch; 0 if
+    /// never.
+    pub captured_ms: u64,
+    /// From one capture to the next; 0 if there is none.
+    pub capture_interval_ms: u64,
+    /// Captures that failed.
+    pub capture_failures: u64,
     /// The source answers.
     pub source_up: bool,
     /// The target answers.
@@ -246,7 +268,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Each value under its metric's name, in seconds and bytes.
     #[expect(clippy::cast_precision_loss, reason = "Prometheus values are doubles")]
-    pub(super) fn values(&self) -> [(&'static str, f64); 25] {
+    pub(super) fn values(&self) -> [(&'static str, f64); 28] {
         [
             (
                 "evermirror_oldest_pending_age_seconds",
@@ -283,6 +305,15 @@ impl Snapshot {
                 "evermirror_snapshot_last_success_timestamp_seconds",
                 std::time::Duration::from_millis(self.snapshot_ms).as_secs_f64(),
             ),
+            (
+                "evermirror_capture_last_success_timestamp_seconds",
+                std::time::Duration::from_millis(self.captured_ms).as_secs_f64(),
+            ),
+            (
+                "evermirror_capture_interval_seconds",
+                std::time::Duration::from_millis(self.capture_interval_ms).as_secs_f64(),
+            ),
+            ("evermirror_capture_failures", self.capture_failures as f64),
             ("evermirror_source_up", f64::from(u8::from(self.source_up))),
             ("evermirror_target_up", f64::from(u8::from(self.target_up))),
         ]

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::capture::Schedule;
 use crate::clock;
 use crate::config::Settings;
 use crate::gaps::{GapBook, GapReason};
@@ -49,6 +50,8 @@ pub(super) struct Overview {
     pub(super) replicator: OnceLock<Replicator>,
     /// Cancelled once the stores were prepared and replication has begun.
     pub(super) prepared: CancellationToken,
+    /// There if `[capture]` is configured.
+    pub(super) capture: Option<Schedule>,
     /// Whether this process reconciles; of several that share a bucket, only one does.
     pub(super) leads: watch::Sender<bool>,
     /// How far this process is behind in Kafka.
@@ -101,6 +104,7 @@ impl Overview {
             deferred: state.deferred,
             replicator: OnceLock::new(),
             prepared: CancellationToken::new(),
+            capture: Schedule::new(&settings),
             leads: watch::Sender::new(!settings.intake.shares_buckets()),
             kafka: Arc::default(),
             intakes: OnceLock::new(),
@@ -258,6 +262,7 @@ impl Operations for Overview {
             reconcile_interval_ms: u64::try_from(self.settings.reconcile.interval.as_millis())
                 .unwrap_or(u64::MAX),
             reconcile: self.reconciler.status(),
+            capture: self.capture.as_ref().map(Schedule::status),
             delayed,
             source: self.store_status(&self.settings.source.endpoint, source),
             target: self.store_status(&self.settings.target.endpoint, target),

@@ -45,10 +45,12 @@ pub(super) fn client(
     Ok(aws_sdk_s3::Client::from_conf(config))
 }
 
-/// Creates `bucket` in `region`; that we own it already is success.
+/// Creates `bucket` in `region`, its objects lockable if `lock` says so, which can never be changed; that
+/// we own it already is success.
 pub(super) async fn create_bucket(
     client: &aws_sdk_s3::Client,
     region: &str,
+    lock: bool,
     origin: &Origin,
 ) -> Result<(), StoreError> {
     // The default region is the one that must not be named.
@@ -57,6 +59,7 @@ pub(super) async fn create_bucket(
         CreateBucketConfiguration::builder().location_constraint(constraint).build()
     });
     let request = client.create_bucket().bucket(&*origin.bucket);
+    let request = request.set_object_lock_enabled_for_bucket(lock.then_some(true));
     let Err(error) = request.set_create_bucket_configuration(place).send().await else {
         return Ok(());
     };

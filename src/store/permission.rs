@@ -22,6 +22,23 @@ pub(super) fn permission(operation: &str) -> Option<&'static str> {
         "DeleteObject" | "DeleteObjects" => "s3:DeleteObject",
         "CreateBucket" => "s3:CreateBucket",
         "GetBucketVersioning" => "s3:GetBucketVersioning",
+        "ListBuckets" => "s3:ListAllMyBuckets",
+        "GetBucketPolicy" => "s3:GetBucketPolicy",
+        "PutBucketPolicy" => "s3:PutBucketPolicy",
+        "DeleteBucketPolicy" => "s3:DeleteBucketPolicy",
+        "GetBucketLifecycleConfiguration" => "s3:GetLifecycleConfiguration",
+        "PutBucketLifecycleConfiguration" | "DeleteBucketLifecycle" => {
+            "s3:PutLifecycleConfiguration"
+        }
+        "GetBucketEncryption" => "s3:GetEncryptionConfiguration",
+        "PutBucketEncryption" | "DeleteBucketEncryption" => "s3:PutEncryptionConfiguration",
+        "GetBucketTagging" => "s3:GetBucketTagging",
+        "PutBucketTagging" | "DeleteBucketTagging" => "s3:PutBucketTagging",
+        "GetBucketCors" => "s3:GetBucketCors",
+        "PutBucketCors" | "DeleteBucketCors" => "s3:PutBucketCors",
+        "PutObjectLockConfiguration" => "s3:PutBucketObjectLockConfiguration",
+        "ExportIAM" => "admin:ExportIAM",
+        "ImportIAM" => "admin:ImportIAM",
         "PutBucketVersioning" => "s3:PutBucketVersioning",
         "GetObjectLockConfiguration" => "s3:GetBucketObjectLockConfiguration",
         "GetBucketNotificationConfiguration" => "s3:GetBucketNotification",

@@ -292,7 +292,13 @@ impl Store {
     /// `CreateBucket`, in the configured region; that we own it already is success.
     pub async fn create_bucket(&self, bucket: &str) -> Result<(), StoreError> {
         let origin = self.0.origin("CreateBucket", bucket, "");
-        admin::create_bucket(&self.0.admin, &self.0.region, &origin).await
+        admin::create_bucket(&self.0.admin, &self.0.region, false, &origin).await
+    }
+
+    /// As [`Self::create_bucket`], for objects that can be locked.
+    pub async fn create_locked_bucket(&self, bucket: &str) -> Result<(), StoreError> {
+        let origin = self.0.origin("CreateBucket", bucket, "");
+        admin::create_bucket(&self.0.admin, &self.0.region, true, &origin).await
     }
 }
 
@@ -347,7 +353,7 @@ pub(super) fn encryption(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The MD5 of a small document.
-pub(super) fn md5(document: &[u8]) -> [u8; 16] {
+pub(crate) fn md5(document: &[u8]) -> [u8; 16] {
     use md5::Digest as _;
     md5::Md5::digest(document).into()
 }

@@ -85,6 +85,29 @@ pub(super) fn text_of(document: &[u8], wanted: &str) -> Result<Option<String>, X
     Ok(found)
 }
 
+/// A document in one spelling: its elements in order of their spelling, no name spaces, no white space
+/// between elements. `Name(children or text)`, the text with backslashes before brackets and backslashes.
+pub(super) fn canonical(document: &[u8]) -> Result<String, XmlError> {
+    // The finished elements at each depth that their parent has not taken up yet.
+    let mut levels: Vec<Vec<String>> = Vec::new();
+    read(document, |path, text| {
+        let depth = path.split('/').count();
+        levels.resize_with(levels.len().max(depth + 1), Vec::new);
+        let mut children = levels.get_mut(depth).map(std::mem::take).unwrap_or_default();
+        children.sort_unstable();
+        let content = if children.is_empty() {
+            text.replace('\\', "\\\\").replace('(', "\\(").replace(')', "\\)")
+        } else {
+            children.concat()
+        };
+        let name = path.rsplit('/').next().unwrap_or_default();
+        if let Some(level) = levels.get_mut(depth - 1) {
+            level.push(format!("{name}({content})"));
+        }
+    })?;
+    Ok(levels.into_iter().next().unwrap_or_default().concat())
+}
+
 /// The body of an error answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ErrorBody {

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::capture::CaptureStatus;
 use crate::clock;
 use crate::gaps::Gap;
 use crate::intake::Health;
@@ -45,6 +46,8 @@ pub struct Status {
     pub reconcile_interval_ms: u64,
     /// The passes over each bucket.
     pub reconcile: Vec<BucketProgress>,
+    /// How the capturing of the source's settings goes; absent without `[capture]`.
+    pub capture: Option<CaptureStatus>,
     /// Deletes that wait for their time.
     pub delayed: Vec<DelayedDeletes>,
     /// The source.
@@ -85,6 +88,12 @@ impl Status {
         u64::try_from(oldest.unwrap_or(0)).unwrap_or(0)
     }
 
+    /// When the source's settings were last known to be captured whole; 0 if never since the start.
+    fn captured_ms(&self) -> u64 {
+        let checked = self.capture.as_ref().and_then(|capture| capture.checked_ms);
+        u64::try_from(checked.unwrap_or(0)).unwrap_or(0)
+    }
+
     /// The same as numbers, for the metrics.
     pub fn snapshot(&self, dead_letters: u64) -> Snapshot {
         Snapshot {
@@ -110,6 +119,9 @@ impl Status {
             reconciled_ms: self.reconciled_ms(),
             reconcile_interval_ms: self.reconcile_interval_ms,
             snapshot_ms: self.snapshots.last_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0),
+            captured_ms: self.captured_ms(),
+            capture_interval_ms: self.capture.as_ref().map_or(0, |capture| capture.interval_ms),
+            capture_failures: self.capture.as_ref().map_or(0, |capture| capture.failures),
             source_up: self.source.up,
             target_up: self.target.up,
         }

@@ -7,6 +7,7 @@
 
 mod bad_input; // Whatever is posted to the webhook: the right answer, a count, and no harm.
 mod bandwidth; // No more bytes a second and no more copies of a hot key than the settings say.
+mod capture; // What a store holds beside objects, kept and put back.
 mod check_config; // `evermirror check-config`, as an operator uses it.
 mod config_errors; // A configuration that cannot work ends `run` with a useful message.
 mod crash; // kill -9 at random moments under load.

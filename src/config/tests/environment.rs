@@ -31,6 +31,7 @@ fn sample(key: &Key, dir: &Path) -> String {
         ("lease.renew_deadline", _) => "8s",
         (_, Kind::Text) => "other",
         ("target.endpoint", _) => "http://other-target:1",
+        ("capture.interval", _) => "2h",
         ("web.listen", _) => "127.0.0.1:8",
         (_, Kind::Endpoint) => "http://other:1",
         (_, Kind::Secret) => "other-secret",

@@ -150,9 +150,10 @@ function stores(status, now) {
   ]);
 }
 
-function totals(status) {
+function totals(status, now) {
   const { copied, deleted, tagged, unchanged, kept, bytes: size, errors } = status.replicated;
   rows("totals", [
+    ...(status.capture ? [["Settings captured", number(ago(status.capture.checked_ms, now))]] : []),
     ["Objects copied", number(`${count(copied)} (${bytes(size)})`)],
     ["Deleted on the target", number(deleted)],
     ["Tags written", number(tagged)],
@@ -175,7 +176,7 @@ export function show(status, now) {
   parked(status);
   buckets(status, now);
   stores(status, now);
-  totals(status);
+  totals(status, now);
 }
 
 /** Draws the last hour. */

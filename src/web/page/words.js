@@ -85,6 +85,7 @@ export function problems(status) {
   }
   const damaged = status.journal.damaged_segments;
   if (damaged > 0) warn(`${many(damaged, "damaged file")} of the journal or of what it set aside ${damaged === 1 ? "was" : "were"} kept in data_dir to be examined: check the disk, then remove *.damaged.`);
+  if (status.capture?.last_error) warn(`The source's settings could not all be captured: ${status.capture.last_error}`);
   if (status.stopping) warn("evermirror is stopping.");
   return found;
 }

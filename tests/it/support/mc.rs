@@ -1,6 +1,5 @@
 //! `mc admin`, as an operator uses it: users with policies of their own.
 
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -17,17 +16,19 @@ pub(crate) fn user(authority: &str, name: &str, policy: &Value) {
     let file = room.path().join("policy.json");
     std::fs::write(&file, policy.to_string()).expect("a file");
     let file = file.display().to_string();
-    let mc = |arguments: &[&str]| admin(authority, room.path(), arguments);
+    let mc = |arguments: &[&str]| admin(authority, arguments);
     mc(&["user", "add", "it", name, USER_SECRET]);
     mc(&["policy", "create", "it", name, &file]);
     mc(&["policy", "attach", "it", name, "--user", name]);
 }
 
-fn admin(authority: &str, room: &Path, arguments: &[&str]) {
+/// `mc admin ARGUMENTS`, the store being called `it`.
+pub(crate) fn admin(authority: &str, arguments: &[&str]) {
+    let room = tempfile::tempdir().expect("a temporary directory");
     let program = peer("mc");
     assert!(program.exists(), "{} is missing: run tests/run", program.display());
     let output = Command::new(program)
-        .args(["--config-dir", &room.display().to_string(), "--quiet", "admin"])
+        .args(["--config-dir", &room.path().display().to_string(), "--quiet", "admin"])
         .args(arguments)
         .env("MC_HOST_it", format!("http://{ACCESS_KEY}:{SECRET_KEY}@{authority}"))
         .output()

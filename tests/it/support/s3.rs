@@ -44,6 +44,11 @@ impl S3 {
     /// A client of `endpoint`, with path style and the credentials of all test servers. By HTTPS it
     /// trusts the fixtures' authority.
     pub(crate) fn new(endpoint: &str) -> Self {
+        Self::with_keys(endpoint, ACCESS_KEY, SECRET_KEY)
+    }
+
+    /// The same, as somebody else.
+    pub(crate) fn with_keys(endpoint: &str, access_key: &str, secret_key: &str) -> Self {
         let builder = aws_smithy_http_client::Builder::new();
         let http_client = if endpoint.starts_with("https:") {
             let authority = std::fs::read(fixture("authority.pem")).expect("a fixture");
@@ -58,7 +63,7 @@ impl S3 {
             .behavior_version(BehaviorVersion::latest())
             .region(Region::from_static("us-east-1"))
             .endpoint_url(endpoint)
-            .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "tests"))
+            .credentials_provider(Credentials::new(access_key, secret_key, None, None, "tests"))
             .force_path_style(true)
             .http_client(http_client)
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)

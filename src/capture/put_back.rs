@@ -1,0 +1,382 @@
+//! The way back: a captured document against a store, setting by setting.
+//!
+//! First everything is compared and nothing is changed; a single difference from what is there refuses
+//! it all, unless told to overwrite. What the store has besides is left alone. At the end everything is
+//! read again, because stores take what they do not keep.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::document::{Document, Setting};
+use super::iam::{self, Assets, Change};
+use super::vault::Vault;
+use super::{CaptureError, read_bucket};
+use crate::config::Settings;
+use crate::config::settings::StoreSettings;
+use crate::oneshot::patience::patiently;
+use crate::store::{BucketSetting, ErrorKind, Store, StoreError};
+
+/// What is to be put back, and where to.
+#[derive(Debug, Clone, Default)]
+pub struct PutBackOptions {
+    /// The key of the document; the newest complete one if absent.
+    pub from: Option<String>,
+    /// Only these buckets, and no users; all and the users if empty.
+    pub buckets: Vec<String>,
+    /// Another destination than the configured source.
+    pub to: Option<StoreSettings>,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Overwrite what is there and otherwise.
+    pub force: bool,
+}
+
+/// What was put back, or would be.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct PutBackReport {
+    /// The document's key.
+    pub document: String,
+    /// When it was captured.
+    pub taken: String,
+    /// The destination's endpoint.
+    pub to: String,
+    /// Nothing was changed.
+    pub dry_run: bool,
+    /// Nothing was changed, because of `conflicts`.
+    pub refused: bool,
+    /// Buckets, settings, users, groups and policies that came or, in a dry run, would.
+    pub changes: Vec<String>,
+    /// What is there and otherwise; overwritten if that was asked for.
+    pub conflicts: Vec<String>,
+    /// How many settings and entities were there already.
+    pub same: usize,
+    /// Users and access keys to be made by hand with new secrets, which the document does not hold.
+    pub need_secrets: Vec<String>,
+    /// What was left as it is, and why.
+    pub notes: Vec<String>,
+    /// What failed.
+    pub problems: Vec<String>,
+    /// What reads back otherwise than it was captured.
+    pub not_equal: Vec<String>,
+}
+
+impl PutBackReport {
+    /// Everything captured is there now, or would be.
+    pub const fn succeeded(&self) -> bool {
+        !self.refused
+            && self.problems.is_empty()
+            && self.not_equal.is_empty()
+            && self.need_secrets.is_empty()
+    }
+}
+
+/// One bucket's settings that are to be written.
+struct BucketPlan<'a> {
+    bucket: &'a str,
+    /// It is to be created; its objects lockable or not.
+    create: Option<bool>,
+    /// What is wanted, in the order in which it can be written.
+    steps: Vec<(BucketSetting, &'a Setting)>,
+}
+
+/// Puts the settings of a captured document back.
+pub async fn put_back(
+    settings: &Settings,
+    options: &PutBackOptions,
+) -> Result<PutBackReport, CaptureError> {
+    let timeout = settings.replicate.request_timeout;
+    let connect = async |side: &str, of: &StoreSettings| {
+        let connected = Store::connect(of, timeout).await;
+        connected.map_err(|error| {
+            CaptureError::Refused(format!("the client of the {side} cannot be built: {error}"))
+        })
+    };
+    let target = connect("target", &settings.target.store()).await?;
+    let to = connect("destination", options.to.as_ref().unwrap_or(&settings.source)).await?;
+    let mut report = PutBackReport {
+        to: to.endpoint().to_owned(),
+        dry_run: options.dry_run,
+        ..PutBackReport::default()
+    };
+    let document = choose(settings, options, &target, &mut report).await?;
+    let chosen = chosen(&document, &options.buckets)?;
+
+    let mut plans = Vec::new();
+    for (bucket, wanted) in &chosen {
+        plans.push(plan_bucket(&to, bucket, wanted, &mut report).await?);
+    }
+    let mut captured =
+        if options.buckets.is_empty() { assets(&document, &mut report) } else { None };
+    let kind = to.kind().await;
+    let mut change = Change::default();
+    if let Some(wanted) = &captured {
+        if let Some(there) = patiently(|| to.export_iam(kind)).await? {
+            let there = iam::unpack(there).map_err(CaptureError::Refused)?;
+            change = iam::compare(wanted, &there);
+            tell(&change, &mut report);
+        } else {
+            report.problems.push("users and policies: the destination has no such things".into());
+            captured = None;
+        }
+    }
+    if !report.conflicts.is_empty() && !options.force && !options.dry_run {
+        report.refused = true;
+        report.changes.clear();
+    }
+    if options.dry_run || report.refused {
+        return Ok(report);
+    }
+    if let Some(captured) = &captured {
+        let entities = [&*change.missing, &*change.differing].concat();
+        if !entities.is_empty() {
+            let archive =
+                iam::pack(&iam::only(captured, &entities)).map_err(CaptureError::Refused)?;
+            if let Err(error) = to.import_iam(kind, archive).await {
+                report.problems.push(format!("users and policies: {error}"));
+            }
+        }
+    }
+    for plan in &plans {
+        apply(&to, plan, &mut report).await;
+    }
+    read_back(&to, &chosen, captured.as_ref(), &mut report).await?;
+    Ok(report)
+}
+
+/// Finds and reads the document.
+async fn choose(
+    settings: &Settings,
+    options: &PutBackOptions,
+    target: &Store,
+    report: &mut PutBackReport,
+) -> Result<Document, CaptureError> {
+    let of = settings.capture.clone().unwrap_or_default();
+    let vault = Vault::new(target, settings, &of);
+    let key = match options.from.as_deref() {
+        Some(key) if key != "latest" => key.to_owned(),
+        _ => {
+            let (complete, newer) = vault.newest().await?;
+            if let Some(newer) = newer {
+                report
+                    .notes
+                    .push(format!("there is a newer document that is not complete: {newer}"));
+            }
+            complete.ok_or_else(|| {
+                CaptureError::Refused(format!(
+                    "there is no complete captured document in bucket {:?} below {:?} on {}; \
+                     --from names one that is not complete",
+                    of.bucket,
+                    of.prefix,
+                    target.endpoint()
+                ))
+            })?
+        }
+    };
+    let document = vault.read(&key).await?;
+    (report.document, report.taken) = (key, document.taken.clone());
+    report.notes.extend(document.failures().into_iter().map(|why| format!("not captured: {why}")));
+    Ok(document)
+}
+
+type Chosen<'a> = BTreeMap<&'a str, &'a BTreeMap<String, Setting>>;
+
+fn chosen<'a>(document: &'a Document, buckets: &[String]) -> Result<Chosen<'a>, CaptureError> {
+    if let Some(unknown) = buckets.iter().find(|name| !document.buckets.contains_key(*name)) {
+        let known: Vec<_> = document.buckets.keys().map(String::as_str).collect();
+        return Err(CaptureError::Refused(format!(
+            "--bucket {unknown}: the document does not hold it; it holds {}",
+            known.join(", ")
+        )));
+    }
+    let all = document.buckets.iter().map(|(name, settings)| (name.as_str(), settings));
+    Ok(all.filter(|(name, _)| buckets.is_empty() || buckets.iter().any(|b| b == name)).collect())
+}
+
+/// The users of the document, if it holds them.
+fn assets(document: &Document, report: &mut PutBackReport) -> Option<Assets> {
+    let Setting::Set { document } = &document.iam else { return None };
+    let assets = serde_json::from_value(document.clone());
+    if let Err(error) = &assets {
+        report.problems.push(format!("users and policies: the document is damaged: {error}"));
+    }
+    assets.ok()
+}
+
+fn tell(change: &Change, report: &mut PutBackReport) {
+    let words = |entities: &[iam::Entity]| entities.iter().map(iam::words).collect::<Vec<_>>();
+    report.changes.extend(words(&change.missing));
+    report.conflicts.extend(words(&change.differing));
+    report.need_secrets.extend(words(&change.need_secrets));
+    report.notes.extend(change.left_out.iter().cloned());
+    report.same += change.same;
+}
+
+/// Compares one bucket with what is wanted.
+async fn plan_bucket<'a>(
+    to: &Store,
+    bucket: &'a str,
+    wanted: &'a BTreeMap<String, Setting>,
+    report: &mut PutBackReport,
+) -> Result<BucketPlan<'a>, CaptureError> {
+    let mut plan = BucketPlan { bucket, create: None, steps: Vec::new() };
+    let there = match patiently(|| to.head_bucket(bucket)).await {
+        Err(error) if error.kind == ErrorKind::NoSuchBucket => {
+            let lock = wanted.get(BucketSetting::ObjectLock.name());
+            plan.create = Some(matches!(lock, Some(Setting::Set { .. })));
+            report.changes.push(format!("bucket {bucket}"));
+            BTreeMap::new()
+        }
+        Err(error) => return Err(error.into()),
+        Ok(()) => read_bucket(to, bucket).await?,
+    };
+    for setting in BucketSetting::ALL {
+        let Some(wanted) = wanted.get(setting.name()) else { continue };
+        let found = there.get(setting.name()).unwrap_or(&Setting::None);
+        let what = format!("bucket {bucket}: {}", setting.name());
+        match verdict(setting, wanted, found) {
+            Verdict::Same => report.same += 1,
+            Verdict::Nothing => {}
+            Verdict::Missing => {
+                report.changes.push(what);
+                plan.steps.push((setting, wanted));
+            }
+            Verdict::Differs => {
+                report.conflicts.push(what);
+                plan.steps.push((setting, wanted));
+            }
+            Verdict::Impossible(why) => report.problems.push(format!("{what}: {why}")),
+        }
+    }
+    Ok(plan)
+}
+
+/// What one setting needs.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It is there as captured.
+    Same,
+    /// It was not captured, or there was none and is none.
+    Nothing,
+    /// It is not there.
+    Missing,
+    /// It is there, and otherwise.
+    Differs,
+    /// It cannot be compared.
+    Impossible(String),
+}
+
+fn verdict(setting: BucketSetting, wanted: &Setting, found: &Setting) -> Verdict {
+    match (wanted, found) {
+        (Setting::Failed { .. } | Setting::NotSupported | Setting::NotAsked, _)
+        | (Setting::None, Setting::None | Setting::NotSupported | Setting::NotAsked) => {
+            Verdict::Nothing
+        }
+        (_, Setting::Failed { error }) => Verdict::Impossible(error.clone()),
+        (Setting::Set { .. }, Setting::None) => Verdict::Missing,
+        (Setting::Set { .. }, Setting::NotSupported | Setting::NotAsked) => {
+            Verdict::Impossible("the destination has no such thing".to_owned())
+        }
+        (Setting::Set { .. }, Setting::Set { .. }) if wanted.same_as(found) => Verdict::Same,
+        // A bucket that kept versions once can only stop doing so.
+        (Setting::None, Setting::Set { document })
+            if setting == BucketSetting::Versioning
+                && document.as_str().is_some_and(|text| text.contains("<Status>Suspended<")) =>
+        {
+            Verdict::Same
+        }
+        (Setting::Set { .. } | Setting::None, Setting::Set { .. }) => Verdict::Differs,
+    }
+}
+
+/// Writes what one bucket lacks; what fails is told, and the rest goes on.
+async fn apply(to: &Store, plan: &BucketPlan<'_>, report: &mut PutBackReport) {
+    let bucket = plan.bucket;
+    let created = match plan.create {
+        None => Ok(()),
+        Some(true) => to.create_locked_bucket(bucket).await,
+        Some(false) => to.create_bucket(bucket).await,
+    };
+    if let Err(error) = created {
+        report.problems.push(error.to_string());
+        return;
+    }
+    for (setting, wanted) in &plan.steps {
+        if let Err(error) = write(to, bucket, *setting, wanted).await {
+            report.problems.push(error.to_string());
+        }
+    }
+}
+
+async fn write(
+    to: &Store,
+    bucket: &str,
+    setting: BucketSetting,
+    wanted: &Setting,
+) -> Result<(), StoreError> {
+    match wanted {
+        Setting::Set { document: Value::String(text) } => {
+            to.put_bucket_setting(bucket, setting, text).await
+        }
+        Setting::Set { document } => {
+            to.put_bucket_setting(bucket, setting, &document.to_string()).await
+        }
+        Setting::None | Setting::NotSupported | Setting::NotAsked | Setting::Failed { .. } => {
+            to.delete_bucket_setting(bucket, setting).await
+        }
+    }
+}
+
+/// Reads everything again, and tells what is not as it was captured.
+async fn read_back(
+    to: &Store,
+    chosen: &Chosen<'_>,
+    captured: Option<&Assets>,
+    report: &mut PutBackReport,
+) -> Result<(), CaptureError> {
+    for (bucket, wanted) in chosen {
+        let there = match patiently(|| to.head_bucket(bucket)).await {
+            Ok(()) => read_bucket(to, bucket).await?,
+            Err(_) => BTreeMap::new(),
+        };
+        for setting in BucketSetting::ALL {
+            let Some(wanted) = wanted.get(setting.name()) else { continue };
+            let found = there.get(setting.name()).unwrap_or(&Setting::None);
+            if !matches!(verdict(setting, wanted, found), Verdict::Same | Verdict::Nothing) {
+                report.not_equal.push(format!("bucket {bucket}: {}", setting.name()));
+            }
+        }
+    }
+    let Some(captured) = captured else { return Ok(()) };
+    let kind = to.kind().await;
+    let there = patiently(|| to.export_iam(kind)).await?.map_or(Ok(Assets::new()), iam::unpack);
+    let change = iam::compare(captured, &there.map_err(CaptureError::Refused)?);
+    report.not_equal.extend(change.missing.iter().chain(&change.differing).map(iam::words));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(text: &str) -> Setting {
+        Setting::Set { document: Value::from(text) }
+    }
+
+    #[test]
+    fn nothing_that_is_there_and_otherwise_is_written_unseen() {
+        let failed = Setting::Failed { error: "why".into() };
+        let tags =
+            |wanted: &Setting, found: &Setting| verdict(BucketSetting::Tagging, wanted, found);
+        assert_eq!(tags(&set("<A/>"), &Setting::None), Verdict::Missing);
+        assert_eq!(tags(&set("<A/>"), &set("<A></A>")), Verdict::Same);
+        assert_eq!(tags(&set("<A/>"), &set("<B/>")), Verdict::Differs);
+        assert_eq!(tags(&Setting::None, &set("<B/>")), Verdict::Differs);
+        assert_eq!(tags(&failed, &set("<B/>")), Verdict::Nothing);
+        assert_eq!(tags(&set("<A/>"), &failed), Verdict::Impossible("why".into()));
+        let suspended = set("<V><Status>Suspended</Status></V>");
+        assert_eq!(verdict(BucketSetting::Versioning, &Setting::None, &suspended), Verdict::Same);
+        assert_eq!(tags(&Setting::None, &suspended), Verdict::Differs);
+    }
+}
