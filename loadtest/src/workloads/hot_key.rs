@@ -15,8 +15,7 @@ use crate::stats::{float, ms};
 
 const OVERWRITES: usize = 5_000;
 const NAME: &str = "hot-key";
-/// Not MinIO itself: it replicates every version, and as many of one small object, which it keeps in one
-/// file that it writes anew for each, take it minutes.
+/// Not MinIO itself: it replicates every version, which takes minutes and not seconds.
 const SUBJECTS: [Live; 3] = [Live::Evermirror, Live::Bare, Live::McWatch];
 /// How long nothing may arrive before it is believed that nothing more will.
 const QUIET: Duration = Duration::from_secs(2);
