@@ -47,6 +47,8 @@ pub struct Totals {
     pub unchanged: u64,
     /// Objects gone from the source that an archive keeps.
     pub kept: u64,
+    /// Objects that a listing named and that neither side has.
+    pub ghosts: u64,
     /// Bytes of the objects copied.
     pub bytes: u64,
     /// Errors, by place and kind.
@@ -282,6 +284,7 @@ impl Metrics {
             tagged: of(Action::Tagged),
             unchanged: of(Action::Unchanged),
             kept: of(Action::Kept),
+            ghosts: of(Action::Ghost),
             bytes: self.0.bytes.get(),
             errors: classes
                 .iter()

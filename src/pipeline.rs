@@ -277,14 +277,17 @@ async fn capture(stores: Stores, overview: Arc<Overview>, stop: CancellationToke
     }
 }
 
-/// Brings delayed deletes back when they are due, until stopped.
+/// Brings delayed deletes back when they are due, and forgets held ones whose objects are back, until
+/// stopped.
 async fn delay(
     overview: Arc<Overview>,
     stop: CancellationToken,
     break_down: watch::Sender<Option<String>>,
 ) {
     let _guard = BreakOnPanic(break_down);
-    stop.run_until_cancelled(overview.delays.run(&overview.journal)).await;
+    let (delays, hold) = (&overview.delays, &overview.hold);
+    let both = async { tokio::join!(delays.run(&overview.journal), hold.run(&overview.journal)) };
+    stop.run_until_cancelled(both).await;
 }
 
 /// Prepares the buckets, then replicates until stopped.

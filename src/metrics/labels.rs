@@ -74,11 +74,13 @@ pub enum Action {
     Unchanged,
     /// Nothing: the object is gone from the source and its bucket is an archive.
     Kept,
+    /// Nothing: a listing named the object, and neither side has it.
+    Ghost,
 }
 
 impl Action {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Copied, Self::Deleted, Self::Tagged, Self::Unchanged, Self::Kept];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Copied, Self::Deleted, Self::Tagged, Self::Unchanged, Self::Kept, Self::Ghost];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -87,6 +89,7 @@ impl Action {
             Self::Tagged => "tagged",
             Self::Unchanged => "unchanged",
             Self::Kept => "kept",
+            Self::Ghost => "ghost",
         }
     }
 }

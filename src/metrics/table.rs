@@ -69,7 +69,7 @@ pub const METRICS: &[MetricInfo] = &[
     info(
         "evermirror_replicated_total",
         "counter {action}",
-        "Keys dealt with: copied, deleted, tagged, unchanged, kept (a delete that an archive ignores).",
+        "Keys dealt with: copied, deleted, tagged, unchanged, kept (a delete that an archive ignores), ghost (listed, and there on neither side).",
     ),
     info(
         "evermirror_replicated_bytes_total",

@@ -12,7 +12,7 @@ use crate::pipeline::prepare;
 use crate::reconcile::merge::Pairs;
 use crate::reconcile::pass::PassOptions;
 use crate::replicate::Stores;
-use crate::store::{ListQuery, Store};
+use crate::store::Store;
 
 /// Makes the target's bucket where `run` would make it.
 pub(super) async fn create_target(
@@ -28,8 +28,8 @@ pub(super) async fn create_target(
         .map_err(Unusable::of("target"))
 }
 
-/// One bucket of `scope`; `compared` counts the keys as they go by. Asks both sides for one key, to
-/// learn how far their clocks are apart.
+/// One bucket of `scope`; `compared` counts the keys as they go by. Asks both sides for the
+/// time, to learn how far their clocks are apart.
 pub(super) async fn options(
     scope: &Scope,
     stores: &Stores,
@@ -70,7 +70,5 @@ pub(super) fn rate(settings: &Settings) -> Option<NonZeroU32> {
 
 /// How far the store's clock is ahead of ours; whether it answers, too.
 async fn clock(side: &'static str, store: &Store, bucket: &str) -> Result<i64, Unusable> {
-    let one = ListQuery { max_keys: 1, ..ListQuery::default() };
-    patiently(|| store.list(bucket, &one)).await.map_err(Unusable::of(side))?;
-    Ok(store.clock_ahead_ms())
+    patiently(|| store.clock(bucket)).await.map_err(Unusable::of(side))
 }

@@ -163,7 +163,7 @@ impl Run {
         report.copied = totals.copied;
         report.deleted = totals.deleted;
         report.tagged = totals.tagged;
-        report.unchanged += totals.unchanged;
+        report.unchanged += totals.unchanged + totals.ghosts;
         report.bytes = totals.bytes;
         let failed = self.backlog.engine.failing();
         report.failed = failed.len() as u64 + self.backlog.set_aside();
@@ -257,7 +257,8 @@ impl Run {
         let queue = Arc::clone(&self.backlog.engine.queue);
         Progress::show(move || {
             let totals = metrics.totals();
-            let done = totals.copied + totals.deleted + totals.tagged + totals.unchanged;
+            let nothing = totals.unchanged + totals.ghosts;
+            let done = totals.copied + totals.deleted + totals.tagged + nothing;
             let compared = HumanCount(counters.compared.load(Ordering::Relaxed));
             let comparing = counters.comparing.load(Ordering::Relaxed);
             Sample {

@@ -114,6 +114,31 @@ impl Board {
         work.rest_until = work.claims.saturating_add(rest);
         cuts
     }
+
+    /// Cuts every range behind those of `points` (in order) that lie in what nobody has claimed of it.
+    pub(super) fn cut_all(&mut self, points: &[String]) {
+        let working: Vec<_> = self.working.keys().copied().collect();
+        for id in working {
+            self.cut(id, points.to_vec());
+        }
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        self.waiting = waiting.flat_map(|range| pieces(range, points)).collect();
+    }
+}
+
+/// A range, cut behind those of `points` (in order) that lie in it.
+fn pieces(mut range: KeyRange, points: &[String]) -> Vec<KeyRange> {
+    let mut pieces = Vec::new();
+    for point in points {
+        let inside = range.start.as_ref().is_none_or(|start| point > start)
+            && range.end.as_ref().is_none_or(|end| point < end);
+        if inside {
+            let start = range.start.replace(point.clone());
+            pieces.push(KeyRange { start, end: Some(point.clone()) });
+        }
+    }
+    pieces.push(range);
+    pieces
 }
 
 #[cfg(test)]
@@ -130,6 +155,7 @@ mod tests {
         Take,
         Work { worker: usize, keys: usize },
         Cut { points: Vec<String> },
+        CutAll { points: Vec<String> },
         GiveBack,
     }
 
@@ -143,6 +169,7 @@ mod tests {
             Just(Step::GiveBack),
             (0_usize..4, 1_usize..6).prop_map(|(worker, keys)| Step::Work { worker, keys }),
             prop::collection::vec(key(), 0..4).prop_map(|points| Step::Cut { points }),
+            prop::collection::vec(key(), 0..4).prop_map(|points| Step::CutAll { points }),
         ]
     }
 
@@ -207,6 +234,10 @@ mod tests {
                         points.sort_unstable();
                         board.cut(id, points);
                     },
+                    Step::CutAll { mut points } => {
+                        points.sort_unstable();
+                        board.cut_all(&points);
+                    }
                 }
             }
             prop_assert!(board.is_finished());

@@ -2,9 +2,12 @@
 //!
 //! Promises: keys come strictly increasing, or the listing fails; no key of the range is left out
 //! because a page claimed to be the last one, or because a store includes `start-after`; a store that
-//! ignores `start-after` is told apart before anything is given out. One page is fetched ahead. Faults that pass are tried again here, a bounded number of times; every other error
-//! is the caller's. Dropping a listing ends its request.
+//! ignores `start-after` is told apart before anything is given out. One page is fetched ahead. Faults
+//! that pass are tried again here, a bounded number of times; every other error is the caller's.
+//! Dropping a listing ends its request.
 
+mod bound;
+mod order;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +17,8 @@ use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
+use self::bound::{Bounds, askable};
+use self::order::{Fault, Order, Place};
 use super::ranges::KeyRange;
 use super::rate::Rate;
 use crate::replicate::retry::RetryPolicy;
@@ -23,10 +28,6 @@ use crate::store::{ErrorKind, ListPage, ListQuery, ListedObject, Store, StoreErr
 const TRIES: u32 = 8;
 const RETRY: RetryPolicy =
     RetryPolicy { initial: Duration::from_millis(200), max: Duration::from_secs(10) };
-
-/// So many pages without a new key may follow each other: a store passes over what was deleted, and
-/// may have much of that, but a continuation that leads nowhere would otherwise be followed for ever.
-const BARREN: u32 = 10_000;
 
 /// Why a listing could not go on. What was given out before it is right.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -108,6 +109,21 @@ impl Side {
         }
     }
 
+    /// The object of this very key, as it is listed.
+    async fn object(&self, key: &str) -> Result<Option<ListedObject>, StoreError> {
+        let side = Self { prefix: key.into(), ..self.clone() };
+        let mut token: Option<String> = None;
+        loop {
+            let page = side.page(ListQuery { token: token.as_deref(), ..ListQuery::default() });
+            let page = page.await?;
+            // A page may be empty before the end, where the past of many versions is listed.
+            if !page.objects.is_empty() || page.next.is_none() || page.next == token {
+                return Ok(page.objects.into_iter().find(|object| *object.key == *key));
+            }
+            token = page.next;
+        }
+    }
+
     /// Whether the store, asked for a second page, lists all that comes behind it at once, to the end
     /// of the bucket or of the prefix, whoever asks for it or not: MinIO keeps the result for later
     /// pages. A prefix is the only bound, and a flat bucket, whose directory it reads anew for every
@@ -125,21 +141,11 @@ impl Side {
     }
 }
 
-/// Where the next page begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
-    /// Behind a key; at the beginning if there is none.
-    After(Option<String>),
-    /// Where the page before said.
-    Token(String),
-}
-
 /// The objects of one side over a range of keys.
 #[derive(Debug)]
 pub struct Listing {
     side: Side,
-    /// What every key of the range begins with; the side's prefix may be longer for a while.
-    common: Arc<str>,
+    bounds: Bounds,
     order: Order,
     page: VecDeque<ListedObject>,
     ahead: Option<(Place, AbortOnDropHandle<Result<ListPage, StoreError>>)>,
@@ -166,9 +172,9 @@ impl Listing {
         if common.starts_with(&*side.prefix) {
             side.prefix = common.into();
         }
-        let common = Arc::clone(&side.prefix);
+        let bounds = Bounds::new(Arc::clone(&side.prefix));
         let order = Order::over(range);
-        let mut listing = Self { side, common, order, page: VecDeque::new(), ahead: None };
+        let mut listing = Self { side, bounds, order, page: VecDeque::new(), ahead: None };
         listing.ask(first);
         listing
     }
@@ -179,39 +185,14 @@ impl Listing {
             let Some((place, page)) = self.ahead.take() else { return Ok(()) };
             let page = page.await.map_err(|_| self.gone())??;
             let step = self.order.accept(&place, page).map_err(|fault| self.describe(fault))?;
-            let next = self.bounded(&place, &step);
+            let reads_ahead = self.side.reads_ahead();
+            let next = self.bounds.next(&place, &step, &self.order, reads_ahead);
             self.page = step.objects;
             if let Some(next) = next {
                 self.ask(next);
             }
         }
         Ok(())
-    }
-
-    /// Where to go on so that the store reads no further ahead than it must: instead of a second page,
-    /// behind the first one under what its last key and some keys behind it begin with. When those are
-    /// listed, behind the last of them without that bound.
-    fn bounded(&mut self, asked: &Place, step: &Step) -> Option<Place> {
-        let bounded = self.side.prefix != self.common;
-        match &step.next {
-            Some(Place::Token(_)) if !bounded && step.found && asked.token().is_none() => {
-                if self.side.reads_ahead()
-                    && let (Some(last), Some(end)) = (&self.order.last, &self.order.end)
-                    && let Some(group) = group(last, end).map(askable)
-                    && group.len() > self.common.len()
-                {
-                    self.side.prefix = group.into();
-                    return Some(Place::After(Some(last.clone())));
-                }
-                step.next.clone()
-            }
-            Some(Place::Token(_)) => step.next.clone(),
-            Some(Place::After(_)) | None if bounded && !step.past => {
-                self.side.prefix = Arc::clone(&self.common);
-                Some(Place::After(self.order.last.clone()))
-            }
-            next => next.clone(),
-        }
     }
 
     /// The next object, which stays; after [`Listing::fill`], `None` is the end.
@@ -252,14 +233,20 @@ impl Listing {
     }
 
     fn ask(&mut self, place: Place) {
-        let (side, asked) = (self.side.clone(), place.clone());
+        let side = Side { prefix: Arc::clone(self.bounds.prefix()), ..self.side.clone() };
+        let asked = place.clone();
         let page = tokio::spawn(async move {
-            let mut query = ListQuery::default();
+            let start = |key| ListQuery { start_after: key, ..ListQuery::default() };
             match &asked {
-                Place::After(key) => query.start_after = key.as_deref(),
-                Place::Token(token) => query.token = Some(token),
+                Place::After(key) => side.page(start(key.as_deref())).await,
+                Place::Only(key) => {
+                    let objects = side.object(key).await?.into_iter().collect();
+                    Ok(ListPage { objects, ..ListPage::default() })
+                }
+                Place::Token(token) => {
+                    side.page(ListQuery { token: Some(token), ..ListQuery::default() }).await
+                }
             }
-            side.page(query).await
         });
         self.ahead = Some((place, AbortOnDropHandle::new(page)));
     }
@@ -296,133 +283,6 @@ impl Listing {
                 let key = self.received().unwrap_or_default().into();
                 ListingError::ListingCircles { endpoint, bucket, key }
             }
-        }
-    }
-}
-
-/// What makes a listing useless.
-#[derive(Debug, PartialEq, Eq)]
-enum Fault {
-    Order { previous: String, key: String },
-    Start { key: String },
-    Circle,
-}
-
-/// What a page added.
-#[derive(Debug, Default)]
-struct Step {
-    objects: VecDeque<ListedObject>,
-    next: Option<Place>,
-    /// It had a key behind all that were known.
-    found: bool,
-    /// The end of the range was reached.
-    past: bool,
-}
-
-/// What is left of the range, and the rules by which pages are believed.
-#[derive(Debug)]
-struct Order {
-    /// The last key received, or where the range begins.
-    last: Option<String>,
-    /// Where it ends, included.
-    end: Option<String>,
-    /// The last key of the page that the next token belongs to, whether or not it was new.
-    page_end: Option<String>,
-    /// Pages since the last new key.
-    barren: u32,
-    /// A page was taken.
-    begun: bool,
-}
-
-impl Order {
-    fn over(range: KeyRange) -> Self {
-        Self { last: range.start, end: range.end, page_end: None, barren: 0, begun: false }
-    }
-
-    /// Takes the page that was asked for at `asked`.
-    ///
-    /// Keys up to the last one are dropped, since stores include `start-after`, or ignore it when it
-    /// is asked for behind the last page. A page that says it is the last one is believed only when asking behind its last key gives nothing
-    /// new: RustFS #3217 ended a listing in the middle.
-    fn accept(&mut self, asked: &Place, page: ListPage) -> Result<Step, Fault> {
-        let mut step = Step::default();
-        let mut previous: Option<&str> = None;
-        for object in &page.objects {
-            if let Some(previous) = previous.filter(|previous| *previous >= &*object.key) {
-                return Err(Fault::Order {
-                    previous: previous.to_owned(),
-                    key: object.key.clone(),
-                });
-            }
-            previous = Some(&object.key);
-        }
-        let begins = !std::mem::replace(&mut self.begun, true);
-        if let (true, Place::After(Some(start)), Some(first)) =
-            (begins, asked, page.objects.first())
-            && first.key < *start
-        {
-            return Err(Fault::Start { key: first.key.clone() });
-        }
-        // A token goes on behind the last page, whose last key may come again.
-        let before = self.page_end.take().filter(|_| asked.token().is_some());
-        if let (Some(before), Some(first)) = (&before, page.objects.first())
-            && first.key < *before
-        {
-            return Err(Fault::Order { previous: before.clone(), key: first.key.clone() });
-        }
-        self.page_end = page.objects.last().map(|object| object.key.clone()).or(before);
-        if page.next.is_some() && page.next.as_deref() == asked.token() {
-            return Err(Fault::Circle);
-        }
-        step.objects = page.objects.into();
-        if let Some(last) = &self.last {
-            let known = step.objects.partition_point(|object| object.key <= *last);
-            step.objects.drain(..known);
-        }
-        let new = step.objects.back().map(|object| object.key.clone());
-        step.found = new.is_some();
-        self.barren = if step.found { 0 } else { self.barren + 1 };
-        if self.barren > BARREN {
-            return Err(Fault::Circle);
-        }
-        self.last = new.or(self.last.take());
-        step.past = match (&self.end, &self.last) {
-            (Some(end), Some(last)) => last >= end,
-            _ => false,
-        };
-        if let Some(end) = &self.end {
-            let kept = step.objects.partition_point(|object| object.key <= *end);
-            step.objects.truncate(kept);
-        }
-        step.next = match page.next {
-            _ if step.past => None,
-            Some(token) => Some(Place::Token(token)),
-            None => step.found.then(|| Place::After(self.last.clone())),
-        };
-        Ok(step)
-    }
-}
-
-/// What `last` and some keys behind it begin with, and `end` does not.
-fn group<'a>(last: &'a str, end: &str) -> Option<&'a str> {
-    let mut pairs = last.char_indices().zip(end.chars());
-    let (at, differs) = pairs.find_map(|((at, a), b)| (a != b).then_some((at, a)))?;
-    last.get(..at + differs.len_utf8())
-}
-
-/// A prefix without a last `.` or `..`, which MinIO refuses as it does in keys.
-fn askable(prefix: &str) -> &str {
-    match prefix.rsplit('/').next() {
-        Some("." | "..") => prefix.trim_end_matches('.'),
-        _ => prefix,
-    }
-}
-
-impl Place {
-    fn token(&self) -> Option<&str> {
-        match self {
-            Self::Token(token) => Some(token),
-            Self::After(_) => None,
         }
     }
 }

@@ -1,25 +1,28 @@
 //! One pass over both sides of a bucket: every difference once, and how far it came.
 
+mod cuts;
 mod pair;
+mod report;
 
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::cuts::can_begin;
 use self::pair::Pair;
+pub use self::report::PassReport;
 use super::board::{Board, WorkId};
 use super::list::{ListingError, Side};
 use super::merge::{Finding, Pairs, Rules, compare};
-use super::ranges::{KeyRange, Samples, thin, tile, without};
+use super::ranges::{KeyRange, Samples, folder, thin, tile, without};
 use super::rate::Rate;
 use super::split::{Search, end_of};
-use crate::store::{ListQuery, ListedObject, Store, StoreError};
+use crate::store::{ListedObject, Store, StoreError};
 
 /// Which keys are compared; the others are as if they were on neither side.
 pub type Filter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
@@ -84,38 +87,6 @@ pub enum PassEvent {
     RangeDone(KeyRange),
 }
 
-/// What a pass found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PassReport {
-    /// Objects that the source listed.
-    pub source_objects: u64,
-    /// Their bytes.
-    pub source_bytes: u64,
-    /// Objects that the target listed.
-    pub target_objects: u64,
-    /// Keys by finding.
-    pub same: u64,
-    /// Only at the source.
-    pub missing: u64,
-    /// Only at the target.
-    pub extra: u64,
-    /// Content that differs.
-    pub different: u64,
-    /// Metadata that may differ.
-    pub newer: u64,
-    /// What a listing cannot tell.
-    pub unverifiable: u64,
-    /// A store was found not to honour `start-after`, which listing in ranges rests on. Every key was
-    /// compared all the same, but nothing may be deleted by such a pass.
-    pub start_ignored: bool,
-    /// Where the next pass may cut the key space; a bounded number, evenly spaced.
-    pub split_points: Vec<String>,
-    /// How many ranges it took.
-    pub ranges: u64,
-    /// How long it took.
-    pub elapsed: Duration,
-}
-
 /// Why a pass ended before its end. The ranges that were reported as done are done.
 #[derive(Debug, thiserror::Error)]
 pub enum PassError {
@@ -148,13 +119,14 @@ pub async fn run(
     let (source, target) = (side(&options.source), side(&options.target));
     let one_piece = source.store.ignores_start_after() || target.store.ignores_start_after();
     let parallel = if one_piece { 1 } else { options.parallel.get() };
-    let cuts =
-        if parallel == 1 { Vec::new() } else { first_cuts(&options, &source, &target).await? };
+    let reads_ahead = source.reads_ahead() || target.reads_ahead();
+    let cuts = if parallel == 1 { Vec::new() } else { cuts::remembered(&options, reads_ahead) };
     let board = Mutex::new(Board::new(without(tile(cuts), &options.done)));
     let (one_piece, changed) = (AtomicBool::new(one_piece), Notify::new());
     let pass = Arc::new(Pass { options, source, target, sink, board, changed, one_piece });
     let mut workers: JoinSet<_> =
-        (0..parallel).map(|_| Arc::clone(&pass).work(PassReport::default())).collect();
+        (1..parallel).map(|_| Arc::clone(&pass).work(PassReport::default())).collect();
+    workers.spawn(Arc::clone(&pass).begin());
     let mut report = PassReport::default();
     let mut samples = Samples::new();
     loop {
@@ -171,64 +143,6 @@ pub async fn run(
     report.elapsed = begin.elapsed();
     Ok(report)
 }
-
-/// Where to cut before anything is known of the sizes: at remembered points, else at the folders of the
-/// first level that has more than one.
-async fn first_cuts(
-    options: &PassOptions,
-    source: &Side,
-    target: &Side,
-) -> Result<Vec<String>, PassError> {
-    let inside = |point: &String| point.starts_with(&*options.prefix) && can_begin(point);
-    let wanted = (options.parallel.get() * RANGES_PER_WORKER).saturating_sub(1);
-    if !options.split_points.is_empty() {
-        let mut points: Vec<_> =
-            options.split_points.iter().filter(|p| inside(p)).cloned().collect();
-        let worth = points.len() / PAGES_PER_RANGE;
-        if source.reads_ahead() || target.reads_ahead() {
-            points = points.windows(2).filter_map(into_a_folder).collect();
-        }
-        return Ok(thin(points, wanted.min(worth)));
-    }
-    let mut level = source.clone();
-    for _ in 0..LEVELS {
-        let query = ListQuery { delimiter: Some("/"), ..ListQuery::default() };
-        let page = level.page(query).await.map_err(|error| failed("source", error.into()))?;
-        match page.prefixes.as_slice() {
-            [only] if page.objects.is_empty() && only.len() > level.prefix.len() => {
-                level.prefix = only.as_str().into();
-            }
-            _ => {
-                let points = page.prefixes.into_iter().filter(|point| can_begin(point));
-                return Ok(thin(points.collect(), wanted));
-            }
-        }
-    }
-    Ok(Vec::new())
-}
-
-/// The second of two keys, if it is in another folder than the first.
-fn into_a_folder(keys: &[String]) -> Option<String> {
-    let [before, key] = keys else { return None };
-    (folder(before) != folder(key)).then(|| key.clone())
-}
-
-/// Whether every store can be asked what comes behind this: MinIO refuses `.` and `..` between slashes.
-fn can_begin(point: &str) -> bool {
-    !point.split('/').any(|part| matches!(part, "." | ".."))
-}
-
-fn folder(key: &str) -> &str {
-    key.rfind('/').and_then(|at| key.get(..=at)).unwrap_or_default()
-}
-
-/// Few, because every listing that is begun costs a page or two; idle workers cut the ranges that turn
-/// out long.
-const RANGES_PER_WORKER: usize = 2;
-/// So deep the first folders to cut at are looked for.
-const LEVELS: usize = 8;
-/// Each end of a range costs half a page that is thrown away.
-const PAGES_PER_RANGE: usize = 6;
 
 /// What the workers of one pass share.
 struct Pass {
@@ -252,6 +166,21 @@ enum Task {
 }
 
 impl Pass {
+    /// Looks for folders to cut at, where no earlier pass has told of places, and then works like the others,
+    /// who have begun meanwhile.
+    async fn begin(self: Arc<Self>) -> Result<(PassReport, Samples), PassError> {
+        let unknown = self.options.split_points.is_empty() && self.options.parallel.get() > 1;
+        if unknown && !self.in_one_piece() {
+            match cuts::folders(&self.options, &self.source).await {
+                Ok(points) if !self.in_one_piece() => self.board().cut_all(&points),
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "A search for folders to cut at failed."),
+            }
+            self.changed.notify_waiters();
+        }
+        self.work(PassReport::default()).await
+    }
+
     /// Compares ranges, and cuts those of others, until there are none.
     async fn work(
         self: Arc<Self>,
@@ -405,41 +334,4 @@ impl Pass {
 
 fn failed(side: &'static str, error: ListingError) -> PassError {
     PassError::Listing { side, error }
-}
-
-impl PassReport {
-    /// Adds what another worker counted.
-    fn add(&mut self, other: &Self) {
-        self.source_objects += other.source_objects;
-        self.source_bytes += other.source_bytes;
-        self.target_objects += other.target_objects;
-        self.same += other.same;
-        self.missing += other.missing;
-        self.extra += other.extra;
-        self.different += other.different;
-        self.newer += other.newer;
-        self.unverifiable += other.unverifiable;
-        self.ranges += other.ranges;
-        self.start_ignored |= other.start_ignored;
-    }
-
-    /// Counts one key.
-    fn count(
-        &mut self,
-        finding: Finding,
-        source: Option<&ListedObject>,
-        target: Option<&ListedObject>,
-    ) {
-        self.source_objects += u64::from(source.is_some());
-        self.source_bytes += source.map_or(0, |object| object.size);
-        self.target_objects += u64::from(target.is_some());
-        *match finding {
-            Finding::Same => &mut self.same,
-            Finding::Missing => &mut self.missing,
-            Finding::Extra => &mut self.extra,
-            Finding::Different(_) => &mut self.different,
-            Finding::Newer => &mut self.newer,
-            Finding::Unverifiable => &mut self.unverifiable,
-        } += 1;
-    }
 }

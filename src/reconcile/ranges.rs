@@ -32,6 +32,11 @@ impl KeyRange {
     }
 }
 
+/// The folder of a key, with its slash; empty for that of the bucket.
+pub(super) fn folder(key: &str) -> &str {
+    key.rfind('/').and_then(|at| key.get(..=at)).unwrap_or_default()
+}
+
 /// The key space, cut behind each of `points`.
 pub fn tile(mut points: Vec<String>) -> Vec<KeyRange> {
     points.sort_unstable();

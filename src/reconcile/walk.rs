@@ -28,7 +28,7 @@ use crate::journal::AppendError;
 use crate::object::ObjectKey;
 use crate::replicate::Stores;
 use crate::shelf::ShelfError;
-use crate::store::{ListQuery, Store, StoreError};
+use crate::store::StoreError;
 
 /// Differences that may wait for the journal.
 const QUEUE: usize = 1_024;
@@ -101,15 +101,11 @@ impl Walk<'_> {
         Ok(Ended::Complete)
     }
 
-    /// Asks both sides for one key: whether they answer, and what time it is there.
+    /// Asks both sides what time it is there; whether they answer, too.
     async fn clocks_differ(&self) -> Result<i64, StoreError> {
-        let one = ListQuery { max_keys: 1, ..ListQuery::default() };
-        let ask = async |store: &Store, bucket: &str| {
-            store.list(bucket, &one).await.map(|_| store.clock_ahead_ms())
-        };
         let (source, target) = tokio::try_join!(
-            ask(&self.stores.source, &self.job.bucket),
-            ask(&self.stores.target, self.settings.target_name()),
+            self.stores.source.clock(&self.job.bucket),
+            self.stores.target.clock(self.settings.target_name()),
         )?;
         Ok(source - target)
     }
@@ -222,7 +218,15 @@ impl Walk<'_> {
             max_percent: self.parts.settings.deletes.max_delete_percent,
             brake: hold.reason(bucket),
         });
+        let prefix = self.job.prefix.as_deref().unwrap_or_default();
         let reason = match verdict {
+            // What is held has come back to the source, or is gone from the target.
+            Verdict::Keep if extras.count() == 0 && !report.start_ignored => {
+                if hold.holds(bucket) {
+                    hold.forget(&self.parts.journal, bucket, prefix, began_ms).await?;
+                }
+                return Ok(());
+            }
             Verdict::Keep => return Ok(()),
             Verdict::Mark => None,
             Verdict::Hold(reason) => Some(reason),
@@ -230,7 +234,6 @@ impl Walk<'_> {
         if let Some(reason) = &reason {
             hold.pull(bucket, Arc::clone(reason));
             // Those that are held already and still to be deleted are among the extras.
-            let prefix = self.job.prefix.as_deref().unwrap_or_default();
             hold.forget(&self.parts.journal, bucket, prefix, began_ms).await?;
         }
         let mut repairs = self.repairs();

@@ -191,6 +191,7 @@ impl Dispatcher {
             Done::Tagged => self.metrics.replicated(Action::Tagged),
             Done::Unchanged => self.metrics.replicated(Action::Unchanged),
             Done::Kept => self.metrics.replicated(Action::Kept),
+            Done::Ghost => self.metrics.replicated(Action::Ghost),
             Done::Held | Done::Delayed | Done::Waits | Done::Large => {}
         }
         // No event announced what the reconciler found, so it has no lag.

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::discards::Discards;
 use super::guard::{Guard, Verdict};
@@ -15,6 +18,9 @@ use crate::journal::{Journal, JournalError, Lsn, Recovery};
 use crate::object::ObjectKey;
 use crate::reconcile::Remembered;
 use crate::shelf::{Shelf, ShelfError, Taken};
+
+/// How often it is looked for objects that have returned, at most.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The held deletes of one bucket, for people.
 #[derive(Debug, Clone)]
@@ -174,6 +180,46 @@ impl Hold {
             }
         }
         Ok(put?)
+    }
+
+    /// The object is at the source again, and its copy at the target: there is nothing to delete any more.
+    pub(super) fn returned(&self, key: &ObjectKey) {
+        self.known.release(key);
+    }
+
+    /// Forgets the held deletes of objects that have returned, for ever; a crash before that leaves them to
+    /// the next pass. The brake stays as it is. May be dropped at any point.
+    pub(crate) async fn run(&self, main: &Journal) {
+        loop {
+            let begin = Instant::now();
+            if self.known.has_released() {
+                match self.forget_returned(main).await {
+                    Ok(count) => {
+                        tracing::info!(
+                            count,
+                            "Held deletes were forgotten: their objects are at the source again."
+                        );
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "Held deletes whose objects are at the source again could not be forgotten. Trying again.");
+                    }
+                }
+            }
+            // What stays is written anew, so a long shelf is not gone through all the time.
+            tokio::time::sleep(LOOK_EVERY.max(begin.elapsed() * 20)).await;
+        }
+    }
+
+    async fn forget_returned(&self, main: &Journal) -> Result<u64, ShelfError> {
+        let sort = |dirty: DirtyKey| {
+            if self.known.take_released(&dirty.key) { Taken::Dropped } else { Taken::Kept(dirty) }
+        };
+        self.shelf.drain(main, u64::MAX, sort).await
+    }
+
+    /// Whether deletes of the bucket are held.
+    pub(crate) fn holds(&self, bucket: &str) -> bool {
+        self.shelf.counts().contains_key(bucket)
     }
 
     /// Forgets the held deletes of a bucket below `prefix` that are older than `before_ms`, because a

@@ -15,33 +15,71 @@ const MOST: usize = 1 << 18;
 #[derive(Debug, Default)]
 pub(super) struct Known {
     hasher: RandomState,
-    hashes: Mutex<HashSet<u64>>,
+    sets: Mutex<Sets>,
+}
+
+#[derive(Debug, Default)]
+struct Sets {
+    hashes: HashSet<u64>,
+    /// Those of them that need not stay on the shelf.
+    released: HashSet<u64>,
 }
 
 impl Known {
-    /// Adds a key, if there is room. Returns whether it was not known before.
+    /// Adds a key, if there is room; it stays even if it was released. Returns whether it was not known
+    /// before.
     pub(super) fn add(&self, key: &ObjectKey) -> bool {
-        let (mut hashes, hash) = (self.hashes(), self.hasher.hash_one(key));
-        if hashes.len() < MOST { hashes.insert(hash) } else { !hashes.contains(&hash) }
+        let (mut sets, hash) = (self.sets(), self.hash(key));
+        sets.released.remove(&hash);
+        if sets.hashes.len() < MOST {
+            sets.hashes.insert(hash)
+        } else {
+            !sets.hashes.contains(&hash)
+        }
     }
 
     /// Forgets a key.
     pub(super) fn remove(&self, key: &ObjectKey) {
-        self.hashes().remove(&self.hasher.hash_one(key));
+        let (mut sets, hash) = (self.sets(), self.hash(key));
+        sets.hashes.remove(&hash);
+        sets.released.remove(&hash);
+    }
+
+    /// Notes that a key, if it is known, need not stay on the shelf.
+    pub(super) fn release(&self, key: &ObjectKey) {
+        let (mut sets, hash) = (self.sets(), self.hash(key));
+        if sets.hashes.contains(&hash) {
+            sets.released.insert(hash);
+        }
+    }
+
+    /// Forgets a key if it was released, and returns whether it was.
+    pub(super) fn take_released(&self, key: &ObjectKey) -> bool {
+        let (mut sets, hash) = (self.sets(), self.hash(key));
+        sets.released.remove(&hash) && sets.hashes.remove(&hash)
+    }
+
+    /// Whether any key was released that is still known.
+    pub(super) fn has_released(&self) -> bool {
+        !self.sets().released.is_empty()
     }
 
     /// Whether the key was added.
     pub(super) fn has(&self, key: &ObjectKey) -> bool {
-        self.hashes().contains(&self.hasher.hash_one(key))
+        self.sets().hashes.contains(&self.hash(key))
     }
 
     /// Whether there may be keys that it does not know.
     pub(super) fn is_full(&self) -> bool {
-        self.hashes().len() >= MOST
+        self.sets().hashes.len() >= MOST
     }
 
-    fn hashes(&self) -> MutexGuard<'_, HashSet<u64>> {
-        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hash(&self, key: &ObjectKey) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    fn sets(&self) -> MutexGuard<'_, Sets> {
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -57,5 +95,18 @@ mod tests {
         assert!(known.has(&key(0)) && !known.has(&key(MOST + 1)) && known.is_full());
         known.remove(&key(0));
         assert!(!known.has(&key(0)) && !known.is_full());
+    }
+
+    #[test]
+    fn a_released_key_is_taken_once_unless_it_is_added_again() {
+        let (known, key) = (Known::default(), ObjectKey::new("b", "k"));
+        known.release(&key);
+        assert!(!known.has_released() && !known.take_released(&key), "it was never known");
+        known.add(&key);
+        known.release(&key);
+        assert!(known.has_released() && !known.add(&key) && !known.has_released());
+        assert!(!known.take_released(&key) && known.has(&key));
+        known.release(&key);
+        assert!(known.take_released(&key) && !known.take_released(&key) && !known.has(&key));
     }
 }

@@ -57,7 +57,7 @@ impl Removal<'_> {
         // A pass found it some time ago. What is gone by now must not be counted by the brake.
         let found = pending.origin == Origin::Repair && !self.approved();
         if found && self.at_target().await?.is_none() {
-            return Ok(Done::Unchanged);
+            return Ok(Done::Ghost);
         }
         match self.mapping.settings.deletes {
             DeletePolicy::Archive => Ok(Done::Kept),

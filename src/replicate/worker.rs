@@ -17,6 +17,7 @@ use super::remove::Forth;
 use super::retry::RetryPolicy;
 use super::uploads::Uploads;
 use crate::config::settings::{BucketSettings, ReplicateSettings, TargetSettings};
+use crate::dirty::Origin;
 use crate::object::{ETag, ObjectKey};
 use crate::store::{
     ErrorKind, GetOptions, ObjectBody, ObjectHead, PutBody, PutOutcome, Store, StoreError, Tags,
@@ -40,6 +41,8 @@ pub(super) enum Done {
     Tagged,
     /// Both sides agreed already.
     Unchanged,
+    /// A listing named the object, and neither side has it: it never was there, or went meanwhile.
+    Ghost,
     /// A delete was set aside for a person to approve.
     Held,
     /// The object needs the lane for large ones; nothing was done.
@@ -159,8 +162,10 @@ impl Worker {
             Ok(head) => head,
             Err(error) if error.kind == ErrorKind::NotFound => {
                 return match target {
-                    // A ghost: some listings name keys that are not there.
-                    Err(error) if error.kind == ErrorKind::NotFound => Ok(Done::Unchanged),
+                    Err(error) if error.kind == ErrorKind::NotFound => {
+                        let listed = work.pending.origin == Origin::Repair;
+                        Ok(if listed { Done::Ghost } else { Done::Unchanged })
+                    }
                     Ok(_) | Err(_) => self.remove(work, mapping).await,
                 };
             }
@@ -169,6 +174,9 @@ impl Worker {
         match target {
             Ok(target) if plan::same_object(&source, &target) => {
                 self.remember_pair(key, source.etag.as_ref(), target.etag.as_ref());
+                if let Some(forth) = &self.forth {
+                    forth.hold.returned(key);
+                }
                 self.agree_on_tags(key, mapping, &source, &target).await
             }
             Err(error) if error.kind != ErrorKind::NotFound => Err(error),
@@ -272,6 +280,7 @@ impl Worker {
         self.remember_pair(key, job.etag, outcome.etag.as_ref());
         if let Some(forth) = &self.forth {
             forth.hold.remembered.replaced(&key.bucket, &key.key);
+            forth.hold.returned(key);
         }
         if let Some(tags) = behind {
             self.target.put_tags(&mapping.target, &key.key, &tags).await?;

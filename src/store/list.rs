@@ -69,6 +69,22 @@ impl Store {
             origin.error(ErrorKind::Transient, format!("the page is not readable: {why}"))
         })
     }
+
+    /// Whether the bucket can be read, and how far the store's clock is ahead of ours, in milliseconds.
+    ///
+    /// By a HEAD: MinIO reads a whole folder, with all its names, to list one key of it. Only if that
+    /// fails is the bucket listed, whose error says why.
+    pub async fn clock(&self, bucket: &str) -> Result<i64, StoreError> {
+        let head = Call::new("HeadBucket", Method::HEAD, bucket, "");
+        if let Ok(answer) = self.inner().send(head).await {
+            self.inner().note_clock(&answer.headers);
+            answer.finish().await?;
+        } else {
+            let one = ListQuery { max_keys: 1, ..ListQuery::default() };
+            self.list(bucket, &one).await?;
+        }
+        Ok(self.clock_ahead_ms())
+    }
 }
 
 /// Reads a `ListBucketResult` document.

@@ -140,8 +140,8 @@ impl Store {
         &self.0.endpoint
     }
 
-    /// The store's clock less ours, in milliseconds, by the `Date` of its last listing; right to about
-    /// half a second. 0 before there was one.
+    /// The store's clock less ours, in milliseconds, by the `Date` of its last listing or of [`Store::clock`];
+    /// right to about half a second. 0 before there was one.
     pub fn clock_ahead_ms(&self) -> i64 {
         self.0.clock_ahead_ms.load(Ordering::Relaxed)
     }

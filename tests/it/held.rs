@@ -84,6 +84,37 @@ async fn deletes_beyond_the_limit_wait_for_approval_and_are_confirmed_once_more(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_held_delete_is_forgotten_when_its_object_is_at_the_source_again() {
+    let mut setup = setup(0);
+    setup.settings.push(("RECONCILE__INTERVAL", "0s".to_owned()));
+    let mut site = Servers::shared().await.site("held-returned", setup).await;
+    let keys = fill(&site, 5).await;
+    site.source.delete_all(&site.bucket, &keys).await;
+    shows(&site, "held", 5).await;
+    // Two come back, one of them with other content. Nobody reconciles; the events tell.
+    site.put(&keys[0], keys[0].as_str()).await;
+    site.put(&keys[1], "made again").await;
+    shows(&site, "held", 3).await;
+    let list = site.evermirror.command(&["deletes", "list", "--json"]).await;
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    assert_eq!(list["held"][0]["count"], 3, "{list}");
+    assert_eq!(kept(&site).await, keys);
+    // One of them is deleted once more: that is held again, since nobody has decided.
+    site.delete(&keys[0]).await;
+    shows(&site, "held", 4).await;
+
+    // What returns while evermirror is down, the pass at the start finds.
+    site.evermirror.kill();
+    for key in [&keys[0], &keys[2], &keys[3], &keys[4]] {
+        site.put(key, key.as_str()).await;
+    }
+    site.evermirror.start().await;
+    shows(&site, "held", 0).await;
+    site.converges(SOON).await;
+    assert_eq!(kept(&site).await, keys, "an object that had returned was deleted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn discarded_deletes_are_forgotten_and_their_objects_stay() {
     let mut site = Servers::shared().await.site("held-discard", setup(0)).await;
     let keys = fill(&site, 5).await;

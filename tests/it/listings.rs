@@ -150,3 +150,27 @@ async fn a_page_that_fails_twice_in_the_middle_makes_no_difference() {
     assert_eq!(proxy.faults(), 2);
     assert_eq!(site.evermirror.metric("evermirror_drift_total").await, Some(0.0));
 }
+
+/// One more object, which nobody can read.
+fn haunted(page: &str) -> String {
+    let mut entries = entries(page);
+    let Some(last) = entries.last() else { return page.to_owned() };
+    let name = element(last, "Key").unwrap_or_default();
+    let ghost = last.replace(&format!("<Key>{name}</Key>"), "<Key>ghost</Key>");
+    entries.push(&ghost);
+    with_entries(page, &entries)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_is_listed_and_not_there_is_counted_and_makes_no_difference() {
+    let (site, _proxy) = lying("list-ghost", 30, |_| Some(Fault::EditAnswer(haunted))).await;
+    a_pass(&site, "complete").await;
+    eventually("the ghost is looked for", LATER, async || {
+        let name = "evermirror_replicated_total{action=\"ghost\"}";
+        let ghosts = site.evermirror.metric(name).await.unwrap();
+        (ghosts >= 1.0).then_some(()).ok_or(format!("{ghosts} ghosts"))
+    })
+    .await;
+    eventually("nothing is left to do", LATER, async || site.evermirror.idle().await).await;
+    assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 30);
+}

@@ -247,3 +247,33 @@ async fn a_store_that_ignores_start_after_is_listed_in_one_piece() {
     assert!(!report.unwrap().start_ignored);
     assert_eq!((found, done), (expected, vec![KeyRange::ALL]));
 }
+
+/// MinIO, asked what comes behind a key of `t/`, counts the objects of `t-old/` as if it gave them out, and
+/// answers that there is nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_compared_beside_a_large_one_whose_name_goes_on() {
+    const BUCKET: &str = "engine-beside";
+    let servers = Servers::shared().await;
+    let (source, target) = (servers.source.client(), servers.target.client());
+    source.create_bucket(BUCKET).await;
+    target.create_bucket(BUCKET).await;
+    let old = (0..1_200).flat_map(|number| {
+        let key = format!("t-old/{number:04}");
+        [(&source, key.clone()), (&target, key)]
+    });
+    let puts = old.map(|(store, key)| async move { store.put(BUCKET, &key, "old").await });
+    assert_eq!(stream::iter(puts).buffer_unordered(48).count().await, 2_400);
+    for number in 0..30 {
+        source.put(BUCKET, &format!("t/{number}"), "new").await;
+    }
+    let expected = oracle(&source, &target, BUCKET).await;
+    assert_eq!(expected.len(), 30);
+    for parallel in [1, 4] {
+        let mut options =
+            options(&servers.source.endpoint(), &servers.target.endpoint(), BUCKET).await;
+        options.parallel = NonZeroUsize::new(parallel).unwrap();
+        let (report, found, done) = pass(options).await;
+        report.unwrap();
+        assert_eq!((&found, union(done)), (&expected, vec![KeyRange::ALL]), "{parallel} ranges");
+    }
+}
