@@ -148,11 +148,20 @@ async fn settings_of(store: &S3, bucket: &str) -> BTreeMap<&'static str, String>
             }
         };
     }
+    // MinIO tells tags in another order each time.
+    let tags = match c.get_bucket_tagging().bucket(bucket).send().await {
+        Ok(answer) => {
+            let mut tags: Vec<_> = answer.tag_set().iter().map(|tag| format!("{tag:?}")).collect();
+            tags.sort();
+            tags.concat()
+        }
+        Err(error) => format!("{:?}", error.as_service_error().map(ToString::to_string)),
+    };
     BTreeMap::from([
         ("versioning", seen!(get_bucket_versioning, status)),
         ("object lock", seen!(get_object_lock_configuration, object_lock_configuration)),
         ("encryption", seen!(get_bucket_encryption, server_side_encryption_configuration)),
-        ("tags", seen!(get_bucket_tagging, tag_set)),
+        ("tags", tags),
         ("lifecycle", seen!(get_bucket_lifecycle_configuration, rules)),
         ("cors", seen!(get_bucket_cors, cors_rules)),
         ("notification", seen!(get_bucket_notification_configuration, queue_configurations)),
