@@ -177,7 +177,7 @@ impl Names {
             (Side::Source, Purpose::Capture) => self.captured(settings),
             (Side::Target, Purpose::Capture) => {
                 let of = settings.capture.clone().unwrap_or_default();
-                let bucket = format!("arn:{}:s3:::{}", self.partition, of.bucket);
+                let bucket = format!("arn:{}:s3:::{}", self.partition, of.target_bucket);
                 let objects = format!("{bucket}/{}*", of.prefix);
                 let actions = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"];
                 vec![

@@ -167,7 +167,7 @@ async fn choose(
                 CaptureError::Refused(format!(
                     "there is no complete captured document in bucket {:?} below {:?} on {}; \
                      --from names one that is not complete",
-                    of.bucket,
+                    of.target_bucket,
                     of.prefix,
                     target.endpoint()
                 ))

@@ -114,9 +114,9 @@ mod tests {
     #[test]
     fn only_the_passphrase_opens_what_was_sealed_and_no_byte_may_change() {
         let (right, wrong) = (SecretString::from("right"), SecretString::from("wrong"));
-        let sealed = seal(b"text", &right).unwrap();
-        assert!(!String::from_utf8_lossy(&sealed).contains("text"));
-        assert_eq!(open(sealed.clone(), Some(&right)).unwrap(), b"text");
+        let sealed = seal(b"the text", &right).unwrap();
+        assert!(!String::from_utf8_lossy(&sealed).contains("the text"));
+        assert_eq!(open(sealed.clone(), Some(&right)).unwrap(), b"the text");
         assert!(open(sealed.clone(), Some(&wrong)).unwrap_err().contains("passphrase"));
         assert!(open(sealed.clone(), None).unwrap_err().contains("encrypted"));
         let mut envelope: Envelope = serde_json::from_slice(&sealed).unwrap();

@@ -39,7 +39,7 @@ impl<'a> Vault<'a> {
 
     /// The keys of all documents, the oldest first; none if there is no bucket yet.
     async fn keys(&self) -> Result<Vec<String>, StoreError> {
-        let (bucket, prefix) = (&self.settings.bucket, &self.settings.prefix);
+        let (bucket, prefix) = (&self.settings.target_bucket, &self.settings.prefix);
         let mut keys = Vec::new();
         let mut token: Option<String> = None;
         loop {
@@ -82,7 +82,7 @@ impl<'a> Vault<'a> {
 
     /// Reads one document.
     pub(super) async fn read(&self, key: &str) -> Result<Document, CaptureError> {
-        let bucket = &self.settings.bucket;
+        let bucket = &self.settings.target_bucket;
         let object = patiently(|| self.target.get(bucket, key, GetOptions::default())).await?;
         let unreadable =
             |reason: String| CaptureError::Unreadable { place: format!("{bucket}/{key}"), reason };
@@ -103,7 +103,7 @@ impl<'a> Vault<'a> {
     ) -> Result<String, StoreError> {
         let state = if complete { "" } else { INCOMPLETE };
         let key = format!("{}{}{state}{ENDING}", self.settings.prefix, stamp(taken_ms));
-        patiently(|| ensure_target(self.target, &self.settings.bucket, self.create)).await?;
+        patiently(|| ensure_target(self.target, &self.settings.target_bucket, self.create)).await?;
         self.put(&key, text).await?;
         Ok(key)
     }
@@ -117,7 +117,7 @@ impl<'a> Vault<'a> {
     async fn put(&self, key: &str, text: Vec<u8>) -> Result<(), StoreError> {
         let (text, headers) = (Bytes::from(text), HeaderMap::new());
         let digest = crate::store::md5(&text);
-        let bucket = &self.settings.bucket;
+        let bucket = &self.settings.target_bucket;
         let put = || {
             let body = PutBody::Bytes(text.clone());
             self.target.put(bucket, key, &headers, Some(digest), body)
@@ -128,7 +128,7 @@ impl<'a> Vault<'a> {
     /// Deletes the oldest documents beyond those to keep.
     pub(super) async fn trim(&self) -> Result<(), StoreError> {
         for key in too_old(&self.keys().await?, self.settings.keep) {
-            patiently(|| self.target.delete(&self.settings.bucket, &key)).await?;
+            patiently(|| self.target.delete(&self.settings.target_bucket, &key)).await?;
         }
         Ok(())
     }

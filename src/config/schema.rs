@@ -117,7 +117,7 @@ pub(super) static KEYS: &[Key] = &[
     key("reconcile.parallel", Kind::Count),
     key("reconcile.requests_per_second", Kind::Count),
     key("capture.interval", Kind::Duration),
-    key("capture.bucket", Kind::Text),
+    key("capture.target_bucket", Kind::Text),
     key("capture.prefix", Kind::Text),
     key("capture.keep", Kind::Count),
     key("capture.buckets", Kind::Word(&["configured", "all"])),

@@ -249,15 +249,16 @@ impl Check {
         let (minute, month) = (Duration::from_mins(1), Duration::from_hours(24 * 31));
         self.duration("capture.interval", capture.interval, minute, month);
         self.range("capture.keep", capture.keep, 1..=10_000);
-        self.bucket_name("capture.bucket", &capture.bucket);
+        self.bucket_name("capture.target_bucket", &capture.target_bucket);
         let one_store = place_of(&settings.source.endpoint) == place_of(&settings.target.endpoint);
         let taken = settings.buckets.iter().any(|bucket| {
-            bucket.target_name() == capture.bucket || one_store && bucket.source == capture.bucket
+            bucket.target_name() == capture.target_bucket
+                || one_store && bucket.source == capture.target_bucket
         });
         if taken {
-            let name = &capture.bucket;
+            let name = &capture.target_bucket;
             self.report(
-                "capture.bucket",
+                "capture.target_bucket",
                 format!(
                     "bucket \"{name}\" is one of [[buckets]]: the documents need one of their own"
                 ),

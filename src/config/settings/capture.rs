@@ -16,7 +16,7 @@ pub struct CaptureSettings {
     #[serde(with = "duration")]
     pub interval: Duration,
     /// The bucket of the target that keeps the documents, and nothing else.
-    pub bucket: String,
+    pub target_bucket: String,
     /// What their keys begin with.
     pub prefix: String,
     /// How many documents are kept.
@@ -47,7 +47,7 @@ impl Default for CaptureSettings {
     fn default() -> Self {
         Self {
             interval: Duration::from_hours(1),
-            bucket: "evermirror-captured".to_owned(),
+            target_bucket: "evermirror-captured".to_owned(),
             prefix: "settings/".to_owned(),
             keep: 30,
             buckets: CapturedBuckets::Configured,

@@ -17,6 +17,7 @@ use crate::config::{Loaded, load_with_origins, show};
 /// A valid value of `key` that is not its default.
 fn sample(key: &Key, dir: &Path) -> String {
     let value = match (key.path, key.kind) {
+        ("capture.target_bucket", _) => "other-captured",
         ("replicate.max_pending_keys", _) => "5000",
         ("journal.max_size", _) => "1GiB",
         ("intake.webhook.path", _) => "/other",
