@@ -275,6 +275,7 @@ async fn a_source_bucket_that_is_emptied_keeps_its_copy() {
     site.source.delete_all(&site.bucket, &keys).await;
     // A hundred deletes are every day's work; then the source is looked at.
     shows(&site, "held", 150).await;
+    shows(&site, "pending", 0).await;
     assert_eq!(kept(&site).await.len(), 150);
     let status = site.evermirror.status().await.unwrap();
     assert!(status["held"][0]["reason"].as_str().unwrap().contains("looks wiped"), "{status}");
