@@ -37,6 +37,7 @@ use crate::event::{Parsed, Unusable, UnusableReason};
 use crate::gaps::{GapBook, GapError, GapReason};
 use crate::journal::{AppendError, Journal};
 use crate::metrics::{EventOutcome, Metrics, Stage};
+use crate::traces;
 use dead_letters::DeadLetters;
 use recent::Recent;
 use sort::{Doubts, Sorted};
@@ -229,6 +230,7 @@ impl Inlet {
 
     async fn take(&self, sorted: &mut Sorted, received_ms: i64) -> Result<(), Refused> {
         self.store(sorted, received_ms).await?;
+        traces::received(&sorted.keys, received_ms);
         self.recent.remember(sorted.identities.iter().copied());
         self.count(sorted, received_ms);
         Ok(())

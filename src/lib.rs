@@ -25,4 +25,5 @@ pub mod policy;
 pub mod restore;
 pub mod serve;
 pub mod setup;
+pub mod traces;
 pub mod web;

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::logging;
 use crate::config;
 use crate::pipeline::Pipeline;
+use crate::traces;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -23,6 +24,7 @@ pub struct RunArgs {
 pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
     let settings = config::load(args.config.as_deref(), config::environment())?;
     logging::init(&settings.log)?;
+    let traces = traces::start()?;
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let pipeline = tokio::select! {
@@ -52,6 +54,9 @@ pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
                 tracing::info!("Stopped. What is pending is in the journal.");
             } else {
                 tracing::warn!("Stopped with work in flight cut off; it is in the journal and is done after the next start.");
+            }
+            if let Some(traces) = traces {
+                traces.finish().await;
             }
             Ok(ExitCode::SUCCESS)
         }
