@@ -38,6 +38,7 @@ use crate::gaps::{GapBook, GapError, GapReason};
 use crate::journal::{AppendError, Journal};
 use crate::lease::Fence;
 use crate::metrics::{EventOutcome, Metrics, Stage};
+use crate::traces;
 use dead_letters::DeadLetters;
 use recent::Recent;
 use sort::{Doubts, Sorted};
@@ -247,6 +248,7 @@ impl Inlet {
         if !self.fence.holds() {
             return Err(Refused::LeaseOver);
         }
+        traces::received(&sorted.keys, received_ms);
         self.recent.remember(sorted.identities.iter().copied());
         self.count(sorted, received_ms);
         Ok(())

@@ -29,4 +29,5 @@ pub mod restore;
 pub mod serve;
 pub mod setup;
 pub mod snapshot;
+pub mod traces;
 pub mod web;

@@ -14,6 +14,7 @@ use crate::config::Settings;
 use crate::config::settings::LeaseSettings;
 use crate::lease::{Elector, Standby, Term};
 use crate::pipeline::Pipeline;
+use crate::traces;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -28,6 +29,7 @@ pub struct RunArgs {
 pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
     let settings = config::load(args.config.as_deref(), config::environment())?;
     logging::init(&settings.log)?;
+    let traces = traces::start()?;
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (term, pipeline) = tokio::select! {
@@ -60,6 +62,9 @@ pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
                 tracing::info!("Stopped. What is pending is in the journal.");
             } else {
                 tracing::warn!("Stopped with work in flight cut off; it is in the journal and is done after the next start.");
+            }
+            if let Some(traces) = traces {
+                traces.finish().await;
             }
             Ok(ExitCode::SUCCESS)
         }

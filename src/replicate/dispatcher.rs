@@ -18,6 +18,7 @@ use crate::clock;
 use crate::dirty::Origin;
 use crate::metrics::{Action, Metrics, Stage};
 use crate::store::{ErrorKind, StoreError};
+use crate::traces;
 use crate::workqueue::{Outcome, Work, WorkQueue};
 
 /// A failure of these kinds will not pass by itself, so it waits longest from the start.
@@ -163,11 +164,15 @@ impl Dispatcher {
     /// One try of one key, to the end.
     async fn try_once(&self, work: &Work, size: Size) {
         let mut handback = Handback { queue: &self.queue, work, done: false };
-        let result = self.worker.converge(work).await;
+        let attempt = traces::attempt(work);
+        let result = traces::within(attempt, self.worker.converge(work)).await;
         let outcome = match result {
             Ok(done) => self.succeeded(work, size, done),
             Err(error) => self.failed(work, size, &error),
         };
+        if let Some(attempt) = attempt {
+            attempt.end(work, &outcome);
+        }
         handback.done = true;
         self.queue.complete(work, outcome);
     }

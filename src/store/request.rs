@@ -24,6 +24,7 @@ use super::sign::{AmzDate, Signable, Spaces, UNSIGNED_PAYLOAD, payload_hash};
 use super::stream::ObjectStream;
 use super::{ErrorKind, StoreError, xml};
 use crate::clock;
+use crate::traces;
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 const AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
@@ -163,6 +164,15 @@ impl Inner {
 
     /// Makes the call. Every answer but 2xx is an error.
     pub(super) async fn send(&self, call: Call<'_>) -> Result<Answer, StoreError> {
+        let traced = traces::request(call.operation);
+        let answer = self.ask(call).await;
+        if let Some(traced) = traced {
+            traced.end(&self.endpoint, answer.as_ref().map(|answer| answer.status.as_u16()));
+        }
+        answer
+    }
+
+    async fn ask(&self, call: Call<'_>) -> Result<Answer, StoreError> {
         let origin = self.origin(call.operation, call.bucket, call.key);
         let writes = call.writes();
         let silence = call.silence.unwrap_or_else(|| self.transport.timeout());

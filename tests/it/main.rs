@@ -47,4 +47,5 @@ mod support_works; // The ground the other tests stand on, checked itself.
 mod sync; // `evermirror sync`, as an operator uses it.
 mod tidy; // Rules about the code that no lint knows.
 mod tls; // HTTPS everywhere, and client certificates at the webhook.
+mod traces; // The way of a key as spans, at a real OpenTelemetry collector.
 mod verify; // `evermirror verify`: every planted difference is found, and no other.

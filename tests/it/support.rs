@@ -2,6 +2,7 @@
 //! between them.
 
 pub(crate) mod browser;
+pub(crate) mod collector;
 pub(crate) mod compare;
 pub(crate) mod elasticmq;
 pub(crate) mod events;

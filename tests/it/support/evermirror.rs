@@ -20,7 +20,7 @@ pub(crate) struct Config {
     /// Names at the source and at the target.
     pub(crate) bucket: (String, String),
     pub(crate) webhook_port: u16,
-    /// Settings by environment, as `("REPLICATE__RETRY_MAX", "1s")`.
+    /// Settings by environment, as `("REPLICATE__RETRY_MAX", "1s")`; and OpenTelemetry's variables.
     pub(crate) settings: Vec<(String, String)>,
 }
 
@@ -62,6 +62,11 @@ listen = "127.0.0.1:{web_port}"
             self.webhook_port,
         )
     }
+}
+
+/// OpenTelemetry's variables have names of their own.
+fn variable(setting: &str) -> String {
+    if setting.starts_with("OTEL_") { setting.to_owned() } else { format!("EVERMIRROR__{setting}") }
 }
 
 /// A run of the binary with a data directory that survives it. Dropping it kills it; if the test is
@@ -161,7 +166,7 @@ impl Evermirror {
             command.arg("--config").arg(self.file());
         }
         let child = command
-            .envs(self.settings.iter().map(|(k, v)| (format!("EVERMIRROR__{k}"), v)))
+            .envs(self.settings.iter().map(|(k, v)| (variable(k), v)))
             .envs(self.kubeconfig.iter().map(|file| ("KUBECONFIG", file)))
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
@@ -176,7 +181,7 @@ impl Evermirror {
     pub(crate) fn process(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evermirror"));
         command.args(arguments).arg("--config").arg(self.file());
-        command.envs(self.settings.iter().map(|(k, v)| (format!("EVERMIRROR__{k}"), v)));
+        command.envs(self.settings.iter().map(|(k, v)| (variable(k), v)));
         command.envs(self.kubeconfig.iter().map(|file| ("KUBECONFIG", file)));
         command.stdin(Stdio::null());
         command
