@@ -91,9 +91,9 @@ impl Replicator {
         metrics: Metrics,
     ) -> std::io::Result<Self> {
         let Stores { source, target } = stores;
-        let (uploads, left) = Uploads::open(&settings.data_dir.join("uploads")).await?;
+        let (uploads, left_over) = Uploads::open(&settings.data_dir.join("uploads")).await?;
         let (stop, panicked) = (CancellationToken::new(), CancellationToken::new());
-        let aborting = uploads::abort_left_overs(left, target.clone());
+        let aborting = left_over.abort(target.clone());
         let aborting = stop.clone().run_until_cancelled_owned(aborting);
         tokio::spawn(guarded(aborting.map(Option::unwrap_or_default), panicked.clone()));
         let forth = match direction {

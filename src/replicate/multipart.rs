@@ -3,7 +3,7 @@
 //! **Promise.** The target's object appears only by a completed upload whose content was proven
 //! first: with the source's own part layout, the MD5 of the parts' tags must equal the source's
 //! `ETag`; in ranges, every part carries a Content-MD5 and the whole must hash to the source's MD5
-//! where it has one. On any error the upload is aborted; after a crash the next start aborts it.
+//! where it has one. On any error the upload is aborted, after a crash by the next start.
 
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 use md5::{Digest, Md5};
@@ -38,8 +38,8 @@ impl Worker {
             && let Err(error) = self.target.abort_multipart(bucket, key, &begun.upload_id).await
             && error.kind != ErrorKind::NotFound
         {
-            // Its note stays, so the next start aborts it.
-            tracing::warn!(key = %job.key, %error, "A failed multipart upload could not be aborted; the next start tries again.");
+            tracing::debug!(key = %job.key, %error, "A failed multipart upload could not be aborted yet.");
+            self.uploads.abandoned(begun);
             return result;
         }
         self.uploads.ended(&begun).await;

@@ -1,8 +1,9 @@
 //! Multipart uploads in progress at the target, so that none is leaked.
 //!
-//! One small file per upload, written after it began and removed after it ended. A restart aborts
-//! what it finds: the journal still has the key and will copy it anew. Only uploads that we began are
-//! ever aborted. A death in the instant between the store's answer and our write leaks one.
+//! One small file per upload, written after it began and removed after it ended. An upload that failed
+//! and could not be aborted is tried again beside the work; a restart aborts what it finds: the journal
+//! still has the key and will copy it anew. Only uploads that we began are ever aborted, so one leaks
+//! if the store's answer to its begin is lost, or if we die before its file is written.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,10 +11,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use tokio::sync::mpsc;
+
 use crate::store::{ErrorKind, Store};
 
 /// The wait before uploads that could not be aborted are tried again.
-const AGAIN: Duration = Duration::from_mins(1);
+const AGAIN: Duration = Duration::from_secs(15);
+
+/// At most so many of this process's uploads wait to be aborted; a restart finds the others.
+const WAITING: usize = 1_000;
 
 /// An upload, as its file names it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,6 +34,14 @@ struct Upload {
 pub(super) struct Uploads {
     dir: PathBuf,
     next: AtomicU64,
+    abandoned: mpsc::Sender<PathBuf>,
+}
+
+/// Uploads that are to be aborted: what an earlier process left, and what this one abandons.
+#[derive(Debug)]
+pub(super) struct LeftOver {
+    earlier: Vec<PathBuf>,
+    abandoned: mpsc::Receiver<PathBuf>,
 }
 
 /// One upload in progress.
@@ -39,17 +53,18 @@ pub(super) struct Begun {
 }
 
 impl Uploads {
-    /// Ready for new uploads; also names the notes that an earlier process left, for
-    /// [`abort_left_overs`].
-    pub(super) async fn open(dir: &Path) -> std::io::Result<(Self, Vec<PathBuf>)> {
+    /// Ready for new uploads, with the list of what is to be aborted, for [`LeftOver::abort`].
+    pub(super) async fn open(dir: &Path) -> std::io::Result<(Self, LeftOver)> {
         tokio::fs::create_dir_all(dir).await?;
-        let mut left = Vec::new();
+        let mut earlier = Vec::new();
         let mut entries = tokio::fs::read_dir(dir).await?;
         while let Some(entry) = entries.next_entry().await? {
-            left.push(entry.path());
+            earlier.push(entry.path());
         }
         let next = u64::try_from(crate::clock::now_ms()).unwrap_or_default() << 16;
-        Ok((Self { dir: dir.to_owned(), next: AtomicU64::new(next) }, left))
+        let (sender, abandoned) = mpsc::channel(WAITING);
+        let uploads = Self { dir: dir.to_owned(), next: AtomicU64::new(next), abandoned: sender };
+        Ok((uploads, LeftOver { earlier, abandoned }))
     }
 
     /// Remembers an upload that has just begun.
@@ -65,6 +80,13 @@ impl Uploads {
         Begun { file, upload_id: upload.id }
     }
 
+    /// Hands over an upload that could not be aborted by the one who began it. It goes on being tried.
+    pub(super) fn abandoned(&self, begun: Begun) {
+        if let Err(error) = self.abandoned.try_send(begun.file) {
+            tracing::debug!(%error, "An interrupted multipart upload is left to the next start, which finds its note.");
+        }
+    }
+
     /// Forgets an upload that was completed or aborted.
     pub(super) async fn ended(&self, begun: &Begun) {
         if let Err(error) = tokio::fs::remove_file(&begun.file).await {
@@ -73,36 +95,53 @@ impl Uploads {
     }
 }
 
-/// Aborts what an earlier process left, beside the work of this one: a target that does not answer
-/// must not hold up the start. What cannot be aborted now is tried again.
-pub(super) async fn abort_left_overs(mut left: Vec<PathBuf>, target: Store) {
-    let mut told = false;
-    while !left.is_empty() {
-        let mut later = Vec::new();
-        for file in left {
-            match abort_left_over(&file, &target).await {
-                Ok(true) => {}
-                Ok(false) => later.push(file),
-                Err(error) => {
-                    tracing::warn!(file = %file.display(), %error, "The note of a multipart upload cannot be used; the upload may be left behind at the target.");
-                }
+impl LeftOver {
+    /// Aborts them, beside the work: a target that does not answer must not hold up the start. What
+    /// cannot be aborted now is tried again, until the uploads' owner is gone.
+    pub(super) async fn abort(self, target: Store) {
+        let Self { earlier: mut left, mut abandoned } = self;
+        let mut told = false;
+        loop {
+            if left.is_empty() {
+                told = false;
+                let Some(file) = abandoned.recv().await else { return };
+                left.push(file);
             }
-        }
-        if !later.is_empty() && !std::mem::replace(&mut told, true) {
-            tracing::warn!(
-                uploads = later.len(),
-                "Interrupted multipart uploads could not be aborted; this is tried again."
-            );
-        }
-        left = later;
-        if !left.is_empty() {
+            while let Ok(file) = abandoned.try_recv() {
+                left.push(file);
+            }
+            left = abort_all(left, &target).await;
+            if left.is_empty() {
+                continue;
+            }
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(
+                    uploads = left.len(),
+                    "Interrupted multipart uploads could not be aborted; this is tried again."
+                );
+            }
             tokio::time::sleep(AGAIN).await;
         }
     }
 }
 
-/// Aborts one upload of an earlier process; false, and its file stays, when the target cannot do it now.
-async fn abort_left_over(file: &Path, target: &Store) -> std::io::Result<bool> {
+/// Tries each once; those that must be tried again.
+async fn abort_all(left: Vec<PathBuf>, target: &Store) -> Vec<PathBuf> {
+    let mut later = Vec::new();
+    for file in left {
+        match abort(&file, target).await {
+            Ok(true) => {}
+            Ok(false) => later.push(file),
+            Err(error) => {
+                tracing::warn!(file = %file.display(), %error, "The note of a multipart upload cannot be used; the upload may be left behind at the target.");
+            }
+        }
+    }
+    later
+}
+
+/// Aborts one upload; false, and its file stays, when the target cannot do it now.
+async fn abort(file: &Path, target: &Store) -> std::io::Result<bool> {
     let bytes = tokio::fs::read(file).await?;
     if let Ok(upload) = serde_json::from_slice::<Upload>(&bytes) {
         let result = target.abort_multipart(&upload.bucket, &upload.key, &upload.id).await;
