@@ -206,6 +206,8 @@ fn mappings(settings: &Settings) -> std::collections::HashMap<Arc<str>, Mapping>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dirty::{Aspects, DirtyKey, Origin};
+    use crate::object::ObjectKey;
 
     #[tokio::test]
     async fn a_task_that_panics_is_told_of_and_one_that_ends_is_not() {
@@ -214,5 +216,39 @@ mod tests {
         assert!(!panicked.is_cancelled());
         guarded(async { panic!("on purpose") }, panicked.clone()).await;
         assert!(panicked.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn while_it_is_paused_no_worker_takes_another_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings: Settings = toml::from_str(&format!(
+            "data_dir = '{}'\n[source]\nendpoint = 'http://127.0.0.1:1'\naccess_key = 'a'\nsecret_key = 'bbbbbbbb'\n\
+             [target]\nendpoint = 'http://127.0.0.1:2'\naccess_key = 'a'\nsecret_key = 'bbbbbbbb'\n[[buckets]]\nsource = 'b'",
+            dir.path().display()
+        ))
+        .unwrap();
+        let second = std::time::Duration::from_secs(1);
+        let stores = Stores {
+            source: Store::connect(&settings.source, second).await.unwrap(),
+            target: Store::connect(&settings.target.store(), second).await.unwrap(),
+        };
+        let queue = Arc::new(WorkQueue::new(10, std::time::Duration::ZERO));
+        let (back, metrics) = (Direction::Back, Metrics::new());
+        let replicator =
+            Replicator::start(&settings, stores, Arc::clone(&queue), back, metrics).await.unwrap();
+        let paused = replicator.pause();
+        let dirty = DirtyKey {
+            key: ObjectKey::new("b", "k"),
+            aspects: Aspects::CONTENT,
+            origin: Origin::Live,
+            since_ms: 0,
+            size: None,
+        };
+        queue.mark(&dirty, 1);
+        let take = || replicator.dispatcher.take_now(Size::Small, &replicator.stop);
+        assert!(take().is_none());
+        // The lanes had no turn to take it since.
+        drop(paused);
+        assert!(take().is_some());
     }
 }

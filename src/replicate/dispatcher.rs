@@ -150,9 +150,10 @@ impl Dispatcher {
     }
 
     /// The next key of the lane, if one is ready and all that [`Self::take`] would wait for is given.
-    fn take_now(&self, size: Size, stop: &CancellationToken) -> Option<Work> {
+    pub(super) fn take_now(&self, size: Size, stop: &CancellationToken) -> Option<Work> {
         let up = self.source.is_up() && self.target.is_up();
-        if stop.is_cancelled() || !up || !self.limit(size).has_room() {
+        let held = stop.is_cancelled() || *self.pauses.borrow() > 0;
+        if held || !up || !self.limit(size).has_room() {
             return None;
         }
         match size {
