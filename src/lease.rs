@@ -21,6 +21,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -87,10 +88,12 @@ impl Elector {
         let lease = self.cluster.get(LEASES, name).await?;
         let found = lease.as_ref().map(Record::read);
         let verdict = observer.judge(found.as_ref(), clock::since_boot());
-        if let Verdict::Wait(holder) = verdict {
-            return Ok(Look::Held(holder));
-        }
         let before = found.unwrap_or_default();
+        if let Verdict::Wait(holder) = verdict {
+            let since = before.acquired.and_then(|at| at.parse::<jiff::Timestamp>().ok());
+            let since = since.map_or_else(String::new, |at| format!(" since {at:.0}"));
+            return Ok(Look::Held(holder + &since));
+        }
         let began = clock::since_boot();
         let wanted = self.renewed(&Record {
             acquired: Some(timestamp()),
@@ -122,7 +125,7 @@ impl Elector {
         Term {
             fence,
             doubt_since_ms: renewed.map(jiff::Timestamp::as_millisecond),
-            holder: self.me.clone(),
+            since_ms: clock::now_ms(),
             elector: self.clone(),
             serving,
             stop,
@@ -157,12 +160,23 @@ enum Look {
     Held(String),
 }
 
+/// The Lease that makes this process the active one, for the status.
+#[derive(Debug, Clone, Serialize)]
+pub struct LeaseStatus {
+    /// The Lease's name.
+    pub name: String,
+    /// The name by which it knows this process.
+    pub holder: String,
+    /// Since when it does, in milliseconds since the Unix epoch.
+    pub since_ms: i64,
+}
+
 /// The time during which this process is the active one.
 #[derive(Debug)]
 pub struct Term {
     fence: Arc<Fence>,
     doubt_since_ms: Option<i64>,
-    holder: String,
+    since_ms: i64,
     elector: Elector,
     serving: watch::Sender<bool>,
     stop: CancellationToken,
@@ -181,9 +195,13 @@ impl Term {
         self.doubt_since_ms
     }
 
-    /// The name by which the Lease knows this process.
-    pub fn holder(&self) -> &str {
-        &self.holder
+    /// The Lease, and by what name and since when it is this process's.
+    pub fn status(&self) -> LeaseStatus {
+        LeaseStatus {
+            name: self.elector.settings.name.clone(),
+            holder: self.elector.me.clone(),
+            since_ms: self.since_ms,
+        }
     }
 
     /// Everything runs: notifications may be sent here.

@@ -89,6 +89,8 @@ struct Inner {
     passes: Family<Labels<1>, Counter>,
     drift: Family<Labels<1>, Counter>,
     compared: Counter,
+    snapshot_failures: Counter,
+    capture_failures: Counter,
     intake_up: Family<Labels<1>, Value>,
     intake_last_event: Family<Labels<1>, Value>,
     intake_backlog: Family<Labels<1>, Value>,
@@ -114,26 +116,11 @@ impl Metrics {
         let build: Family<Labels<1>, Gauge> =
             register(registry, "evermirror_build_info", Family::default());
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
-        let requests = Family::default();
-        for outcome in RequestOutcome::ALL {
-            drop(requests.get_or_create_owned(&[("outcome", outcome.name())]));
-        }
-        let events = Family::default();
-        for outcome in EventOutcome::ALL {
-            drop(events.get_or_create_owned(&[("outcome", outcome.name())]));
-        }
-        let replicated = Family::default();
-        for action in Action::ALL {
-            drop(replicated.get_or_create_owned(&[("action", action.name())]));
-        }
-        let passes = Family::default();
-        for outcome in PassOutcome::ALL {
-            drop(passes.get_or_create_owned(&[("outcome", outcome.name())]));
-        }
-        let drift = Family::default();
-        for kind in DRIFT_KINDS {
-            drop(drift.get_or_create_owned(&[("kind", kind)]));
-        }
+        let requests = family("outcome", RequestOutcome::ALL.map(RequestOutcome::name));
+        let events = family("outcome", EventOutcome::ALL.map(EventOutcome::name));
+        let replicated = family("action", Action::ALL.map(Action::name));
+        let passes = family("outcome", PassOutcome::ALL.map(PassOutcome::name));
+        let drift = family("kind", DRIFT_KINDS);
         let state: BTreeMap<_, _> =
             Snapshot::default().values().map(|(name, _)| (name, Value::default())).into();
         for (name, value) in &state {
@@ -164,6 +151,16 @@ impl Metrics {
             passes: register(registry, "evermirror_reconcile_passes_total", passes),
             drift: register(registry, "evermirror_drift_total", drift),
             compared: register(registry, "evermirror_reconcile_keys_total", Counter::default()),
+            snapshot_failures: register(
+                registry,
+                "evermirror_snapshot_failures_total",
+                Counter::default(),
+            ),
+            capture_failures: register(
+                registry,
+                "evermirror_capture_failures_total",
+                Counter::default(),
+            ),
             error_classes: Mutex::default(),
             state,
             recent_lags: RecentLags::default(),
@@ -268,6 +265,16 @@ impl Metrics {
         self.0.compared.inc_by(count);
     }
 
+    /// A volume snapshot that was due could not be taken.
+    pub fn snapshot_failed(&self) {
+        self.0.snapshot_failures.inc();
+    }
+
+    /// The source's settings could not be captured, or not all.
+    pub fn capture_failed(&self) {
+        self.0.capture_failures.inc();
+    }
+
     /// The lags of the last 4,096 replicated events.
     pub fn lag_summary(&self) -> LagSummary {
         self.0.recent_lags.summary()
@@ -313,6 +320,18 @@ fn register<M: Metric + Clone>(registry: &mut Registry, name: &'static str, metr
     let short = short.trim_end_matches("_total");
     registry.register(short, help.trim_end_matches('.'), metric.clone());
     metric
+}
+
+/// A counter for each value of a label, all of them shown from the start.
+fn family(
+    label: &'static str,
+    values: impl IntoIterator<Item = &'static str>,
+) -> Family<Labels<1>, Counter> {
+    let counters = Family::default();
+    for value in values {
+        drop(counters.get_or_create_owned(&[(label, value)]));
+    }
+    counters
 }
 
 /// A time in milliseconds as Prometheus wants it.

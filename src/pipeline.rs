@@ -75,7 +75,8 @@ impl Pipeline {
         let metrics = Metrics::new();
         let (state, cursor) = recover::open(&settings, &metrics).await?;
         let stores = connect(&settings).await?;
-        let overview = Arc::new(Overview::new(settings, metrics, state, term.map(Term::holder)));
+        let lease = term.map(Term::status);
+        let overview = Arc::new(Overview::new(settings, metrics, state, lease));
         if let Some(term) = term {
             stores.source.fence(term.fence());
             stores.target.fence(term.fence());
@@ -273,7 +274,7 @@ async fn capture(stores: Stores, overview: Arc<Overview>, stop: CancellationToke
         drop(overview.leads.subscribe().wait_for(|leads| *leads).await);
     };
     if stop.run_until_cancelled(ready).await.is_some() {
-        schedule.run(&stores, &stop).await;
+        schedule.run(&stores, &overview.metrics, &stop).await;
     }
 }
 

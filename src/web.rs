@@ -8,7 +8,7 @@
 
 mod history;
 mod live;
-mod page;
+pub(crate) mod page;
 mod status;
 #[cfg(test)]
 mod tests;

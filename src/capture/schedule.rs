@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CaptureReport, capture};
 use crate::clock;
 use crate::config::Settings;
+use crate::metrics::Metrics;
 use crate::replicate::Stores;
 use crate::replicate::retry::RetryPolicy;
 
@@ -59,7 +60,7 @@ impl Schedule {
     }
 
     /// Captures now and at every interval, until stopped; after a failure again soon, less and less often.
-    pub async fn run(&self, stores: &Stores, stop: &CancellationToken) {
+    pub async fn run(&self, stores: &Stores, metrics: &Metrics, stop: &CancellationToken) {
         let interval = self.settings.capture.as_ref().map_or(Duration::MAX, |of| of.interval);
         let mut failed = 0;
         loop {
@@ -71,6 +72,7 @@ impl Schedule {
             };
             let wait = if let Some(error) = error {
                 tracing::warn!(%error, "The source's settings could not all be captured; it is tried again.");
+                metrics.capture_failed();
                 failed += 1;
                 let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
                 status.failures += 1;

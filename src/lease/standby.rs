@@ -1,7 +1,8 @@
 //! What a standby answers: that it lives, and that it is not the active one.
 //!
 //! **Promise.** The webhook's port is closed, so no notification is acknowledged. `/healthz` is 200: a
-//! restart would mend nothing. `/readyz` is 503, as is everything else, with the reason.
+//! restart would mend nothing. `/readyz` is 503, as is everything else, with the reason; the status page is
+//! there, and says who is the active one.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{self, ACTIVE};
 use crate::serve::{self, BindError, Limits};
+use crate::web::page;
 
 /// Readers have so long for their answers before the port goes to the pipeline.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -41,6 +43,7 @@ impl Standby {
         let router = Router::new()
             .route("/healthz", get(healthy))
             .route("/metrics", get(scrape))
+            .merge(page::routes())
             .fallback(elsewhere)
             .with_state(state);
         let stop = CancellationToken::new();
@@ -69,6 +72,8 @@ async fn scrape() -> Response {
 }
 
 async fn elsewhere(State(state): State<watch::Receiver<String>>) -> Response {
-    let error = format!("this process is a standby: {}", *state.borrow());
-    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": error }))).into_response()
+    let reason = state.borrow().clone();
+    let error = format!("this process is a standby: {reason}");
+    let answer = json!({ "error": error, "standby": reason });
+    (StatusCode::SERVICE_UNAVAILABLE, Json(answer)).into_response()
 }

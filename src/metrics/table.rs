@@ -186,6 +186,16 @@ pub const METRICS: &[MetricInfo] = &[
         "Unix time of the last volume snapshot of evermirror's that can be restored; 0 if there is none.",
     ),
     info(
+        "evermirror_snapshot_interval_seconds",
+        "gauge",
+        "Seconds from one volume snapshot to the next; 0 if this process takes none by itself.",
+    ),
+    info(
+        "evermirror_snapshot_failures_total",
+        "counter",
+        "Tries to take a volume snapshot on its schedule that failed.",
+    ),
+    info(
         "evermirror_capture_last_success_timestamp_seconds",
         "gauge",
         "When the source's settings were last found to be captured whole, as Unix time; 0 if never since the start.",
@@ -193,12 +203,12 @@ pub const METRICS: &[MetricInfo] = &[
     info(
         "evermirror_capture_interval_seconds",
         "gauge",
-        "Seconds from one capture of the source's settings to the next; 0 if there is none.",
+        "Seconds from one capture of the source's settings to the next; 0 if this process takes none.",
     ),
     info(
-        "evermirror_capture_failures",
-        "gauge",
-        "Captures since the start that failed, or that could not read every setting.",
+        "evermirror_capture_failures_total",
+        "counter",
+        "Captures that failed, or that could not read every setting.",
     ),
     info("evermirror_source_up", "gauge", "1 while the source answers, else 0."),
     info("evermirror_target_up", "gauge", "1 while the target answers, else 0."),
@@ -252,13 +262,13 @@ pub struct Snapshot {
     pub reconcile_interval_ms: u64,
     /// When the last usable snapshot was asked for, in milliseconds since the Unix epoch; 0 if never.
     pub snapshot_ms: u64,
+    /// From one snapshot to the next; 0 if there is none.
+    pub snapshot_interval_ms: u64,
     /// When the source's settings were last captured whole, in milliseconds since the Unix epoch; 0 if
     /// never.
     pub captured_ms: u64,
     /// From one capture to the next; 0 if there is none.
     pub capture_interval_ms: u64,
-    /// Captures that failed.
-    pub capture_failures: u64,
     /// The source answers.
     pub source_up: bool,
     /// The target answers.
@@ -306,6 +316,10 @@ impl Snapshot {
                 std::time::Duration::from_millis(self.snapshot_ms).as_secs_f64(),
             ),
             (
+                "evermirror_snapshot_interval_seconds",
+                std::time::Duration::from_millis(self.snapshot_interval_ms).as_secs_f64(),
+            ),
+            (
                 "evermirror_capture_last_success_timestamp_seconds",
                 std::time::Duration::from_millis(self.captured_ms).as_secs_f64(),
             ),
@@ -313,7 +327,6 @@ impl Snapshot {
                 "evermirror_capture_interval_seconds",
                 std::time::Duration::from_millis(self.capture_interval_ms).as_secs_f64(),
             ),
-            ("evermirror_capture_failures", self.capture_failures as f64),
             ("evermirror_source_up", f64::from(u8::from(self.source_up))),
             ("evermirror_target_up", f64::from(u8::from(self.target_up))),
         ]

@@ -15,6 +15,7 @@ use crate::gaps::{GapBook, GapReason};
 use crate::intake::kafka::Backlog;
 use crate::intake::{Health, Inlet};
 use crate::journal::Journal;
+use crate::lease::LeaseStatus;
 use crate::metrics::Metrics;
 use crate::reconcile::{Parts, Reconciler};
 use crate::replicate::{Decision, Delays, Hold, Replicator, StoreState};
@@ -26,7 +27,6 @@ use crate::web::{
 use crate::workqueue::{Counts, WorkQueue};
 
 use super::recover::State;
-use super::snapshots::Taken;
 
 /// How many parked keys the status shows.
 const SHOWN_PARKED: usize = 100;
@@ -61,9 +61,9 @@ pub(super) struct Overview {
     /// Damaged segments kept aside at the start.
     quarantined: usize,
     /// What became of the volume snapshots.
-    snapshots: Mutex<Taken>,
-    /// The name by which the lease knows this process, if there is one.
-    holder: Option<String>,
+    snapshots: Mutex<SnapshotStatus>,
+    /// The lease that this process holds, if there is one.
+    lease: Option<LeaseStatus>,
     started: Instant,
     stopping: AtomicBool,
 }
@@ -73,7 +73,7 @@ impl Overview {
         settings: Arc<Settings>,
         metrics: Metrics,
         state: State,
-        holder: Option<&str>,
+        lease: Option<LeaseStatus>,
     ) -> Self {
         let replicate = &settings.replicate;
         let position = Arc::new(AtomicU64::new(state.journal.stats().trimmed_lsn));
@@ -110,7 +110,7 @@ impl Overview {
             intakes: OnceLock::new(),
             quarantined: state.quarantined,
             snapshots: Mutex::default(),
-            holder: holder.map(str::to_owned),
+            lease,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             settings,
@@ -159,7 +159,7 @@ impl Overview {
     }
 
     /// Changes what is shown of the snapshots.
-    pub(super) fn snapshot_taken<T>(&self, change: impl FnOnce(&mut Taken) -> T) -> T {
+    pub(super) fn snapshot_taken<T>(&self, change: impl FnOnce(&mut SnapshotStatus) -> T) -> T {
         change(&mut self.snapshots.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -216,6 +216,7 @@ impl Operations for Overview {
         let pending = counts.pending as u64 + set_aside + unread;
         let (source, target) = self.replicator.get().map(Replicator::stores).unzip();
         let limit = self.replicator.get().map_or(0, Replicator::concurrency);
+        let leads = *self.leads.borrow();
         Status {
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: self.started.elapsed().as_secs(),
@@ -262,15 +263,13 @@ impl Operations for Overview {
             reconcile_interval_ms: u64::try_from(self.settings.reconcile.interval.as_millis())
                 .unwrap_or(u64::MAX),
             reconcile: self.reconciler.status(),
-            capture: self.capture.as_ref().map(Schedule::status),
+            capture: self.capture.as_ref().filter(|_| leads).map(Schedule::status),
             delayed,
             source: self.store_status(&self.settings.source.endpoint, source),
             target: self.store_status(&self.settings.target.endpoint, target),
-            holder: self.holder.clone(),
-            snapshots: self.snapshot_taken(|taken| SnapshotStatus {
-                last_ms: taken.last_ms,
-                trouble: taken.trouble.clone(),
-            }),
+            lease: self.lease.clone(),
+            snapshots: Some(self.snapshot_taken(|taken| taken.clone()))
+                .filter(|taken| leads && taken.interval_ms > 0),
             concurrency: Concurrency { limit, in_use: counts.in_flight as u64 },
         }
     }

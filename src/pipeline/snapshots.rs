@@ -20,15 +20,6 @@ const RETRY: Duration = Duration::from_mins(5);
 /// How often it is looked whether anything is pending.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What became of the snapshots.
-#[derive(Debug, Default)]
-pub(super) struct Taken {
-    /// When the last usable one was asked for, in milliseconds since the Unix epoch.
-    pub(super) last_ms: Option<i64>,
-    /// Why none could be taken, if so.
-    pub(super) trouble: Option<String>,
-}
-
 /// Takes snapshots until stopped.
 pub(super) async fn run(
     settings: SnapshotSettings,
@@ -38,17 +29,22 @@ pub(super) async fn run(
     if settings.interval.is_zero() {
         return;
     }
+    let interval_ms = u64::try_from(settings.interval.as_millis()).unwrap_or(u64::MAX);
+    overview.snapshot_taken(|taken| taken.interval_ms = interval_ms);
     let taking = async {
         loop {
             let wait = match step(&settings, &overview).await {
                 Ok(wait) => {
-                    overview.snapshot_taken(|taken| taken.trouble = None);
+                    overview.snapshot_taken(|taken| taken.last_error = None);
                     wait
                 }
                 Err(error) => {
                     let error = error.to_string();
-                    let told =
-                        overview.snapshot_taken(|taken| taken.trouble.replace(error.clone()));
+                    overview.metrics.snapshot_failed();
+                    let told = overview.snapshot_taken(|taken| {
+                        taken.failures += 1;
+                        taken.last_error.replace(error.clone())
+                    });
                     if told.as_ref() != Some(&error) {
                         tracing::error!(error, "No snapshot could be taken; trying again.");
                     }

@@ -31,8 +31,8 @@ const FILES: [(&str, &str, &str); 8] = [
     ("/page/words.js", SCRIPT, include_str!("page/words.js")),
 ];
 
-/// Routes for the page's files.
-pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+/// Routes for the page's files; a standby has them, too.
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     FILES.into_iter().fold(Router::new(), |router, (path, content_type, body)| {
         let headers = [
             (CONTENT_TYPE, HeaderValue::from_static(content_type)),

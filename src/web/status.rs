@@ -6,6 +6,7 @@ use crate::capture::CaptureStatus;
 use crate::clock;
 use crate::gaps::Gap;
 use crate::intake::Health;
+use crate::lease::LeaseStatus;
 use crate::metrics::{LagSummary, Snapshot, Totals};
 use crate::reconcile::BucketProgress;
 
@@ -46,7 +47,8 @@ pub struct Status {
     pub reconcile_interval_ms: u64,
     /// The passes over each bucket.
     pub reconcile: Vec<BucketProgress>,
-    /// How the capturing of the source's settings goes; absent without `[capture]`.
+    /// How the capturing of the source's settings goes; absent without `[capture]`, and where another
+    /// process of a Kafka group does it.
     pub capture: Option<CaptureStatus>,
     /// Deletes that wait for their time.
     pub delayed: Vec<DelayedDeletes>,
@@ -56,19 +58,25 @@ pub struct Status {
     pub target: StoreStatus,
     /// How much is done at once.
     pub concurrency: Concurrency,
-    /// The name by which the lease knows this process; absent where there is no lease.
-    pub holder: Option<String>,
-    /// The volume snapshots that `run` takes.
-    pub snapshots: SnapshotStatus,
+    /// The Lease that this process holds; absent where there is none. A standby has no status.
+    pub lease: Option<LeaseStatus>,
+    /// The volume snapshots that `run` takes; absent without a schedule, and where another process of a
+    /// Kafka group takes them.
+    pub snapshots: Option<SnapshotStatus>,
 }
 
-/// The volume snapshots that `run` takes; nothing where it takes none.
+/// The volume snapshots that `run` takes.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct SnapshotStatus {
-    /// When the last usable one was asked for, in milliseconds since the Unix epoch.
+    /// From one to the next, in milliseconds.
+    pub interval_ms: u64,
+    /// When the last usable one was asked for, in milliseconds since the Unix epoch; absent while there is
+    /// none, or the cluster was not asked yet.
     pub last_ms: Option<i64>,
-    /// Why none could be taken, if so.
-    pub trouble: Option<String>,
+    /// Tries since the start that failed.
+    pub failures: u64,
+    /// Why the last one did; absent if it did not.
+    pub last_error: Option<String>,
 }
 
 /// How far this process is behind in Kafka, in records of its partitions.
@@ -92,6 +100,12 @@ impl Status {
     fn captured_ms(&self) -> u64 {
         let checked = self.capture.as_ref().and_then(|capture| capture.checked_ms);
         u64::try_from(checked.unwrap_or(0)).unwrap_or(0)
+    }
+
+    /// When the last usable snapshot was asked for; 0 if there is none.
+    fn snapshot_ms(&self) -> u64 {
+        let last = self.snapshots.as_ref().and_then(|snapshots| snapshots.last_ms);
+        u64::try_from(last.unwrap_or(0)).unwrap_or(0)
     }
 
     /// The same as numbers, for the metrics.
@@ -118,10 +132,10 @@ impl Status {
             journal_full: self.journal.full,
             reconciled_ms: self.reconciled_ms(),
             reconcile_interval_ms: self.reconcile_interval_ms,
-            snapshot_ms: self.snapshots.last_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0),
+            snapshot_ms: self.snapshot_ms(),
+            snapshot_interval_ms: self.snapshots.as_ref().map_or(0, |taken| taken.interval_ms),
             captured_ms: self.captured_ms(),
             capture_interval_ms: self.capture.as_ref().map_or(0, |capture| capture.interval_ms),
-            capture_failures: self.capture.as_ref().map_or(0, |capture| capture.failures),
             source_up: self.source.up,
             target_up: self.target.up,
         }

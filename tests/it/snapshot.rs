@@ -333,7 +333,7 @@ async fn run_takes_snapshots_on_schedule_of_a_target_that_is_as_old() {
     site.evermirror.start().await;
     eventually("the trouble is shown", LATER, async || {
         let status = site.evermirror.status().await?;
-        let trouble = status["snapshots"]["trouble"].as_str().unwrap_or_default();
+        let trouble = status["snapshots"]["last_error"].as_str().unwrap_or_default();
         if trouble.contains("is not usable after 1s") {
             Ok(())
         } else {

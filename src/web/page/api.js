@@ -11,11 +11,12 @@ export const token = {
   forget: () => sessionStorage.removeItem(KEPT),
 };
 
-/** An answer other than 2xx. */
+/** An answer other than 2xx; `standby` says for what a process waits that is not the active one. */
 export class Refused extends Error {
-  constructor(status, message) {
+  constructor(status, message, standby) {
     super(message);
     this.status = status;
+    this.standby = standby;
   }
 }
 
@@ -25,7 +26,7 @@ async function ask(path, options = {}) {
   const answer = await fetch(path, { ...options, headers, cache: "no-store" });
   if (answer.ok) return answer;
   const body = await answer.json().catch(() => ({}));
-  throw new Refused(answer.status, body.error ?? `${path} answered ${answer.status}`);
+  throw new Refused(answer.status, body.error ?? `${path} answered ${answer.status}`, body.standby);
 }
 
 /** The samples of the last hour. */

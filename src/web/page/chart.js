@@ -14,21 +14,25 @@ function shape(name, attributes, text) {
   return made;
 }
 
-/** The next round number above, so that the scale does not jump at every sample. */
-function ceiling(value) {
-  if (value <= 0) return 1;
-  const power = 10 ** Math.floor(Math.log10(value));
+/** The next round number of its unit above, so that the scale does not jump at every sample. */
+function ceiling(value, base) {
+  if (value <= 1) return 1;
+  const unit = base ** Math.floor(Math.log(value) / Math.log(base));
+  const power = unit * 10 ** Math.floor(Math.log10(value / unit));
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value);
 }
 
+/** In whole minutes, if it is one. */
+const whole = (ms) => (ms < 60000 ? ms : Math.round(ms / 60000) * 60000);
+
 /**
  * Draws `series` (arrays of numbers or null, all as long as `times`) into `svg`. `show` writes a value.
- * A null is a break in the line.
+ * A null is a break in the line. A unit is `base` times the one below it.
  */
-export function draw(svg, times, series, show) {
+export function draw(svg, times, series, show, base = 10) {
   const values = series.flat().filter((value) => value !== null);
   const width = svg.clientWidth || 400;
-  const top = ceiling(Math.max(0, ...values));
+  const top = ceiling(Math.max(0, ...values), base);
   const [first, last] = [times[0] ?? 0, times.at(-1) ?? 1];
   const x = (time) => (last === first ? width : ((time - first) / (last - first)) * width);
   const y = (value) => BASE - (value / top) * (BASE - TOP);
@@ -37,7 +41,7 @@ export function draw(svg, times, series, show) {
     shape("line", { class: "axis", x1: 0, x2: width, y1: BASE, y2: BASE }),
     shape("line", { class: "axis", x1: 0, x2: width, y1: TOP, y2: TOP }),
     shape("text", { x: 0, y: TOP - 3 }, show(top)),
-    shape("text", { x: 0, y: HEIGHT - 3 }, times.length > 1 ? `${duration(last - first)} ago` : ""),
+    shape("text", { x: 0, y: HEIGHT - 3 }, times.length > 1 ? `${duration(whole(last - first))} ago` : ""),
     shape("text", { x: width, y: HEIGHT - 3, "text-anchor": "end" }, "now"),
   ];
   series.forEach((line, number) => {

@@ -1,7 +1,7 @@
 // The page: follows the stream, asks again when it breaks, and acts when a person decides.
 
 import { Refused, act, follow, history, token } from "/page/api.js";
-import { show, showConnection, showHistory } from "/page/view.js";
+import { show, showConnection, showHistory, showStandby } from "/page/view.js";
 import { duration, many } from "/page/words.js";
 
 const AGAIN_MS = 2000;
@@ -114,6 +114,11 @@ async function watch() {
       if (error instanceof Refused && error.status === 401) {
         token.forget();
         await askToken("Reading this page needs the token.");
+        continue;
+      }
+      if (error instanceof Refused && error.standby) {
+        showStandby(error.standby);
+        await pause(AGAIN_MS);
         continue;
       }
     }

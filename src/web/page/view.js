@@ -1,13 +1,14 @@
 // Puts a status on the page. Everything is set as text, never as markup.
 
 import { draw } from "/page/chart.js";
-import { activity, ago, bytes, bytesAtRisk, count, duration, lastComparison, many, problems, verdict } from "/page/words.js";
+import { activity, ago, bytes, bytesAtRisk, count, duration, lastComparison, many, problems, safeguards, verdict, visible } from "/page/words.js";
 
 const byId = (id) => document.getElementById(id);
 
 /** Sets text only where it changed, so that a screen reader is not told the same again. */
-function text(id, value) {
+function text(id, said) {
   const element = byId(id);
+  const value = visible(said);
   if (element.textContent !== value) element.textContent = value;
 }
 
@@ -22,9 +23,12 @@ function rows(id, list) {
   if (shown.get(id) === now) return;
   shown.set(id, now);
   const focused = document.activeElement?.dataset?.act;
+  // On a narrow screen each cell stands on a line of its own, behind the title of its column.
+  const titles = [...byId(id).closest("table").querySelectorAll("th")].map((title) => title.textContent);
   byId(id).replaceChildren(...list.map((cells) => {
     const row = document.createElement("tr");
     row.append(...cells.map(cell));
+    titles.forEach((title, at) => { row.cells[at].dataset.title = title; });
     return row;
   }));
   if (focused) [...byId(id).querySelectorAll("button")].find((button) => button.dataset.act === focused)?.focus();
@@ -33,11 +37,14 @@ function rows(id, list) {
 function cell(content) {
   const made = document.createElement("td");
   if (typeof content === "string") {
-    made.textContent = content;
+    made.textContent = visible(content);
   } else if (content.buttons) {
-    made.append(...content.buttons.map(button));
+    const buttons = document.createElement("div");
+    buttons.className = "buttons";
+    buttons.append(...content.buttons.map(button));
+    made.append(buttons);
   } else {
-    made.textContent = content.text;
+    made.textContent = visible(content.text);
     if (content.class) made.className = content.class;
     if (content.state) made.dataset.state = content.state;
   }
@@ -82,7 +89,7 @@ function trouble(status) {
   }
   found.forEach(({ state, text: words }, at) => {
     items.children[at].dataset.state = state;
-    items.children[at].textContent = words;
+    items.children[at].textContent = visible(words);
   });
 }
 
@@ -126,20 +133,22 @@ function buckets(status, now) {
       number(compared === null ? "–" : bucket.target_objects),
       number(mine ? `${many(mine.pending, "key")}, ${bytesAtRisk(mine)}` : "–"),
       ago(compared === null ? null : Math.min(compared, now), now),
-      { text: doing, state: bucket.last_error && !bucket.running ? "bad" : undefined },
+      { text: doing, class: "doing", state: bucket.last_error && !bucket.running ? "bad" : undefined },
     ];
   }));
 }
 
+const part = (name) => ({ text: name, class: "part" });
+
 /** Whether notifications arrive, and when the last one did. */
 function intake({ name, address, trouble: why, last_event_ms: last }, now) {
   const heard = last === null ? "no event yet" : `last event ${ago(Math.min(last, now), now)}`;
-  return [name, address, { text: `${why ? "in trouble" : "open"}, ${heard}`, state: why ? "bad" : "good" }];
+  return [part(name), address, { text: `${why ? "in trouble" : "open"}, ${heard}`, state: why ? "bad" : "good" }];
 }
 
 function stores(status, now) {
   const store = (name, { endpoint, up, for_ms: since }) => [
-    name,
+    part(name),
     endpoint,
     { text: `${up ? "up" : "down"} for ${duration(since)}`, state: up ? "good" : "bad" },
   ];
@@ -147,13 +156,13 @@ function stores(status, now) {
     store("source", status.source),
     store("target", status.target),
     ...status.intakes.map((each) => intake(each, now)),
+    ...safeguards(status, now).map(({ name, where, state, text: words }) => [part(name), where, { text: words, state }]),
   ]);
 }
 
-function totals(status, now) {
+function totals(status) {
   const { copied, deleted, tagged, unchanged, kept, bytes: size, errors } = status.replicated;
   rows("totals", [
-    ...(status.capture ? [["Settings captured", number(ago(status.capture.checked_ms, now))]] : []),
     ["Objects copied", number(`${count(copied)} (${bytes(size)})`)],
     ["Deleted on the target", number(deleted)],
     ["Tags written", number(tagged)],
@@ -176,11 +185,27 @@ export function show(status, now) {
   parked(status);
   buckets(status, now);
   stores(status, now);
-  totals(status, now);
+  totals(status);
+  byId("main").dataset.state = "active";
 }
+
+/** Shows that this process waits, and for whom. */
+export function showStandby(reason) {
+  byId("main").dataset.state = "standby";
+  document.title = "Standby – evermirror";
+  showConnection("live", "live");
+  byId("answer").dataset.state = "unknown";
+  text("verdict", "Ask the active process");
+  text("because", `This one is a standby: it copies nothing until it is its turn. Now ${reason}.`);
+}
+
+let lastHour = [];
+// A chart has as many units as its place has pixels.
+new ResizeObserver(() => showHistory(lastHour)).observe(document.querySelector(".charts"));
 
 /** Draws the last hour. */
 export function showHistory(samples) {
+  lastHour = samples;
   const times = samples.map((sample) => sample.at_ms);
   const rate = samples.map((sample, at) => {
     const before = samples[at - 1];
@@ -191,16 +216,17 @@ export function showHistory(samples) {
   draw(byId("lag-chart"), times, [lag("lag_p50_ms"), lag("lag_p99_ms")], duration);
   draw(byId("rate-chart"), times, [rate], (value) => count(Math.round(value * 10) / 10));
   draw(byId("waiting-chart"), times, [samples.map((sample) => sample.pending)], count);
-  draw(byId("bytes-chart"), times, [samples.map((sample) => sample.pending_bytes)], bytes);
+  draw(byId("bytes-chart"), times, [samples.map((sample) => sample.pending_bytes)], bytes, 1024);
   const latest = samples.at(-1);
   if (!latest) return;
   const [median, most] = [duration(latest.lag_p50_ms), duration(latest.lag_p99_ms)];
-  text("lag-now", latest.lag_p99_ms === 0 ? "" : `median ${median}, 99 % ${most} (dashed)`);
+  text("lag-now", latest.lag_p99_ms === 0 ? "" : `${median}, 99 % ${most} (dashed)`);
   text("rate-now", rate.at(-1) === null ? "" : count(Math.round(rate.at(-1) * 10) / 10));
   text("waiting-now", count(latest.pending));
   text("bytes-now", bytes(latest.pending_bytes));
   byId("bytes-chart").setAttribute("aria-label", `Bytes waiting: ${bytes(latest.pending_bytes)} now`);
   byId("lag-chart").setAttribute("aria-label", `Lag of the last events: median ${median}, 99 % ${most}`);
+  byId("rate-chart").setAttribute("aria-label", `Objects a second: ${byId("rate-now").textContent} now`);
   byId("waiting-chart").setAttribute("aria-label", `Keys waiting: ${count(latest.pending)} now`);
 }
 

@@ -28,6 +28,10 @@ export function bytes(number) {
   return `${at === 0 ? number : number.toFixed(1)} ${units[at]}`;
 }
 
+/** Keys are other people's text: what has no shape of its own, or turns the writing around, as its number. */
+export const visible = (text) =>
+  text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (found) => `\\u{${found.codePointAt(0).toString(16)}}`);
+
 /** "12 min ago", or "never". */
 export const ago = (thenMs, nowMs) =>
   thenMs === null || thenMs === undefined ? "never" : `${duration(Math.max(0, nowMs - thenMs))} ago`;
@@ -86,7 +90,25 @@ export function problems(status) {
   const damaged = status.journal.damaged_segments;
   if (damaged > 0) warn(`${many(damaged, "damaged file")} of the journal or of what it set aside ${damaged === 1 ? "was" : "were"} kept in data_dir to be examined: check the disk, then remove *.damaged.`);
   if (status.capture?.last_error) warn(`The source's settings could not all be captured: ${status.capture.last_error}`);
+  if (status.snapshots?.last_error) warn(`No volume snapshot could be taken: ${status.snapshots.last_error}`);
   if (status.stopping) warn("evermirror is stopping.");
+  return found;
+}
+
+/** What else stands between the store and a loss: the lease, the snapshots, the captured settings. */
+export function safeguards({ lease, snapshots, capture }, now) {
+  const found = [];
+  if (lease) {
+    found.push({ name: "lease", where: `${lease.name}, held by ${lease.holder}`, state: "good", text: `active for ${duration(Math.max(0, now - lease.since_ms))}` });
+  }
+  const repeated = (name, done, last, { interval_ms: interval, failures, last_error: error }) => {
+    const late = last === null || now - last > 3 * interval;
+    const failed = failures > 0 ? `, ${many(failures, "failure")} since the start` : "";
+    const state = error ? "bad" : late ? "warn" : "good";
+    found.push({ name, where: `every ${duration(interval)}`, state, text: `${done} ${ago(last, now)}${failed}` });
+  };
+  if (snapshots) repeated("snapshots", "taken", snapshots.last_ms, snapshots);
+  if (capture) repeated("settings", "captured", capture.checked_ms, capture);
   return found;
 }
 

@@ -62,6 +62,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if kindIs "map" .Values.config.snapshot }}true{{ end }}
 {{- end }}
 
+{{/* Whether evermirror captures the source's settings. */}}
+{{- define "evermirror.capture" -}}
+{{- if kindIs "map" .Values.config.capture }}true{{ end }}
+{{- end }}
+
 {{/* Whether evermirror asks anything of the Kubernetes API. */}}
 {{- define "evermirror.kubernetes" -}}
 {{- if or (include "evermirror.lease" .) (include "evermirror.snapshots" .) }}true{{ end }}
@@ -84,6 +89,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- if and (include "evermirror.snapshots" .) (include "evermirror.isSidecar" .) (not .Values.serviceAccount.name) }}
 {{- fail "config.snapshot needs serviceAccount.name in mode \"sidecar\": the service account of the store's pod, whose token must be mounted" }}
+{{- end }}
+{{- if and .Values.secrets.capture.name (not (include "evermirror.capture" .)) }}
+{{- fail "secrets.capture is for config.capture, which is not there: {} is a table with the defaults" }}
 {{- end }}
 {{- if and (include "evermirror.webhook" .) (not (include "evermirror.isSidecar" .)) (not .Values.secrets.webhook.name) }}
 {{- fail "secrets.webhook.name is required in mode \"deployment\": a Secret with the bearer token that the store sends with its notifications. Make one with: kubectl create secret generic evermirror-webhook --from-literal=token=\"$(openssl rand -hex 32)\"" }}
@@ -161,6 +169,9 @@ resources:
 {{- $_ := set $web "auth_token_file" "/run/secrets/evermirror/web/token" }}
 {{- end }}
 {{- $_ := set $config "web" (merge $web (default dict $config.web)) }}
+{{- if .Values.secrets.capture.name }}
+{{- $_ := set $config.capture "passphrase_file" "/run/secrets/evermirror/capture/passphrase" }}
+{{- end }}
 {{- if include "evermirror.lease" . }}
 {{- $lease := dict "name" (include "evermirror.fullname" .) "namespace" .Release.Namespace }}
 {{- $_ := set $config "lease" (merge $lease (default dict $config.lease)) }}
@@ -240,13 +251,13 @@ volumeMounts:
 {{- end }}
 {{- end }}
 {{- end }}
-{{- range $door := list "webhook" "web" }}
-{{- with index $.Values.secrets $door }}
+{{- range $use, $file := dict "webhook" "token" "web" "token" "capture" "passphrase" }}
+{{- with index $.Values.secrets $use }}
 {{- if .name }}
 - secret:
     name: {{ .name }}
     items:
-      - {key: {{ .key | quote }}, path: {{ $door }}/token}
+      - {key: {{ .key | quote }}, path: {{ $use }}/{{ $file }}}
 {{- end }}
 {{- end }}
 {{- end }}
