@@ -29,7 +29,7 @@ use self::vault::Vault;
 use crate::clock;
 use crate::config::Settings;
 use crate::config::settings::{CaptureSettings, CapturedBuckets};
-use crate::oneshot::patience::patiently;
+use crate::oneshot::patience::{Unusable, patiently};
 use crate::replicate::Stores;
 use crate::store::{BucketSetting, SettingAnswer, Store, StoreError};
 
@@ -39,6 +39,9 @@ pub enum CaptureError {
     /// A store refused what cannot be done without.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The same, of a side that is known.
+    #[error(transparent)]
+    Side(#[from] Unusable),
     /// A document is not what it should be.
     #[error("the captured document {place} cannot be used: {reason}")]
     Unreadable {
@@ -50,6 +53,16 @@ pub enum CaptureError {
     /// It was not begun.
     #[error("{0}")]
     Refused(String),
+}
+
+impl CaptureError {
+    /// Says what to mend in the configuration of this side, where a store refused.
+    fn of(side: &'static str) -> impl FnOnce(Self) -> Self {
+        move |error| match error {
+            Self::Store(refused) => Unusable::of(side)(refused).into(),
+            Self::Side(_) | Self::Unreadable { .. } | Self::Refused(_) => error,
+        }
+    }
 }
 
 /// What was captured.
@@ -85,7 +98,8 @@ pub async fn capture(
 ) -> Result<(CaptureReport, Vec<u8>), CaptureError> {
     let of = settings.capture.clone().unwrap_or_default();
     let now_ms = clock::now_ms();
-    let document = read_store(&stores.source, settings, &of, now_ms).await?;
+    let document = read_store(&stores.source, settings, &of, now_ms).await;
+    let document = document.map_err(CaptureError::of("source"))?;
     let mut report = report(&document, &of, dry_run);
     let plain = document.text();
     let text = vault::sealed(plain, of.passphrase.clone()).await.map_err(CaptureError::Refused)?;
@@ -93,19 +107,32 @@ pub async fn capture(
         return Ok((report, text));
     }
     let vault = Vault::new(&stores.target, settings, &of);
-    let last = vault.last().await?.filter(|(_, last)| last.same_as(&document));
+    let kept = keep(&vault, &document, &text, now_ms, &mut report);
+    kept.await.map_err(CaptureError::of("target"))?;
+    Ok((report, text))
+}
+
+/// Writes the document, unless the newest one says the same.
+async fn keep(
+    vault: &Vault<'_>,
+    document: &Document,
+    text: &[u8],
+    now_ms: i64,
+    report: &mut CaptureReport,
+) -> Result<(), CaptureError> {
+    let last = vault.last().await?.filter(|(_, last)| last.same_as(document));
     report.unchanged = last.is_some();
     let complete = report.problems.is_empty();
     let key = match last {
         Some((key, _)) => key,
-        None => vault.write(text.clone(), now_ms, complete).await?,
+        None => vault.write(text.to_vec(), now_ms, complete).await?,
     };
     vault.checked(&key, now_ms).await?;
     report.document = Some(key);
     if !report.unchanged {
         vault.trim().await?;
     }
-    Ok((report, text))
+    Ok(())
 }
 
 fn report(document: &Document, of: &CaptureSettings, dry_run: bool) -> CaptureReport {

@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub mod api;
 pub mod capture;
@@ -95,6 +95,14 @@ enum Command {
 }
 
 impl Cli {
+    /// Reads the command line, and whether the answer is to be JSON: then a command that fails before it has
+    /// one still owes one object. A wrong command line ends the process here, with words only.
+    pub fn parse_and_see_json() -> (Self, bool) {
+        let matches = Self::command().get_matches();
+        let json = asks_for_json(&matches);
+        (Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()), json)
+    }
+
     /// Does what was asked.
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
         match self.command {
@@ -112,5 +120,45 @@ impl Cli {
             Command::Snapshot(args) => snapshot::execute(args).await,
             Command::Demo(args) => demo::execute(args).await,
         }
+    }
+}
+
+/// Whether `--json` was given to the innermost subcommand.
+fn asks_for_json(matches: &ArgMatches) -> bool {
+    match matches.subcommand() {
+        Some((_, matches)) => asks_for_json(matches),
+        None => matches!(matches.try_get_one::<bool>("json"), Ok(Some(true))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_seen_wherever_a_command_takes_it() {
+        let json = |line: &str| {
+            let matches = Cli::command().try_get_matches_from(line.split(' ')).unwrap();
+            asks_for_json(&matches)
+        };
+        for command in [
+            "sync",
+            "verify",
+            "restore",
+            "setup",
+            "doctor",
+            "capture",
+            "reconcile",
+            "deletes list",
+            "deletes approve",
+            "snapshot list",
+            "snapshot create",
+            "demo --once",
+        ] {
+            assert!(json(&format!("evermirror {command} --json")), "{command}");
+            assert!(!json(&format!("evermirror {command}")), "{command}");
+        }
+        assert!(!json("evermirror check-config") && !json("evermirror policy source"));
+        assert!(!json("evermirror sync --prefix=--json"));
     }
 }

@@ -3,15 +3,21 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use evermirror::cli::{Cli, USAGE, UsageError};
 use evermirror::config::ConfigError;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match Box::pin(Cli::parse().execute()).await {
+    let (cli, json) = Cli::parse_and_see_json();
+    match Box::pin(cli.execute()).await {
         Ok(code) => code,
-        Err(error) => report(&error),
+        Err(error) => {
+            if json {
+                let object = serde_json::json!({ "errors": [format!("{error:#}")] });
+                drop(writeln!(io::stdout(), "{object}"));
+            }
+            report(&error)
+        }
     }
 }
 

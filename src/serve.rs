@@ -61,14 +61,14 @@ impl Limits {
 
 /// A listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to listen on {address}: {source}; {}", advice(.source, .setting))]
+#[error("failed to listen on {address}: {error}; {}", advice(.error, .setting))]
 pub struct BindError {
     /// The address asked for.
     pub address: SocketAddr,
     /// The setting that names it.
     pub setting: &'static str,
     /// What the operating system said.
-    pub source: io::Error,
+    pub error: io::Error,
 }
 
 fn advice(error: &io::Error, setting: &str) -> String {
@@ -86,7 +86,7 @@ fn advice(error: &io::Error, setting: &str) -> String {
 
 /// Opens the listener that `setting` (`intake.webhook.listen`) names.
 pub async fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { address, setting, source })
+    TcpListener::bind(address).await.map_err(|error| BindError { address, setting, error })
 }
 
 /// Serves `router` until `stop`, then finishes the requests that have begun. A caller that cannot

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::config::Settings;
 use crate::config::settings::BucketSettings;
+use crate::oneshot::patience::Unusable;
 use crate::pipeline;
 use crate::store::{NotificationConfig, NotificationRule, Store, StoreError, StoreKind};
 use arns::{Candidates, Refusal};
@@ -122,7 +123,7 @@ pub async fn run(settings: &Settings, options: &SetupOptions) -> anyhow::Result<
     if let Err(error) = answered
         && error.status.is_none()
     {
-        return Err(error.into());
+        return Err(Unusable::of("source")(error).into());
     }
     let mut report = SetupReport {
         source: stores.source.endpoint().to_owned(),
@@ -174,7 +175,8 @@ impl Source<'_> {
         told: &mut BucketReport,
         notes: &mut Vec<String>,
     ) -> Result<(), String> {
-        let current = self.store.notification(&bucket.source).await.map_err(|e| e.to_string())?;
+        let current = self.store.notification(&bucket.source).await;
+        let current = current.map_err(|error| Unusable::of("source")(error).to_string())?;
         candidates.narrow(&current);
         for arns in candidates.sets() {
             let wanted = if self.options.remove {

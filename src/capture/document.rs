@@ -134,14 +134,29 @@ impl Document {
     /// What could not be read, each with where.
     pub fn failures(&self) -> Vec<String> {
         let buckets = self.buckets.iter().flat_map(|(bucket, settings)| {
-            settings.iter().filter_map(move |(name, setting)| match setting {
-                Setting::Failed { error } => {
-                    Some(format!("bucket {}, {name}: {error}", bucket.escape_debug()))
+            let bucket = bucket.escape_debug();
+            let failed: Vec<_> = settings
+                .iter()
+                .filter_map(|(name, setting)| match setting {
+                    Setting::Failed { error } => Some((name, error)),
+                    Setting::Set { .. }
+                    | Setting::None
+                    | Setting::NotSupported
+                    | Setting::NotAsked => None,
+                })
+                .collect();
+            match failed.as_slice() {
+                // The bucket itself, rather than its settings.
+                [(_, error), rest @ ..]
+                    if failed.len() == settings.len() && rest.iter().all(|(_, e)| e == error) =>
+                {
+                    vec![format!("bucket {bucket}: {error}")]
                 }
-                Setting::Set { .. } | Setting::None | Setting::NotSupported | Setting::NotAsked => {
-                    None
-                }
-            })
+                _ => failed
+                    .iter()
+                    .map(|(name, error)| format!("bucket {bucket}, {name}: {error}"))
+                    .collect(),
+            }
         });
         let iam = match &self.iam {
             Setting::Failed { error } => Some(format!("users and policies: {error}")),
@@ -197,6 +212,18 @@ mod tests {
         let (a, b) = (json!({"a": ["x", "y"]}), json!({"a": ["y", "x"], "updatedAt": "now"}));
         assert_eq!(meaning(&a), meaning(&b));
         assert_ne!(meaning(&json!([{"a": 1}, {"b": 2}])), meaning(&json!([{"b": 2}, {"a": 1}])));
+    }
+
+    #[test]
+    fn a_bucket_that_cannot_be_used_is_one_failure_and_not_one_for_each_setting() {
+        let mut one = document("<T/>", 1);
+        one.iam = Setting::NotAsked;
+        let failed = |error: &str| Setting::Failed { error: error.to_owned() };
+        let settings = one.buckets.get_mut("b").unwrap();
+        *settings = [("cors".to_owned(), failed("404")), ("tags".to_owned(), failed("404"))].into();
+        assert_eq!(one.failures(), ["bucket b: 404"]);
+        one.buckets.get_mut("b").unwrap().insert("policy".to_owned(), Setting::None);
+        assert_eq!(one.failures(), ["bucket b, cors: 404", "bucket b, tags: 404"]);
     }
 
     #[test]

@@ -37,11 +37,10 @@ struct BucketArgs {
 /// Asks the running process.
 pub async fn execute(args: DeletesArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        DeletesCommand::List(args) => list(&args).await?,
-        DeletesCommand::Approve(args) => decide(&args, "approve", "approved").await?,
-        DeletesCommand::Discard(args) => decide(&args, "discard", "discarded").await?,
+        DeletesCommand::List(args) => list(&args).await.map(|()| ExitCode::SUCCESS),
+        DeletesCommand::Approve(args) => decide(&args, "approve", "approved").await,
+        DeletesCommand::Discard(args) => decide(&args, "discard", "discarded").await,
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn list(args: &BucketArgs) -> anyhow::Result<()> {
@@ -81,7 +80,7 @@ async fn list(args: &BucketArgs) -> anyhow::Result<()> {
 }
 
 /// Decides bucket by bucket; what was done before an error is shown.
-async fn decide(args: &BucketArgs, verb: &str, done: &str) -> anyhow::Result<()> {
+async fn decide(args: &BucketArgs, verb: &str, done: &str) -> anyhow::Result<ExitCode> {
     let api = Api::actor(&args.api)?;
     let buckets = if let Some(bucket) = &args.bucket {
         vec![bucket.clone()]
@@ -90,30 +89,40 @@ async fn decide(args: &BucketArgs, verb: &str, done: &str) -> anyhow::Result<()>
         entries(&answer, "held").iter().map(|entry| text(entry, "bucket").to_owned()).collect()
     };
     let mut counts = Map::new();
-    let mut result = Ok(());
+    let mut failed = None;
     for bucket in buckets {
         match api.post(&format!("/api/v1/deletes/{}/{verb}", segment(&bucket)), None).await {
             Ok(answer) => {
                 drop(counts.insert(bucket, answer.get(done).cloned().unwrap_or_default()));
             }
             Err(error) => {
-                result =
-                    Err(error.context(format!("failed to {verb} the held deletes of {bucket}")));
+                let what = format!("failed to {verb} the held deletes of {bucket}");
+                failed = Some(format!("{:#}", error.context(what)));
                 break;
             }
         }
     }
     let mut out = io::stdout().lock();
     if args.api.json {
-        writeln!(out, "{}", json!({ done: counts }))?;
-    } else if counts.is_empty() && result.is_ok() {
+        let answer = match &failed {
+            None => json!({ done: counts }),
+            Some(error) => json!({ done: counts, "errors": [error] }),
+        };
+        writeln!(out, "{answer}")?;
+    } else if counts.is_empty() && failed.is_none() {
         writeln!(out, "no delete is held")?;
     } else {
         for (bucket, count) in counts {
             writeln!(out, "{done} {count} deletes of {bucket}")?;
         }
     }
-    result
+    Ok(match failed {
+        None => ExitCode::SUCCESS,
+        Some(error) => {
+            writeln!(io::stderr(), "error: {error}")?;
+            ExitCode::FAILURE
+        }
+    })
 }
 
 fn entries<'a>(answer: &'a Value, list: &str) -> &'a [Value] {

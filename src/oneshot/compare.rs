@@ -54,6 +54,7 @@ pub(super) async fn options(
         }),
         skew_ms: source - target,
         opaque: scope.settings.target.encrypts_with_kms(),
+        closer: false,
         pairs,
         parallel: NonZeroUsize::new(reconcile.parallel).unwrap_or(NonZeroUsize::MIN),
         split_points: Vec::new(),

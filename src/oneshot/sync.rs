@@ -28,7 +28,7 @@ use crate::pipeline;
 use crate::reconcile::extras::Extras;
 use crate::reconcile::list::{Listing, Side};
 use crate::reconcile::merge::{Finding, NoPairs, Why};
-use crate::reconcile::pass::{self, PassEvent, PassReport};
+use crate::reconcile::pass::{self, PassEvent, PassOptions, PassReport};
 use crate::reconcile::ranges::KeyRange;
 use crate::reconcile::rate::Rate;
 use crate::reconcile::verdict::{Case, Verdict, judge};
@@ -43,6 +43,7 @@ const NAMED: usize = 100;
 
 /// What `sync` may do.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 pub struct SyncOptions {
     /// Only tell what would be done.
     pub dry_run: bool,
@@ -50,6 +51,8 @@ pub struct SyncOptions {
     pub no_delete: bool,
     /// A person approved whatever deletes are found: nothing is held.
     pub approve_deletes: bool,
+    /// Compare headers, user metadata and tags of every object, which no listing shows.
+    pub metadata: bool,
 }
 
 /// Runs it, and prints its report however it ends. Dropping the future is like a crash.
@@ -180,6 +183,7 @@ impl Run {
         let compared = &self.counters.compared;
         let options =
             compare::options(&self.scope, &self.stores, bucket, compared, Arc::new(pairs)).await?;
+        let options = PassOptions { closer: self.options.metadata, ..options };
         let mut extras = Extras::new(self.scope.settings.data_dir.join("extras"));
         let (sink, events) = mpsc::channel(AHEAD);
         let (pass, taken) =

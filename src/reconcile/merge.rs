@@ -27,8 +27,8 @@ pub enum Finding {
     Extra,
     /// The content differs.
     Different(Why),
-    /// The content is the same, but the source's object was written after the target's: its metadata
-    /// may have changed. A HEAD of both decides.
+    /// The content is the same, but the source's object was written after the target's, or [`Rules::closer`]
+    /// asks for more than a listing shows: its metadata may have changed. A HEAD of both decides.
     Newer,
     /// The sizes are equal and the `ETag`s cannot be compared (other part sizes, KMS, opaque), nor
     /// is the pair remembered. A HEAD of both, or their bytes, decide.
@@ -80,14 +80,19 @@ pub struct Rules<'a> {
     /// A tag that looks like an MD5 may not be one on either side (SSE-KMS, SSE-C): a difference of
     /// tags proves nothing.
     pub opaque: bool,
+    /// No object is the same by its listing alone, which shows neither headers nor tags.
+    pub closer: bool,
     /// The pairs that are remembered.
     pub pairs: &'a dyn Pairs,
 }
 
 impl std::fmt::Debug for Rules<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (skew_ms, opaque) = (self.skew_ms, self.opaque);
-        f.debug_struct("Rules").field("skew_ms", &skew_ms).field("opaque", &opaque).finish()
+        f.debug_struct("Rules")
+            .field("skew_ms", &self.skew_ms)
+            .field("opaque", &self.opaque)
+            .field("closer", &self.closer)
+            .finish_non_exhaustive()
     }
 }
 
@@ -118,7 +123,7 @@ fn compare_both(source: &ListedObject, target: &ListedObject, rules: Rules<'_>) 
         };
     }
     let written_ms = source.modified_ms.saturating_sub(rules.skew_ms);
-    if written_ms > target.modified_ms.saturating_add(DOUBT_MS) {
+    if rules.closer || written_ms > target.modified_ms.saturating_add(DOUBT_MS) {
         Finding::Newer
     } else {
         Finding::Same
@@ -145,7 +150,7 @@ mod tests {
 
     const A: &str = "0cc175b9c0f1b6a831c399e269772661";
     const B: &str = "92eb5ffee6ae2fec3ad71c777531578f";
-    const RULES: Rules<'_> = Rules { skew_ms: 0, opaque: false, pairs: &NoPairs };
+    const RULES: Rules<'_> = Rules { skew_ms: 0, opaque: false, closer: false, pairs: &NoPairs };
 
     fn object(etag: &str, size: u64, modified_ms: i64) -> ListedObject {
         ListedObject { key: "k".to_owned(), size, etag: ETag::new(etag), modified_ms }
@@ -207,6 +212,15 @@ mod tests {
         assert_eq!(at(6_000, -5_000), Finding::Same);
         assert_eq!(at(6_001, -5_000), Finding::Newer);
         assert_eq!(at(i64::MAX, i64::MIN), Finding::Newer);
+    }
+
+    #[test]
+    fn a_closer_look_is_asked_for_what_would_be_the_same_and_for_nothing_else() {
+        let closer = Rules { closer: true, ..RULES };
+        assert_eq!(tags(A, A, closer), Finding::Newer);
+        assert_eq!(tags(A, B, closer), Finding::Different(Why::ETag));
+        assert_eq!(compare(None, Some(&object(A, 1, 0)), closer), Finding::Extra);
+        assert_eq!(compare(None, None, closer), Finding::Same);
     }
 
     proptest! {

@@ -42,6 +42,8 @@ pub struct PassOptions {
     pub skew_ms: i64,
     /// [`Rules::opaque`].
     pub opaque: bool,
+    /// [`Rules::closer`].
+    pub closer: bool,
     /// [`Rules::pairs`].
     pub pairs: Arc<dyn Pairs>,
     /// How many ranges are listed at once; each holds two pages of either side.
@@ -238,8 +240,8 @@ impl Pass {
         samples: &mut Samples,
     ) -> Result<(), PassError> {
         let options = &self.options;
-        let rules =
-            Rules { skew_ms: options.skew_ms, opaque: options.opaque, pairs: &*options.pairs };
+        let (skew_ms, opaque, closer) = (options.skew_ms, options.opaque, options.closer);
+        let rules = Rules { skew_ms, opaque, closer, pairs: &*options.pairs };
         let mut pair = Pair::new(self, id, range);
         loop {
             let (ours, theirs) = match pair.next().await {

@@ -152,7 +152,7 @@ impl Reconciler {
         progress.begin(&job);
         let (parts, dir) = (&self.parts, self.dir.as_path());
         let walk = Walk { parts, stores: &stores, settings, progress, dir, job: &job };
-        let began_ms = clock::now_ms();
+        let (began_ms, trigger) = (clock::now_ms(), job.trigger.name());
         let (bucket, prefix) = (&*job.bucket, job.prefix.as_ref().map(|p| p.escape_debug()));
         let prefix = prefix.map(|prefix| prefix.to_string());
         let result = walk.run().await;
@@ -168,14 +168,26 @@ impl Reconciler {
                 };
                 parts.metrics.reconcile_pass(outcome);
                 progress.end(None);
-                tracing::info!(bucket, prefix, trigger = ?job.trigger, keys, ?drift, took_ms, "Both sides of a bucket were compared.");
+                tracing::info!(
+                    bucket,
+                    prefix,
+                    trigger,
+                    keys,
+                    missing = drift.missing,
+                    extra = drift.extra,
+                    different = drift.different,
+                    newer = drift.newer,
+                    unverifiable = drift.unverifiable,
+                    took_ms,
+                    "Both sides of a bucket were compared."
+                );
                 (job, ended)
             }
             Err(error) => {
                 parts.metrics.reconcile_pass(PassOutcome::Failed);
                 parts.metrics.error(Stage::Reconcile, "pass");
                 progress.end(Some(error.to_string()));
-                tracing::error!(bucket, prefix, trigger = ?job.trigger, keys, %error, took_ms, "The two sides of a bucket could not be compared; nothing was deleted by this pass, and there will be another one.");
+                tracing::error!(bucket, prefix, trigger, keys, %error, took_ms, "The two sides of a bucket could not be compared; nothing was deleted by this pass, and there will be another one.");
                 (job, Ended::Failed)
             }
         }

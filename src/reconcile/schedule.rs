@@ -41,6 +41,20 @@ pub enum Trigger {
     FollowUp,
 }
 
+impl Trigger {
+    /// The name in logs, as in the status.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Interval => "interval",
+            Self::Gap => "gap",
+            Self::Request => "request",
+            Self::Retry => "retry",
+            Self::FollowUp => "follow_up",
+        }
+    }
+}
+
 /// A pass to be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Job {

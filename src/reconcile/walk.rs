@@ -127,6 +127,7 @@ impl Walk<'_> {
             }),
             skew_ms,
             opaque: self.parts.settings.target.encrypts_with_kms(),
+            closer: false,
             pairs: Arc::new(move |key: &str, source: &_, target: &_| {
                 remembered.is_pair(&bucket, key, source, target)
             }),

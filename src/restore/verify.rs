@@ -47,6 +47,7 @@ async fn verify_bucket(
         filter: Arc::new(move |key| wanted.wants(key)),
         skew_ms: 0,
         opaque: false,
+        closer: false,
         pairs: Arc::new(NoPairs),
         parallel: NonZeroUsize::new(way.settings.reconcile.parallel).unwrap_or(NonZeroUsize::MIN),
         split_points: Vec::new(),

@@ -3,6 +3,7 @@
 use super::{BucketReport, SetupOptions};
 use crate::config::Settings;
 use crate::config::settings::BucketSettings;
+use crate::oneshot::patience::Unusable;
 use crate::store::{ErrorKind, Store, StoreError, Versioning};
 
 /// Prepares one bucket and tells what it did.
@@ -14,7 +15,7 @@ pub(super) async fn prepare(
     told: &mut BucketReport,
 ) {
     if let Err(error) = try_prepare(settings, options, target, bucket, told).await {
-        told.problems.push(error.to_string());
+        told.problems.push(Unusable::of("target")(error).to_string());
     }
 }
 

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
+use rustls::{CertificateError, InvalidMessage, OtherError};
+
 use super::classify::classify;
 use super::permission::permission;
 use super::{ErrorKind, StoreError};
@@ -42,6 +44,7 @@ impl Origin {
     ) -> StoreError {
         let kind = classify(status, code.as_deref());
         let mut text = status.to_string();
+        let message = message.map(|message| message.trim_end_matches('.'));
         for part in [code.as_deref(), message].into_iter().flatten() {
             text.push_str(if text.len() == 3 { " " } else { ": " });
             text.extend(part.chars().flat_map(char::escape_debug));
@@ -53,9 +56,12 @@ impl Origin {
             Some(_) | None => None,
         };
         if let Some(permission) = lacks {
-            text.truncate(text.trim_end_matches('.').len());
             text.push_str("; this needs ");
             text.push_str(permission);
+        }
+        // What Go's servers and nginx answer to plain HTTP on a port that wants TLS.
+        if status == 400 && code.is_none() && self.endpoint.starts_with("http://") {
+            text.push_str(" without a reason, as a port answers that wants https://");
         }
         StoreError { status: Some(status), code, ..self.error(kind, text) }
     }
@@ -89,10 +95,31 @@ pub(crate) fn describe(error: &(dyn Error + 'static)) -> String {
 
 fn describe_tls(error: &rustls::Error) -> String {
     if let rustls::Error::InvalidCertificate(reason) = error {
-        format!("certificate not trusted: {reason}")
-    } else {
-        format!("TLS failed: {error}")
+        return format!("certificate not trusted: {}", describe_certificate(reason));
     }
+    if *error == rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) {
+        return "TLS failed: the server does not speak TLS on this port; is it http:// there?"
+            .to_owned();
+    }
+    format!("TLS failed: {error}")
+}
+
+fn describe_certificate(reason: &CertificateError) -> String {
+    if *reason == CertificateError::UnknownIssuer {
+        return "nobody whom this machine trusts has signed it; ca_file names the PEM file of its issuer"
+            .to_owned();
+    }
+    // It would show the error within as Rust spells it.
+    if let CertificateError::Other(OtherError(error)) = reason {
+        let error = error.to_string();
+        return match error.as_str() {
+            "CaUsedAsEndEntity" => {
+                "it is the certificate of an authority, not of a server".to_owned()
+            }
+            _ => error,
+        };
+    }
+    reason.to_string()
 }
 
 /// The error and everything behind it. An `io::Error` shows what it wraps only through `get_ref`.
@@ -126,6 +153,8 @@ mod tests {
             error.to_string(),
             "PutObject b/a\\n on http://h:9000: 403 SignatureDoesNotMatch: bad\\nkey"
         );
+        let stopped = origin().answered(404, Some("NoSuchKey".into()), Some("Gone."));
+        assert_eq!(stopped.message, "404 NoSuchKey: Gone", "what follows begins with a semicolon");
         let bare = origin().answered(502, None, None);
         assert_eq!(bare.to_string(), "PutObject b/a\\n on http://h:9000: 502");
     }
@@ -144,10 +173,23 @@ mod tests {
 
     #[test]
     fn an_untrusted_certificate_is_called_that() {
-        let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let tls = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let error = io::Error::new(io::ErrorKind::InvalidData, tls);
         let text = describe(&error);
-        assert!(text.starts_with("certificate not trusted: "), "{text}");
+        assert!(
+            text.starts_with("certificate not trusted: ") && text.contains("ca_file"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_port_of_the_other_protocol_is_called_that() {
+        let tls = rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType);
+        let text = describe(&io::Error::new(io::ErrorKind::InvalidData, tls));
+        assert!(text.contains("does not speak TLS") && text.contains("http://"), "{text}");
+        let plain = origin().answered(400, None, None).message;
+        assert!(plain.contains("https://"), "{plain}");
+        assert_eq!(origin().answered(400, Some("BadDigest".into()), None).message, "400 BadDigest");
     }
 
     #[test]

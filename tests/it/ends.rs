@@ -57,6 +57,30 @@ async fn a_bucket_that_is_missing_is_a_failure_with_a_report() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn with_json_every_command_that_fails_answers_one_object() {
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let settings = vec![("SOURCE__ENDPOINT", nobody)];
+    let setup = Setup { settings, ..Setup::default() };
+    let site = Servers::shared().await.silent("ends-json", setup).await;
+    for (command, status, because) in [
+        (&["setup"][..], 1, "check endpoint"),
+        (&["capture"], 2, "check endpoint"),
+        (&["deletes", "list"], 1, "no evermirror can be reached"),
+        (&["snapshot", "list"], 2, "[snapshot]"),
+        (&["sync", "--bucket", "other"], 2, "--bucket other"),
+    ] {
+        let arguments = [command, &["--json"]].concat();
+        let output = site.evermirror.command(&arguments).await;
+        assert_eq!(output.status.code(), Some(status), "{command:?}");
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+        let error = answer["errors"][0].as_str().expect("an error");
+        assert!(error.contains(because), "{command:?}: {error}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(because), "people are told as well: {command:?}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_command_reports_how_far_it_came() {
     let servers = Servers::shared().await;
     let slow = FaultProxy::in_front_of(&servers.target.authority()).await;

@@ -37,6 +37,7 @@ async fn options(source: &str, target: &str, bucket: &str) -> PassOptions {
         filter: Arc::new(|_| true),
         skew_ms: 0,
         opaque: false,
+        closer: false,
         pairs: Arc::new(NoPairs),
         parallel: NonZeroUsize::new(6).unwrap(),
         split_points: Vec::new(),
