@@ -12,6 +12,8 @@
 
 mod document;
 mod iam;
+mod moved;
+mod people;
 mod put_back;
 mod schedule;
 mod seal;

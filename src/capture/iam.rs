@@ -11,6 +11,7 @@ use super::document::meaning;
 
 /// The folder of all files in the archive.
 const FOLDER: &str = "iam-assets/";
+const POLICIES: &str = "policies.json";
 const USERS: &str = "users.json";
 const GROUPS: &str = "groups.json";
 const ACCOUNTS: &str = "svcaccts.json";
@@ -76,7 +77,7 @@ pub(super) fn redact(assets: &mut Assets) {
 /// For people: `user alice`, `policy readonly`.
 pub(super) fn words((file, name): &Entity) -> String {
     let kind = match &**file {
-        "policies.json" => "policy",
+        POLICIES => "policy",
         USERS => "user",
         GROUPS => "group",
         ACCOUNTS => "access key",
@@ -171,8 +172,67 @@ fn said(value: &Value, redacted: bool) -> Value {
                 || value.as_str() == Some("1970-01-01T00:00:00Z");
             !(name == "version" || empty || redacted && name == "secretKey")
         });
+        // MinIO writes an access key's own name there, too.
+        if let Some(Value::Object(claims)) = fields.get_mut("claims") {
+            claims.remove("accessKey");
+        }
     }
     value
+}
+
+/// What the stores' import leaves to be said of a group.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct GroupStep {
+    /// Its name.
+    pub(super) group: String,
+    /// Members that it had not when it was captured.
+    pub(super) strangers: Vec<String>,
+    /// Whether it is in force.
+    pub(super) enabled: bool,
+}
+
+/// What is to be said of the groups among `entities`; nothing of one that comes new and is in force.
+pub(super) fn group_steps(
+    captured: &Assets,
+    there: &Assets,
+    entities: &[Entity],
+) -> Vec<GroupStep> {
+    let mut steps = Vec::new();
+    for (_, name) in entities.iter().filter(|(file, _)| file == GROUPS) {
+        let Some(wanted) = captured.get(GROUPS).and_then(|them| them.get(name)) else { continue };
+        let found = there.get(GROUPS).and_then(|them| them.get(name));
+        let kept = members(wanted);
+        let strangers = found.map(members).unwrap_or_default();
+        let strangers = strangers.into_iter().filter(|member| !kept.contains(member));
+        let enabled = wanted.get("status").and_then(Value::as_str) != Some("disabled");
+        if found.is_some() || !enabled {
+            let strangers = strangers.map(str::to_owned).collect();
+            steps.push(GroupStep { group: name.clone(), strangers, enabled });
+        }
+    }
+    steps
+}
+
+/// `assets` in the pieces in which a store that refuses the whole may take most of it: each policy by itself, and
+/// what may name them after that.
+pub(super) fn parts(assets: &Assets) -> Vec<Assets> {
+    let mut rest = assets.clone();
+    let policies = rest.remove(POLICIES).unwrap_or_default();
+    let alone = |policy| Assets::from([(POLICIES.to_owned(), Map::from_iter([policy]))]);
+    let mut parts: Vec<_> = policies.into_iter().map(alone).collect();
+    if !rest.is_empty() {
+        parts.push(rest);
+    }
+    parts
+}
+
+/// For people: what a piece of [`parts`] is.
+pub(super) fn summary(part: &Assets) -> String {
+    let policy = part.get(POLICIES).and_then(|policies| policies.keys().next());
+    policy.map_or_else(
+        || "users, groups and access keys".to_owned(),
+        |name| words(&(POLICIES.to_owned(), name.clone())),
+    )
 }
 
 /// Only these entities of `assets`.
@@ -229,6 +289,35 @@ mod tests {
         let mut other = assets();
         other.get_mut("users.json").unwrap()["secret-agent"]["secretKey"] = json!("other");
         assert_eq!(compare(&assets(), &other).differing.len(), 1);
+    }
+
+    #[test]
+    fn of_a_group_is_said_what_the_import_forgets() {
+        let group = |status: &str, members: &[&str]| {
+            let group = json!({"status": status, "members": members});
+            Assets::from([(GROUPS.to_owned(), Map::from_iter([("g".to_owned(), group)]))])
+        };
+        let entity = [(GROUPS.to_owned(), "g".to_owned())];
+        let step = |strangers: &[&str], enabled| {
+            let strangers = strangers.iter().map(ToString::to_string).collect();
+            GroupStep { group: "g".to_owned(), strangers, enabled }
+        };
+        let (on, off) = (group("enabled", &["a"]), group("disabled", &["a"]));
+        assert_eq!(group_steps(&on, &Assets::new(), &entity), []);
+        assert_eq!(group_steps(&off, &Assets::new(), &entity), [step(&[], false)]);
+        let grown = group("enabled", &["a", "b"]);
+        assert_eq!(group_steps(&off, &grown, &entity), [step(&["b"], false)]);
+        assert_eq!(group_steps(&on, &off, &entity), [step(&[], true)]);
+        assert_eq!(group_steps(&on, &grown, &[]), [], "what was not chosen");
+    }
+
+    #[test]
+    fn a_policy_that_a_store_refuses_stops_no_other() {
+        let parts = parts(&assets());
+        assert_eq!(parts.len(), 2);
+        assert_eq!(summary(&parts[0]), "policy p");
+        assert_eq!(summary(&parts[1]), "users, groups and access keys");
+        assert_eq!(parts[1].len(), assets().len() - 1);
     }
 
     #[test]

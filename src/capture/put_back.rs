@@ -10,9 +10,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::document::{Document, Setting};
-use super::iam::{self, Assets, Change};
+use super::people::People;
 use super::vault::Vault;
-use super::{CaptureError, read_bucket};
+use super::{CaptureError, moved, read_bucket};
 use crate::config::Settings;
 use crate::config::settings::StoreSettings;
 use crate::oneshot::patience::patiently;
@@ -100,27 +100,20 @@ pub async fn put_back(
         dry_run: options.dry_run,
         ..PutBackReport::default()
     };
-    let document = choose(settings, options, &target, &mut report).await?;
+    let mut document = choose(settings, options, &target, &mut report).await?;
+    let kind = to.kind().await;
+    report.notes.extend(moved::fit(&mut document, kind.name(), &options.buckets));
     let chosen = chosen(&document, &options.buckets)?;
 
     let mut plans = Vec::new();
     for (bucket, wanted) in &chosen {
         plans.push(plan_bucket(&to, bucket, wanted, &mut report).await?);
     }
-    let mut captured =
-        if options.buckets.is_empty() { assets(&document, &mut report) } else { None };
-    let kind = to.kind().await;
-    let mut change = Change::default();
-    if let Some(wanted) = &captured {
-        if let Some(there) = patiently(|| to.export_iam(kind)).await? {
-            let there = iam::unpack(there).map_err(CaptureError::Refused)?;
-            change = iam::compare(wanted, &there);
-            tell(&change, &mut report);
-        } else {
-            report.problems.push("users and policies: the destination has no such things".into());
-            captured = None;
-        }
-    }
+    let people = if options.buckets.is_empty() {
+        People::compare(&to, kind, &document, &mut report).await?
+    } else {
+        None
+    };
     if !report.conflicts.is_empty() && !options.force && !options.dry_run {
         report.refused = true;
         report.changes.clear();
@@ -128,20 +121,16 @@ pub async fn put_back(
     if options.dry_run || report.refused {
         return Ok(report);
     }
-    if let Some(captured) = &captured {
-        let entities = [&*change.missing, &*change.differing].concat();
-        if !entities.is_empty() {
-            let archive =
-                iam::pack(&iam::only(captured, &entities)).map_err(CaptureError::Refused)?;
-            if let Err(error) = to.import_iam(kind, archive).await {
-                report.problems.push(format!("users and policies: {error}"));
-            }
-        }
+    if let Some(people) = &people {
+        report.problems.extend(people.put().await?);
     }
     for plan in &plans {
         apply(&to, plan, &mut report).await;
     }
-    read_back(&to, &chosen, captured.as_ref(), &mut report).await?;
+    read_back(&to, &chosen, &mut report).await?;
+    if let Some(people) = &people {
+        report.not_equal.extend(people.not_equal().await?);
+    }
     Ok(report)
 }
 
@@ -192,25 +181,6 @@ fn chosen<'a>(document: &'a Document, buckets: &[String]) -> Result<Chosen<'a>, 
     }
     let all = document.buckets.iter().map(|(name, settings)| (name.as_str(), settings));
     Ok(all.filter(|(name, _)| buckets.is_empty() || buckets.iter().any(|b| b == name)).collect())
-}
-
-/// The users of the document, if it holds them.
-fn assets(document: &Document, report: &mut PutBackReport) -> Option<Assets> {
-    let Setting::Set { document } = &document.iam else { return None };
-    let assets = serde_json::from_value(document.clone());
-    if let Err(error) = &assets {
-        report.problems.push(format!("users and policies: the document is damaged: {error}"));
-    }
-    assets.ok()
-}
-
-fn tell(change: &Change, report: &mut PutBackReport) {
-    let words = |entities: &[iam::Entity]| entities.iter().map(iam::words).collect::<Vec<_>>();
-    report.changes.extend(words(&change.missing));
-    report.conflicts.extend(words(&change.differing));
-    report.need_secrets.extend(words(&change.need_secrets));
-    report.notes.extend(change.left_out.iter().cloned());
-    report.same += change.same;
 }
 
 /// Compares one bucket with what is wanted.
@@ -332,7 +302,6 @@ async fn write(
 async fn read_back(
     to: &Store,
     chosen: &Chosen<'_>,
-    captured: Option<&Assets>,
     report: &mut PutBackReport,
 ) -> Result<(), CaptureError> {
     for (bucket, wanted) in chosen {
@@ -348,11 +317,6 @@ async fn read_back(
             }
         }
     }
-    let Some(captured) = captured else { return Ok(()) };
-    let kind = to.kind().await;
-    let there = patiently(|| to.export_iam(kind)).await?.map_or(Ok(Assets::new()), iam::unpack);
-    let change = iam::compare(captured, &there.map_err(CaptureError::Refused)?);
-    report.not_equal.extend(change.missing.iter().chain(&change.differing).map(iam::words));
     Ok(())
 }
 

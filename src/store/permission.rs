@@ -39,6 +39,8 @@ pub(super) fn permission(operation: &str) -> Option<&'static str> {
         "PutObjectLockConfiguration" => "s3:PutBucketObjectLockConfiguration",
         "ExportIAM" => "admin:ExportIAM",
         "ImportIAM" => "admin:ImportIAM",
+        "SetGroupStatus" => "admin:EnableGroup",
+        "UpdateGroupMembers" => "admin:AddUserToGroup",
         "PutBucketVersioning" => "s3:PutBucketVersioning",
         "GetObjectLockConfiguration" => "s3:GetBucketObjectLockConfiguration",
         "GetBucketNotificationConfiguration" => "s3:GetBucketNotification",

@@ -50,14 +50,15 @@ impl Store {
     /// Whose software this is: by the `Server` header of the answers so far, and where that says
     /// nothing, by the health page of RustFS, which needs no permission.
     pub async fn kind(&self) -> StoreKind {
-        let server = self.server().unwrap_or_default();
-        if server.starts_with("MinIO") {
-            return StoreKind::Minio;
+        if let Some(kind) = self.kind_by_header() {
+            return kind;
         }
-        if server.starts_with("AmazonS3") {
-            return StoreKind::Aws;
+        let health = self.document("health").await;
+        // Where nothing was asked before, this answer tells.
+        if let Some(kind) = self.kind_by_header() {
+            return kind;
         }
-        match self.document("health").await {
+        match health {
             Ok(health)
                 if health
                     .get("service")
@@ -68,6 +69,12 @@ impl Store {
             }
             Ok(_) | Err(_) => StoreKind::Other,
         }
+    }
+
+    fn kind_by_header(&self) -> Option<StoreKind> {
+        let server = self.server().unwrap_or_default();
+        let known = [("MinIO", StoreKind::Minio), ("AmazonS3", StoreKind::Aws)];
+        known.into_iter().find(|(name, _)| server.starts_with(name)).map(|(_, kind)| kind)
     }
 
     /// What a MinIO tells its administrators of itself (`admin:ServerInfo`): the ARNs it knows

@@ -5,6 +5,7 @@
 //! The calls are plain requests rather than the SDK's, whose types drop what they do not know.
 
 use http::{HeaderValue, Method};
+use serde_json::json;
 
 use super::body::RequestBody;
 use super::encode::Query;
@@ -248,6 +249,37 @@ impl Store {
             .header(http::header::CONTENT_TYPE, HeaderValue::from_static("application/zip"))
             .data(RequestBody::of(PutBody::Bytes(archive.into())));
         self.inner().send(call).await?.document(MAX_IAM).await.map(drop)
+    }
+
+    /// Switches a group on or off (`admin:EnableGroup`), which [`Store::import_iam`] does not.
+    pub async fn set_group_status(
+        &self,
+        kind: StoreKind,
+        group: &str,
+        enabled: bool,
+    ) -> Result<(), StoreError> {
+        let status = if enabled { "enabled" } else { "disabled" };
+        let path = format!("{}/set-group-status", admin_path(kind).unwrap_or_default());
+        let call = Call::new("SetGroupStatus", Method::PUT, "", &path)
+            .query(Query::default().with("group", group).with("status", status));
+        self.inner().send(call).await?.document(MAX_DOCUMENT).await.map(drop)
+    }
+
+    /// Takes users out of a group (`admin:AddUserToGroup`), which [`Store::import_iam`] does not.
+    pub async fn remove_from_group(
+        &self,
+        kind: StoreKind,
+        group: &str,
+        members: &[String],
+    ) -> Result<(), StoreError> {
+        let path = format!("{}/update-group-members", admin_path(kind).unwrap_or_default());
+        // RustFS wants a status, and heeds it as little as MinIO.
+        let body = json!({
+            "group": group, "members": members, "isRemove": true, "groupStatus": "enabled",
+        });
+        let call =
+            Call::new("UpdateGroupMembers", Method::PUT, "", &path).document(body.to_string());
+        self.inner().send(call).await?.document(MAX_DOCUMENT).await.map(drop)
     }
 }
 

@@ -117,9 +117,15 @@ pub(super) struct ErrorBody {
     pub(super) region: Option<String>,
 }
 
-/// Reads an error as far as it can be read: proxies answer HTML, and a cut error is still an error.
+/// Reads an error as far as it can be read: proxies answer HTML, and a cut error is still an error. What
+/// administrators ask of MinIO is refused in JSON, with the same names.
 pub(super) fn error_body(document: &[u8]) -> ErrorBody {
     let mut body = ErrorBody::default();
+    if let Ok(json) = serde_json::from_slice::<serde_json::Value>(document) {
+        let text = |name| json.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
+        (body.code, body.message) = (text("Code"), text("Message"));
+        return body;
+    }
     let _unreadable = read(document, |path, text| match path {
         "Error/Code" => body.code = Some(text),
         "Error/Message" => body.message = Some(text),
@@ -219,6 +225,9 @@ mod tests {
         );
         assert_eq!(body.code.as_deref(), Some("NoSuchKey"));
         assert_eq!(body.message.as_deref(), Some("a <b> \"c\""));
+        let body = error_body(br#"{"Code":"XMinioAdminNoSuchGroup","Message":"none","HostId":1}"#);
+        assert_eq!(body.code.as_deref(), Some("XMinioAdminNoSuchGroup"));
+        assert_eq!(body.message.as_deref(), Some("none"));
     }
 
     #[test]

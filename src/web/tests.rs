@@ -110,6 +110,9 @@ async fn a_scrape_shows_every_metric_that_needs_no_event_and_the_state_of_now() 
     (fixed.status.at_risk.bytes, fixed.status.at_risk.unsized_keys) = (4096, 2);
     fixed.status.reconcile_interval_ms = 3_600_000;
     fixed.status.journal.max_bytes = 8 << 30;
+    let (interval_ms, last_ms) = (3_600_000, Some(1_500));
+    let snapshots = SnapshotStatus { interval_ms, last_ms, failures: 2, last_error: None };
+    fixed.status.snapshots = Some(snapshots);
     let trouble = Some("no such queue".to_owned());
     let (backlog, backlog_age_ms) = (Some(8), Some(2500));
     let sqs = IntakeStatus { name: "sqs", trouble, backlog, backlog_age_ms, ..Default::default() };
@@ -128,6 +131,9 @@ async fn a_scrape_shows_every_metric_that_needs_no_event_and_the_state_of_now() 
         "evermirror_pending_unsized_keys 2.0",
         "evermirror_reconcile_interval_seconds 3600.0",
         "evermirror_journal_max_bytes 8589934592.0",
+        "evermirror_snapshot_interval_seconds 3600.0",
+        "evermirror_snapshot_last_success_timestamp_seconds 1.5",
+        "evermirror_capture_interval_seconds 0.0",
         "evermirror_intake_last_event_timestamp_seconds{intake=\"webhook\"} 0.0",
         "evermirror_gaps_open{reason=\"journal_full\"} 0.0",
         "evermirror_dead_letters 1.0",

@@ -1,5 +1,8 @@
 //! What a store holds beside objects, kept at the target and put back.
 
+mod moved;
+mod people;
+
 use std::collections::BTreeMap;
 
 use aws_sdk_s3::primitives::ByteStream;
@@ -12,6 +15,7 @@ use aws_sdk_s3::types::{
 };
 use serde_json::{Value, json};
 
+use crate::support::browser::{Browser, Scheme};
 use crate::support::eventually::{LATER, eventually};
 use crate::support::mc::{USER_SECRET, admin, user};
 use crate::support::minio::Special;
@@ -349,4 +353,8 @@ async fn run_captures_by_itself_and_shows_when() {
     let when = site.evermirror.metric("evermirror_capture_last_success_timestamp_seconds").await;
     assert!(when.is_some_and(|when| when > 1e9), "{when:?}");
     assert_eq!(site.evermirror.metric("evermirror_capture_interval_seconds").await, Some(60.0));
+    assert_eq!(site.evermirror.metric("evermirror_capture_failures_total").await, Some(0.0));
+    let browser = Browser::start(Scheme::Light).await;
+    browser.open(&site.evermirror.web("/")).await;
+    browser.shows("#stores", "every 1 min\tcaptured ").await;
 }

@@ -7,6 +7,7 @@ use hyper::Method;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::browser::{Browser, Scheme};
 use crate::support::events;
 use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::evermirror::Evermirror;
@@ -173,6 +174,26 @@ async fn the_active_one_is_killed_under_load_and_nothing_is_lost() {
     site.evermirror = killed;
     site.put("after the stop", "2").await;
     site.converges(LATER).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_a_standby_names_the_active_one_until_it_is_the_active_one() {
+    let setup = Setup { settings: settings(), ..Setup::default() };
+    let (_, mut site, standby) = pair("lease-page", setup).await;
+    let (active, waiting) =
+        tokio::join!(Browser::start(Scheme::Light), Browser::start(Scheme::Light));
+    active.open(&site.evermirror.web("/")).await;
+    active.shows("#stores", "pair, held by evermirror-0_").await;
+    active.shows("#stores", "active for").await;
+    waiting.open(&standby.web("/")).await;
+    waiting.shows("#verdict", "Ask the active process").await;
+    waiting.shows("#because", "the lease pair is held by evermirror-0_").await;
+    assert_eq!(waiting.text("#stores").await, "", "a standby has nothing else to show");
+    waiting.keep_picture("page-standby").await;
+    assert!(site.evermirror.terminate().await.success());
+    waiting.shows("#stores", "pair, held by evermirror-1_").await;
+    waiting.shows("#verdict", "Nothing").await;
+    site.evermirror = standby;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! The status page in real Chromium: what an operator sees, and does, at three in the morning.
 
 use hyper::{Method, StatusCode};
+use serde_json::json;
 
 use crate::support::browser::{Browser, ENTER, Scheme, TAB};
 use crate::support::eventually::{SOON, eventually};
@@ -9,6 +10,10 @@ use crate::support::http;
 use crate::support::site::{Servers, Setup};
 
 const TOKEN: &str = "a-person's-token";
+/// What is wider than the place it has.
+const WIDER: &str = "return [document.documentElement, ...document.querySelectorAll('section')] \
+                     .filter((part) => part.scrollWidth > part.clientWidth + 1) \
+                     .map((part) => part.id || part.getAttribute('aria-labelledby') || part.tagName)";
 const HOSTILE: &str = "<img src=x onerror=document.title='owned'>";
 
 /// Presses Tab until the element with the focus has `label`.
@@ -76,6 +81,31 @@ async fn the_page_tells_of_a_target_that_goes_down_and_comes_back() {
     browser.shows("#connection", "does not answer").await;
     site.evermirror.start().await;
     browser.shows("#connection", "live").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_key_breaks_the_page_be_it_as_narrow_as_a_telephone() {
+    let servers = Servers::shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
+    proxy.misbehave(|method, _| {
+        (method == Method::PUT).then_some(Fault::Answer(403, "AccessDenied"))
+    });
+    let setup = Setup { target_endpoint: Some(proxy.endpoint()), ..Setup::default() };
+    let site = servers.site("page-narrow", setup).await;
+    let long = "long".repeat(60);
+    for key in [&long, HOSTILE, "\u{202e}gnp.exe"] {
+        site.put(key, "refused").await;
+    }
+    let browser = Browser::start(Scheme::Dark).await;
+    browser.open(&site.evermirror.web("/")).await;
+    for shown in [&long, HOSTILE, "\\u{202e}gnp.exe"] {
+        browser.shows("#parked", shown).await;
+    }
+    for width in [360, 800, 1440] {
+        browser.resize(width).await;
+        assert_eq!(browser.run(WIDER).await, json!([]), "{width} pixels wide");
+        browser.keep_picture(&format!("page-{width}")).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

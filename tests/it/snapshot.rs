@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
+use crate::support::browser::{Browser, Scheme};
 use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::evermirror::Evermirror;
 use crate::support::kubernetes::{ADMINISTRATOR, EVERMIRROR, Kubernetes};
@@ -343,5 +344,14 @@ async fn run_takes_snapshots_on_schedule_of_a_target_that_is_as_old() {
     .await;
     let left = names(kubernetes, namespace).await;
     assert!(good.is_subset(&left));
+    let metric = async |name: &str| site.evermirror.metric(name).await;
+    assert_eq!(metric("evermirror_snapshot_interval_seconds").await, Some(2.0));
+    assert!(metric("evermirror_snapshot_failures_total").await >= Some(1.0));
+    let browser = Browser::start(Scheme::Light).await;
+    browser.open(&site.evermirror.web("/")).await;
+    browser.shows("#problems", "No volume snapshot could be taken").await;
+    browser.shows("#stores", "since the start").await;
+    assert!(browser.text("#stores").await.contains("every 2.0 s\ttaken "));
+    browser.keep_picture("page-snapshots").await;
     assert!(left.len() <= good.len() + 1, "what nobody makes piles up: {left:?}");
 }

@@ -78,6 +78,14 @@ impl Browser {
         self.post("url", &json!({ "url": url })).await;
     }
 
+    /// The window is so many pixels wide from now on.
+    pub(crate) async fn resize(&self, width: u32) {
+        let metrics =
+            json!({ "width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": false });
+        let command = json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": metrics });
+        self.post("goog/cdp/execute", &command).await;
+    }
+
     /// Runs JavaScript in the page; what it returns.
     pub(crate) async fn run(&self, script: &str) -> Value {
         self.post("execute/sync", &json!({ "script": script, "args": [] })).await
