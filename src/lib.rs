@@ -31,3 +31,4 @@ pub mod setup;
 pub mod snapshot;
 pub mod traces;
 pub mod web;
+pub mod words;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use evermirror::cli::{Cli, USAGE, UsageError};
 use evermirror::config::ConfigError;
+use evermirror::words::told;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -13,7 +14,7 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             if json {
-                let object = serde_json::json!({ "errors": [format!("{error:#}")] });
+                let object = serde_json::json!({ "errors": [told(&error)] });
                 drop(writeln!(io::stdout(), "{object}"));
             }
             report(&error)
@@ -27,9 +28,9 @@ fn report(error: &anyhow::Error) -> ExitCode {
     let (written, code) = match error.downcast_ref::<ConfigError>() {
         Some(problems) => (writeln!(stderr, "{problems}"), ExitCode::from(USAGE)),
         None if error.is::<UsageError>() => {
-            (writeln!(stderr, "error: {error:#}"), ExitCode::from(USAGE))
+            (writeln!(stderr, "error: {}", told(error)), ExitCode::from(USAGE))
         }
-        None => (writeln!(stderr, "error: {error:#}"), ExitCode::FAILURE),
+        None => (writeln!(stderr, "error: {}", told(error)), ExitCode::FAILURE),
     };
     // With stderr closed there is nobody left to tell but the exit status.
     drop(written);

@@ -49,7 +49,8 @@ pub async fn execute(args: &CaptureArgs) -> anyhow::Result<ExitCode> {
         save(path, &text)?;
     }
     let problems = report.problems.clone();
-    print(args.json, &report, &captured(&report)?, &problems);
+    let bucket = settings.capture.unwrap_or_default().target_bucket;
+    print(args.json, &report, &captured(&report, &bucket)?, &problems);
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -62,7 +63,7 @@ fn save(path: &std::path::Path, text: &[u8]) -> Result<(), UsageError> {
         .map_err(|error| UsageError(format!("failed to write {}: {error}", path.display())))
 }
 
-fn captured(report: &CaptureReport) -> Result<String, std::fmt::Error> {
+fn captured(report: &CaptureReport, bucket: &str) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
     for (bucket, settings) in &report.buckets {
         writeln!(out, "{bucket}: {settings} settings")?;
@@ -75,13 +76,15 @@ fn captured(report: &CaptureReport) -> Result<String, std::fmt::Error> {
                 "their secret keys are left out: set `passphrase` in [capture] to keep them"
             )?;
         }
+    } else if report.problems.iter().any(|problem| problem.starts_with("users and policies")) {
+        writeln!(out, "no users and policies: they could not be read")?;
     } else {
         writeln!(out, "no users and policies: the store does not tell them, or was not asked")?;
     }
     match &report.document {
         None => writeln!(out, "nothing was written (--dry-run)")?,
-        Some(key) if report.unchanged => writeln!(out, "unchanged since {key}")?,
-        Some(key) => writeln!(out, "written to {key}")?,
+        Some(key) if report.unchanged => writeln!(out, "unchanged since {bucket}/{key}")?,
+        Some(key) => writeln!(out, "written to {bucket}/{key} at the target")?,
     }
     Ok(out)
 }

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::api::{Api, ApiArgs, segment};
+use crate::words::told;
 
 /// Arguments of `deletes`.
 #[derive(Debug, Args)]
@@ -97,7 +98,7 @@ async fn decide(args: &BucketArgs, verb: &str, done: &str) -> anyhow::Result<Exi
             }
             Err(error) => {
                 let what = format!("failed to {verb} the held deletes of {bucket}");
-                failed = Some(format!("{:#}", error.context(what)));
+                failed = Some(told(&error.context(what)));
                 break;
             }
         }

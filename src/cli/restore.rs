@@ -190,6 +190,10 @@ fn text(report: &Report) -> Result<String, std::fmt::Error> {
             )?;
             continue;
         }
+        if !matches!(report.outcome, Outcome::Restored | Outcome::Differs) {
+            writeln!(out, ": not compared yet")?;
+            continue;
+        }
         writeln!(
             out,
             ": {} objects, {}; missing {}, different {}, not comparable by listing {}, only there {}",

@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 
 use super::check::Check;
 use crate::config::settings::StoreSettings;
-use crate::store::tls_config;
+use crate::store::{describe, tls_config};
 
 /// For each step.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -87,7 +87,7 @@ async fn walk(area: &str, settings: &StoreSettings) -> Result<&'static str, (Str
     let connector = TlsConnector::from(Arc::new(config));
     match timeout(PATIENCE, connector.connect(name, stream)).await {
         Ok(Ok(_)) => Ok("DNS, TCP, TLS"),
-        Ok(Err(error)) => failed(what, error.to_string(), untrusted),
+        Ok(Err(error)) => failed(what, describe(&error), untrusted),
         Err(_) => failed(what, "no answer for 5 s".to_owned(), "is this port HTTPS?".to_owned()),
     }
 }

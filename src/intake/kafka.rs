@@ -95,7 +95,7 @@ impl KafkaIntake {
         let consumer = client::consumer(settings, Arc::clone(&topics), Arc::clone(&shared.trouble))
             .context(wrong)?;
         let (keeper, outbox) = match settings.ack {
-            KafkaAck::Durable => (Keeper::Journal(parts.inlet), None),
+            KafkaAck::Durable => (Keeper::Journal(parts.inlet, Arc::clone(&shared.trouble)), None),
             KafkaAck::Replicated => {
                 let topic = settings.topics.first().cloned().unwrap_or_default();
                 let partitions = shared.partitions.subscribe();
@@ -103,7 +103,9 @@ impl KafkaIntake {
                 let Parts { inlet, queue, leads, backlog } = parts;
                 let most_unread = queue.max_keys() as u64 / 2;
                 let outbox = Outbox { router: Arc::clone(&router), backlog, most_unread };
-                (Keeper::Queue(Queue { inlet, work: queue, router, leads }), Some(outbox))
+                let trouble = Arc::clone(&shared.trouble);
+                let queue = Queue { inlet, work: queue, router, trouble, leads };
+                (Keeper::Queue(queue), Some(outbox))
             }
         };
         let intake = Self {

@@ -33,6 +33,7 @@ use crate::reconcile::ranges::KeyRange;
 use crate::reconcile::rate::Rate;
 use crate::reconcile::verdict::{Case, Verdict, judge};
 use crate::replicate::Stores;
+use crate::words::told;
 
 /// Appended to the journal at once.
 const BATCH: usize = 256;
@@ -77,7 +78,7 @@ pub async fn run(mut scope: Scope, options: SyncOptions, stop: impl Future<Outpu
     };
     match result {
         Ok(to_the_end) => report.interrupted = !to_the_end,
-        Err(error) => report.errors.push(format!("{error:#}")),
+        Err(error) => report.errors.push(told(&error)),
     }
     report.elapsed_s = begin.elapsed().as_secs_f64();
     report.print(json);
@@ -153,7 +154,7 @@ impl Run {
         self.counters.comparing.store(true, Ordering::Relaxed);
         for bucket in &self.scope.settings.buckets {
             if let Err(error) = self.bucket(bucket, report).await {
-                report.errors.push(format!("bucket {}: {error:#}", bucket.source));
+                report.errors.push(format!("bucket {}: {}", bucket.source, told(&error)));
             }
         }
         self.counters.compared_all.store(true, Ordering::Relaxed);
@@ -322,7 +323,7 @@ async fn dry_run(scope: &Scope, report: &mut SyncReport) -> anyhow::Result<()> {
     let stores = pipeline::connect(&scope.settings).await?;
     for bucket in &scope.settings.buckets {
         if let Err(error) = dry_run_bucket(scope, &stores, bucket, report).await {
-            report.errors.push(format!("bucket {}: {error:#}", bucket.source));
+            report.errors.push(format!("bucket {}: {}", bucket.source, told(&error)));
         }
     }
     Ok(())

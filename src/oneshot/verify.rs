@@ -80,6 +80,8 @@ struct Counters {
     compared: Arc<AtomicU64>,
     to_check: AtomicU64,
     checked: AtomicU64,
+    /// What there will be to check, once a comparison has told.
+    expected: AtomicU64,
     bytes: Arc<AtomicU64>,
     all_listed: AtomicBool,
 }
@@ -104,7 +106,8 @@ struct Verify {
 impl Verify {
     async fn buckets(&self, recorder: &mut Recorder) {
         let _progress = self.progress();
-        for bucket in &self.scope.settings.buckets {
+        let buckets = &self.scope.settings.buckets;
+        for (left, bucket) in (0..buckets.len()).rev().zip(buckets) {
             let checker = Checker::new(
                 &self.scope.settings,
                 &self.stores,
@@ -112,8 +115,10 @@ impl Verify {
                 Arc::clone(&self.counters.bytes),
             );
             let (jobs, received) = mpsc::channel(AHEAD);
-            let (listed, ()) =
-                tokio::join!(self.list(bucket, jobs), self.check(&checker, received, recorder),);
+            let (listed, ()) = tokio::join!(
+                self.list(bucket, left == 0, jobs),
+                self.check(&checker, received, recorder),
+            );
             match listed {
                 Ok(pass) => recorder.compared(&pass),
                 Err(error) => {
@@ -121,13 +126,14 @@ impl Verify {
                 }
             }
         }
-        self.counters.all_listed.store(true, Ordering::Relaxed);
     }
 
-    /// Finds the keys of one bucket that have to be looked at.
+    /// Finds the keys of one bucket that have to be looked at. Both listings are through long before every
+    /// pair is; after those of the last bucket it is known how many there are.
     async fn list(
         &self,
         bucket: &BucketSettings,
+        last: bool,
         jobs: mpsc::Sender<Job>,
     ) -> anyhow::Result<PassReport> {
         let options = compare::options(
@@ -138,11 +144,18 @@ impl Verify {
             Arc::new(NoPairs),
         )
         .await?;
+        let compare = async |options, jobs| {
+            let report = self.compare(options, jobs).await?;
+            let alone = report.missing + report.extra;
+            self.counters.expected.fetch_add(report.source_objects + alone, Ordering::Relaxed);
+            self.counters.all_listed.store(last, Ordering::Relaxed);
+            anyhow::Ok(report)
+        };
         let every = self.options.metadata || self.options.deep;
         if !every {
-            return self.compare(options, jobs).await;
+            return compare(options, jobs).await;
         }
-        let (report, ()) = tokio::try_join!(self.compare(options.clone(), jobs.clone()), async {
+        let (report, ()) = tokio::try_join!(compare(options.clone(), jobs.clone()), async {
             self.every_pair(bucket, &options, jobs).await
         })?;
         Ok(report)
@@ -216,11 +229,16 @@ impl Verify {
 
     fn progress(&self) -> Progress {
         let counters = Arc::clone(&self.counters);
+        let every = self.options.metadata || self.options.deep;
         Progress::show(move || Sample {
             step: format!("{} compared", HumanCount(counters.compared.load(Ordering::Relaxed))),
             failing: 0,
             done: counters.checked.load(Ordering::Relaxed),
-            total: counters.to_check.load(Ordering::Relaxed),
+            total: {
+                let found = counters.to_check.load(Ordering::Relaxed);
+                let expected = counters.expected.load(Ordering::Relaxed);
+                if every { found.max(expected) } else { found }
+            },
             bytes: counters.bytes.load(Ordering::Relaxed),
             searching: !counters.all_listed.load(Ordering::Relaxed),
         })

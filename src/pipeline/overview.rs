@@ -293,6 +293,14 @@ impl Operations for Overview {
 
     fn decide<'a>(&'a self, bucket: &'a str, decision: Decision) -> Acted<'a> {
         Box::pin(async move {
+            let configured = self.settings.buckets.iter().any(|known| known.source == bucket);
+            // What was held of a bucket that is configured no more can still be decided on.
+            if !configured && !self.hold.holds(bucket) {
+                let bucket = bucket.escape_debug();
+                return Err(format!(
+                    "bucket {bucket} is not in the configuration, and no delete of it is held"
+                ));
+            }
             self.hold.decide(&self.journal, bucket, decision).await.map_err(|error| {
                 let bucket = bucket.escape_debug();
                 format!("failed to move the held deletes of {bucket}: {error}")

@@ -1,5 +1,6 @@
 //! Opens all state on disk, and says what a crash or a bad disk has done to it.
 
+use std::io;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -36,6 +37,26 @@ pub(crate) async fn open(
     settings: &Settings,
     metrics: &Metrics,
 ) -> anyhow::Result<(State, Cursor)> {
+    let opened = Box::pin(open_all(settings, metrics)).await;
+    opened.map_err(|error| {
+        if is_full(&error) {
+            let dir = settings.data_dir.display();
+            error.context(format!("the disk of data_dir {dir} is full: free space there"))
+        } else {
+            error
+        }
+    })
+}
+
+fn is_full(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let shared = || cause.downcast_ref::<Arc<io::Error>>().map(|error| error.kind());
+        let kind = cause.downcast_ref().map(io::Error::kind).or_else(shared);
+        kind == Some(io::ErrorKind::StorageFull)
+    })
+}
+
+async fn open_all(settings: &Settings, metrics: &Metrics) -> anyhow::Result<(State, Cursor)> {
     let dir = &settings.data_dir;
     std::fs::create_dir_all(dir).with_context(|| {
         format!("failed to create data_dir {}; make it writable, or set data_dir", dir.display())

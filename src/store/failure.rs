@@ -98,7 +98,7 @@ fn describe_tls(error: &rustls::Error) -> String {
         return format!("certificate not trusted: {}", describe_certificate(reason));
     }
     if *error == rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) {
-        return "TLS failed: the server does not speak TLS on this port; is it http:// there?"
+        return "TLS failed: the server does not speak TLS on this port, which asks for http://"
             .to_owned();
     }
     format!("TLS failed: {error}")

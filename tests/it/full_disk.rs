@@ -107,6 +107,11 @@ async fn a_full_disk_acknowledges_nothing_records_the_gap_and_mends_itself() {
     disk.fill();
     post_until_refused(&site).await;
     refuses_and_says_so(&site, "the disk is full").await;
+    let sync = site.evermirror.command(&["sync"]).await;
+    let said = String::from_utf8_lossy(&sync.stderr);
+    assert_eq!(sync.status.code(), Some(2), "{said}");
+    assert!(said.contains("is full: free space there"), "{said}");
+    assert_eq!(said.matches("No space left").count(), 1, "the cause is told once: {said}");
 
     // A start finds no room either, and still knows what it missed.
     site.evermirror.kill();

@@ -2,6 +2,7 @@
 
 mod broker;
 mod group;
+mod pressure;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use crate::support::s3::S3;
 use crate::support::writer::{Writer, seed};
 
 /// Topics of the shared broker; each has a target of its own at the shared source.
-const STREAMS: usize = 18;
+const STREAMS: usize = 20;
 const PARTITIONS: i32 = 6;
 
 /// A broker, a source that sends to its topics, and a target.

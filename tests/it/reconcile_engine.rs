@@ -19,7 +19,10 @@ use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::hostile;
 use crate::support::minio::{ACCESS_KEY, SECRET_KEY};
 use crate::support::s3::S3;
+use crate::support::server::{Pair, on_every_pair};
 use crate::support::site::Servers;
+
+on_every_pair![a_folder_is_compared_beside_a_large_one_whose_name_goes_on];
 
 async fn store(endpoint: &str) -> Store {
     let settings = format!(
@@ -250,11 +253,10 @@ async fn a_store_that_ignores_start_after_is_listed_in_one_piece() {
 }
 
 /// MinIO, asked what comes behind a key of `t/`, counts the objects of `t-old/` as if it gave them out, and
-/// answers that there is nothing.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_folder_is_compared_beside_a_large_one_whose_name_goes_on() {
+/// answers that there is nothing. RustFS 1.0.1 answers what is there.
+async fn a_folder_is_compared_beside_a_large_one_whose_name_goes_on(pair: Pair) {
     const BUCKET: &str = "engine-beside";
-    let servers = Servers::shared().await;
+    let servers = pair.shared().await;
     let (source, target) = (servers.source.client(), servers.target.client());
     source.create_bucket(BUCKET).await;
     target.create_bucket(BUCKET).await;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::number::{self, Place};
 use super::partitions::Ticket;
 use super::router::Router;
+use super::trouble::{Stuck, Trouble};
 use crate::clock;
 use crate::dirty::DirtyKey;
 use crate::event::{self, Channel, Parsed};
@@ -40,8 +41,8 @@ pub(super) struct Incoming {
 /// Where records go.
 #[derive(Debug)]
 pub(super) enum Keeper {
-    /// To the local journal.
-    Journal(Arc<Inlet>),
+    /// To the local journal; what keeps it from there is told.
+    Journal(Arc<Inlet>, Arc<Trouble>),
     /// To the work queue; Kafka is the journal.
     Queue(Queue),
 }
@@ -52,6 +53,7 @@ pub(super) struct Queue {
     pub(super) inlet: Arc<Inlet>,
     pub(super) work: Arc<WorkQueue>,
     pub(super) router: Arc<Router>,
+    pub(super) trouble: Arc<Trouble>,
     /// Told whether this process reconciles.
     pub(super) leads: watch::Sender<bool>,
 }
@@ -60,9 +62,9 @@ impl Keeper {
     /// Takes one record, however long that takes.
     pub(super) async fn take(&self, record: Incoming) -> Ticket {
         match self {
-            Self::Journal(inlet) => {
+            Self::Journal(inlet, trouble) => {
                 let parsed = parse(&record);
-                let mut again = Again::default();
+                let mut again = Again::new(trouble);
                 while let Err(error) = inlet.accept_kept(parsed.clone(), record.received_ms).await {
                     again.wait(&error).await;
                 }
@@ -75,13 +77,13 @@ impl Keeper {
     /// Records of every bucket may have been missed.
     pub(super) async fn doubt_all(&self) {
         let inlet = match self {
-            Self::Journal(inlet) => inlet,
+            Self::Journal(inlet, _) => inlet,
             Self::Queue(queue) => &queue.inlet,
         };
         let doubts: Doubts =
             inlet.buckets.keys().map(|name| (name.clone(), GapReason::RecordsExpired)).collect();
         match self {
-            Self::Journal(inlet) => mark(inlet, &doubts).await,
+            Self::Journal(inlet, trouble) => mark(inlet, trouble, &doubts).await,
             Self::Queue(queue) => queue.doubt(&doubts, false).await,
         }
     }
@@ -89,7 +91,7 @@ impl Keeper {
     /// For how many more keys there is room.
     pub(super) fn room(&self) -> usize {
         match self {
-            Self::Journal(_) => usize::MAX,
+            Self::Journal(..) => usize::MAX,
             Self::Queue(queue) => queue.work.room_now(),
         }
     }
@@ -97,7 +99,7 @@ impl Keeper {
     /// With so much room, reading goes on after a pause.
     pub(super) fn enough_room(&self) -> usize {
         match self {
-            Self::Journal(_) => 0,
+            Self::Journal(..) => 0,
             Self::Queue(queue) => queue.work.max_keys() / 8,
         }
     }
@@ -105,7 +107,7 @@ impl Keeper {
     /// The oldest offset of the partition that a key here still needs.
     pub(super) fn needed(&self, place: Place) -> Option<i64> {
         match self {
-            Self::Journal(_) => None,
+            Self::Journal(..) => None,
             Self::Queue(queue) => {
                 queue.work.lowest_in(number::numbers(place.partition)).map(number::offset)
             }
@@ -115,7 +117,7 @@ impl Keeper {
     /// Forgets the partition's keys, but for those in flight; the oldest offset so forgotten.
     pub(super) fn forget(&self, place: Place) -> Option<i64> {
         match self {
-            Self::Journal(_) => None,
+            Self::Journal(..) => None,
             Self::Queue(queue) => {
                 queue.work.forget(&number::numbers(place.partition)).map(number::offset)
             }
@@ -175,7 +177,7 @@ impl Queue {
     /// Tells the process that reconciles, which may be this one.
     async fn doubt(&self, doubts: &Doubts, here: bool) {
         if here {
-            return mark(&self.inlet, doubts).await;
+            return mark(&self.inlet, &self.trouble, doubts).await;
         }
         for (bucket, _) in doubts {
             self.router.doubt(bucket).await;
@@ -191,24 +193,27 @@ fn parse(record: &Incoming) -> Parsed {
     }
 }
 
-async fn mark(inlet: &Inlet, doubts: &Doubts) {
-    let mut again = Again::default();
+async fn mark(inlet: &Inlet, trouble: &Trouble, doubts: &Doubts) {
+    let mut again = Again::new(trouble);
     while let Err(error) = inlet.mark(doubts, clock::now_ms()).await {
         again.wait(&error).await;
     }
 }
 
-/// The waits between two tries; the first is told.
-#[derive(Debug, Default)]
-struct Again {
-    told: bool,
+/// The waits of one record between two tries.
+struct Again<'a> {
+    trouble: &'a Trouble,
+    stuck: Option<Stuck<'a>>,
 }
 
-impl Again {
+impl<'a> Again<'a> {
+    const fn new(trouble: &'a Trouble) -> Self {
+        Self { trouble, stuck: None }
+    }
+
     async fn wait(&mut self, error: &(dyn std::error::Error + Sync)) {
-        if !self.told {
-            tracing::error!(%error, "A Kafka record cannot be kept now; it waits in Kafka, and so do all behind it.");
-            self.told = true;
+        if self.stuck.is_none() {
+            self.stuck = Some(self.trouble.stuck(error));
         }
         tokio::time::sleep(AGAIN).await;
     }

@@ -22,6 +22,23 @@ struct Heard {
     refused: Option<(RDKafkaErrorCode, String)>,
     /// The advice that was logged last.
     told: Option<&'static str>,
+    /// Records that were read and cannot be kept here now.
+    stuck: usize,
+}
+
+/// A record that cannot be kept now, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Stuck<'a>(&'a Trouble);
+
+impl Drop for Stuck<'_> {
+    fn drop(&mut self) {
+        let mut heard = self.0.heard();
+        heard.stuck -= 1;
+        if heard.stuck == 0 {
+            tracing::info!(address = self.0.health.address, "Records of Kafka are kept again.");
+            self.0.health.set_well();
+        }
+    }
 }
 
 impl Trouble {
@@ -67,6 +84,18 @@ impl Trouble {
         self.reads();
     }
 
+    /// A record was read and cannot be kept, because of this. Only the first of them is told: all behind it
+    /// wait for the same.
+    pub(super) fn stuck(&self, error: &dyn std::error::Error) -> Stuck<'_> {
+        let mut heard = self.heard();
+        heard.stuck += 1;
+        if heard.stuck == 1 {
+            tracing::error!(address = self.health.address, %error, "Records of Kafka cannot be kept now; they wait there, and nothing is lost.");
+            self.health.set_trouble(format!("{error}; records wait in Kafka"));
+        }
+        Stuck(self)
+    }
+
     /// Records can be read.
     pub(super) fn reads(&self) {
         self.heard().refused = None;
@@ -76,7 +105,7 @@ impl Trouble {
     pub(super) fn answered(&self) {
         let mut heard = self.heard();
         heard.complaint = None;
-        if heard.refused.is_some() {
+        if heard.refused.is_some() || heard.stuck > 0 {
             return;
         }
         if heard.told.take().is_some() {
@@ -161,6 +190,19 @@ mod tests {
         let told = health.trouble().unwrap();
         assert!(told.contains("SASL authentication error") && told.contains("sasl_password"));
         trouble.answered();
+        assert_eq!(health.trouble(), None);
+    }
+
+    #[test]
+    fn records_that_cannot_be_kept_are_trouble_until_the_last_of_them_is() {
+        let health = Arc::new(Health::new("kafka", "t at b:1".to_owned()));
+        let trouble = Trouble::new(Arc::clone(&health));
+        let full = std::io::Error::other("the journal is full");
+        let (one, other) = (trouble.stuck(&full), trouble.stuck(&full));
+        trouble.answered();
+        drop(one);
+        assert!(health.trouble().unwrap().contains("the journal is full"));
+        drop(other);
         assert_eq!(health.trouble(), None);
     }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::check::{KINDS, Mismatch};
 use crate::oneshot::{Ended, report};
 use crate::reconcile::pass::PassReport;
+use crate::words::told;
 
 /// So many differences are shown; the report file has all of them.
 const SHOWN: usize = 50;
@@ -108,7 +109,7 @@ impl Recorder {
     /// Something could not be compared to its end.
     pub(super) fn incomplete(&mut self, error: &anyhow::Error) {
         self.report.complete = false;
-        self.report.errors.push(format!("{error:#}"));
+        self.report.errors.push(told(error));
     }
 
     /// It was told to stop.
@@ -151,14 +152,19 @@ impl VerifyReport {
             lines.push(format!("and {} more; --report FILE has all of them", HumanCount(more)));
         }
         lines.push(format!(
-            "{} keys compared ({} at the source, {}; {} at the target): {} differences, in {:.1} s",
+            "{} keys compared ({} at the source, {}; {} at the target): {} difference{}, in {:.1} s",
             HumanCount(self.compared),
             HumanCount(self.source_objects),
             HumanBytes(self.source_bytes),
             HumanCount(self.target_objects),
             HumanCount(self.differences),
+            if self.differences == 1 { "" } else { "s" },
             self.elapsed_s,
         ));
+        let of = |kind| self.by_kind.get(kind).copied().unwrap_or_default();
+        if of("metadata") + of("tags") > 0 {
+            lines.push("headers and tags are mended by `evermirror sync --metadata`".to_owned());
+        }
         if !self.complete {
             let why = if self.interrupted { "INTERRUPTED" } else { "NOT COMPLETE" };
             lines.push(format!("{why}: there may be more differences"));
@@ -196,6 +202,16 @@ mod tests {
         assert_eq!(file.lines().count(), SHOWN + 3);
         let line: serde_json::Value = serde_json::from_str(file.lines().next().unwrap()).unwrap();
         assert_eq!((&line["finding"], &line["key"]), (&"missing".into(), &"key\n0".into()));
+    }
+
+    #[test]
+    fn what_no_listing_shows_comes_with_the_command_that_mends_it() {
+        let mut recorder = Recorder::new();
+        recorder.record(mismatch(1));
+        assert!(!recorder.report.text().contains("sync --metadata"), "a sync finds that by itself");
+        recorder.record(Mismatch { finding: "tags", ..mismatch(2) });
+        let text = recorder.report.text();
+        assert!(text.contains("2 differences") && text.contains("sync --metadata"), "{text}");
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! A queue that is not there, that forbids, or that does not answer: shown, told with what to do, and
 //! over by itself.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{put_some, silent_site, target_lists};
+use super::{fill_the_journal, put_some, silent_site, target_lists};
 use crate::support::elasticmq::ElasticMq;
-use crate::support::eventually::{SOON, eventually};
+use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::moto::Moto;
-use crate::support::site::Site;
+use crate::support::site::{Servers, Site};
 
 /// The trouble of the SQS intake, once it has one that holds all these words; its log has an error with
 /// the same, and its metric says 0.
@@ -105,6 +105,49 @@ async fn a_queue_that_does_not_answer_is_trouble_and_its_length_is_shown_when_it
         (known == Some(0.0)).then_some(()).ok_or(format!("{known:?}"))
     })
     .await;
+}
+
+/// Makes every answer to an extension say that the first message was not extended. (It was; a queue that
+/// refuses one of several is not to be had.)
+fn refuse_the_first(answer: &str) -> String {
+    let mut answer: Value = serde_json::from_str(answer).unwrap();
+    let first = answer["Successful"].as_array_mut().unwrap().remove(0);
+    answer["Failed"] = json!([{"Id": first["Id"], "Code": "InternalError",
+                               "Message": "A test's fault.", "SenderFault": false}]);
+    answer.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_that_fails_for_some_messages_is_counted_and_asked_again_and_loses_none() {
+    const EVENTS: usize = 20;
+    let server = ElasticMq::shared().await;
+    let queue = server.client().queue("partial-extension").await;
+    let proxy = FaultProxy::in_front_of(&server.authority()).await;
+    proxy.misbehave_on(|operation| {
+        (operation == "ChangeMessageVisibilityBatch").then_some(Fault::EditAnswer(refuse_the_first))
+    });
+    let target = FaultProxy::in_front_of(&Servers::shared().await.target.authority()).await;
+    target.misbehave(|_, _| Some(Fault::Answer(503, "ServiceUnavailable")));
+    let mut settings = queue.settings_by(&proxy.endpoint());
+    settings.push(("TARGET__ENDPOINT", target.endpoint()));
+    settings.push(("JOURNAL__SEGMENT_SIZE", "1MiB".to_owned()));
+    settings.push(("JOURNAL__MAX_SIZE", "2MiB".to_owned()));
+    settings.push(("INTAKE__WEBHOOK__MAX_WAIT", "1s".to_owned()));
+    let (mut site, _source) = silent_site("sqs-extension", settings).await;
+    let notifications = put_some(&site, 0..EVENTS).await;
+    site.evermirror.start().await;
+    fill_the_journal(&site).await;
+    queue.send(&notifications).await;
+    let class = "evermirror_errors_total{stage=\"intake\",class=\"sqs_extend\"}";
+    eventually("refusals are counted, and it is asked again", LATER, async || {
+        let refused = site.evermirror.metric(class).await;
+        if refused >= Some(6.0) { Ok(()) } else { Err(format!("{refused:?}")) }
+    })
+    .await;
+    assert_eq!(queue.holds().await, EVENTS as u64, "what is not durable stays in the queue");
+    target.behave();
+    eventually("the queue is empty", LATER, async || queue.holds_exactly(0).await).await;
+    target_lists(&site, EVENTS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
