@@ -1,8 +1,9 @@
 //! The reconciler inside `run`: starts the passes that are due and tells what came of them.
 //!
 //! **Promise.** What no event announced is found by a pass at the start, by the interval, after a gap
-//! or on demand, and marked in the journal. **On error** a pass is tried again, ever later. **On
-//! cancellation**, as on a crash, passes end where they are; the next start walks every bucket again,
+//! or on demand, and marked in the journal. What the journal held at the start goes first, for a while: a
+//! pass would find it all again, and take the stores' time from it. **On error** a pass is tried again, ever
+//! later. **On cancellation**, as on a crash, passes end where they are; the next start walks every bucket again,
 //! beginning with what was left.
 
 use std::collections::BTreeMap;
@@ -18,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::progress::{BucketProgress, Progress};
 use super::remembered::Remembered;
-use super::schedule::{Ended, Job, Schedule};
+use super::repairs::backlog;
+use super::schedule::{Ended, Job, Schedule, Trigger};
 use super::walk::Walk;
 use crate::clock;
 use crate::config::Settings;
@@ -31,6 +33,12 @@ use crate::workqueue::WorkQueue;
 
 /// How often the clock and the gap book are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// The first pass waits at most this long for a backlog to be worked off.
+const START_WAITS: Duration = Duration::from_mins(1);
+/// How often it is looked whether it has been.
+const START_LOOK: Duration = Duration::from_millis(100);
+/// So few pending keys are no backlog.
+const FEW: u64 = 1_000;
 
 /// What the reconciler shares with the other stages.
 #[derive(Debug)]
@@ -149,6 +157,10 @@ impl Reconciler {
         let Some((settings, progress)) = self.buckets.get(&job.bucket) else {
             return (job, Ended::Failed);
         };
+        if job.trigger == Trigger::Start {
+            // Its error says that the time is over.
+            drop(tokio::time::timeout(START_WAITS, self.backlog_is_small()).await);
+        }
         progress.begin(&job);
         let (parts, dir) = (&self.parts, self.dir.as_path());
         let walk = Walk { parts, stores: &stores, settings, progress, dir, job: &job };
@@ -190,6 +202,14 @@ impl Reconciler {
                 tracing::error!(bucket, prefix, trigger, keys, %error, took_ms, "The two sides of a bucket could not be compared; nothing was deleted by this pass, and there will be another one.");
                 (job, Ended::Failed)
             }
+        }
+    }
+
+    /// Waits until hardly anything is left to be worked on.
+    async fn backlog_is_small(&self) {
+        let Parts { journal, queue, position, .. } = &self.parts;
+        while backlog(journal, queue, position) > FEW {
+            tokio::time::sleep(START_LOOK).await;
         }
     }
 

@@ -48,7 +48,7 @@ impl Repairs<'_> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        while self.backlog() > self.most_pending {
+        while backlog(self.journal, self.queue, self.position) > self.most_pending {
             tokio::time::sleep(POLL).await;
         }
         loop {
@@ -62,14 +62,14 @@ impl Repairs<'_> {
             }
         }
     }
+}
 
-    /// What waits to be worked on. Parked keys do not count: they may be parked for days.
-    fn backlog(&self) -> u64 {
-        let unread =
-            self.journal.stats().next_lsn.saturating_sub(self.position.load(Ordering::Acquire));
-        let counts = self.queue.counts();
-        unread + counts.pending.saturating_sub(counts.parked) as u64
-    }
+/// What waits to be worked on; `position` is the first durable record that is not in the queue yet. Parked
+/// keys do not count: they may be parked for days.
+pub(super) fn backlog(journal: &Journal, queue: &WorkQueue, position: &AtomicU64) -> u64 {
+    let unread = journal.stats().next_lsn.saturating_sub(position.load(Ordering::Acquire));
+    let counts = queue.counts();
+    unread + counts.pending.saturating_sub(counts.parked) as u64
 }
 
 /// A key that the reconciler found.
