@@ -256,7 +256,9 @@ fn rustfs(targets: &Value, names: &[&str], listening: bool) -> Vec<Check> {
         return vec![Check::problem(
             AREA,
             "RustFS sends no notification at all: the module is off",
-            "start RustFS with RUSTFS_NOTIFY_ENABLE=true",
+            // Run against 1.0.1: it says so, too, when it was turned on and the webhook was away at the start.
+            "start RustFS with RUSTFS_NOTIFY_ENABLE=true; if it was, it did not reach the webhook when it \
+             started: restart it while evermirror runs",
         )];
     }
     let list = targets.get("notification_endpoints").and_then(Value::as_array);
