@@ -50,7 +50,9 @@ async fn a_broker_restarted_under_load_loses_nothing() {
     writing.await.unwrap();
     println!("{count:?} objects");
     servers.again(bucket).converges(&[&evermirror]).await;
-    assert_eq!(evermirror.log().matches("No notifications can be read from Kafka").count(), 2);
+    // Once for each outage, not for each of the many tries; a broker that starts may fail once more.
+    let told = evermirror.log().matches("No notifications can be read from Kafka").count();
+    assert!((2..=4).contains(&told), "told {told} times of two outages");
 }
 
 #[tokio::test(flavor = "multi_thread")]
