@@ -224,22 +224,28 @@ pub(crate) async fn delete(store: &Store, bucket: &str, keys: Vec<String>) -> an
 pub(crate) struct Notifier {
     bucket: String,
     run: u32,
+    size: usize,
 }
 
 impl Notifier {
     /// `run` tells the notifications of one run from those of another about the same keys.
     pub(crate) fn new(bucket: &str, run: u32) -> Self {
-        Self { bucket: bucket.to_owned(), run }
+        Self { bucket: bucket.to_owned(), run, size: OBJECT_SIZE }
+    }
+
+    /// The same about objects of another size.
+    pub(crate) fn of_size(self, size: usize) -> Self {
+        Self { size, ..self }
     }
 
     /// What MinIO posts after a PUT of the object of this number, field by field as captured in
     /// tests/fixtures/notifications.
     pub(crate) fn body(&self, number: usize) -> Bytes {
-        let (bucket, key) = (&self.bucket, key(number));
+        let (bucket, key, size) = (&self.bucket, key(number), self.size);
         let encoded: String = form_urlencoded::byte_serialize(key.as_bytes()).collect();
         let id = format!("{:08X}{number:08X}", self.run);
         Bytes::from(format!(
-            r#"{{"EventName":"s3:ObjectCreated:Put","Key":"{bucket}/{key}","Records":[{{"eventVersion":"2.0","eventSource":"minio:s3","awsRegion":"","eventTime":"2026-11-23T14:32:34.430Z","eventName":"s3:ObjectCreated:Put","userIdentity":{{"principalId":"loadtest"}},"requestParameters":{{"principalId":"loadtest","region":"","sourceIPAddress":"127.0.0.1"}},"responseElements":{{"x-amz-id-2":"b579e948d2e5702e164c32dc2ee6bccdd15881638345d119b6b0a2f85eb5a5ff","x-amz-request-id":"{id}","x-minio-deployment-id":"883f150b-3e6b-4763-8fc1-a67f9edceda4","x-minio-origin-endpoint":"http://127.0.0.1:9000"}},"s3":{{"s3SchemaVersion":"1.0","configurationId":"Config","bucket":{{"name":"{bucket}","ownerIdentity":{{"principalId":"loadtest"}},"arn":"arn:aws:s3:::{bucket}"}},"object":{{"key":"{encoded}","size":4096,"eTag":"9dd4e461268c8034f5c8564e155c67a6","contentType":"application/octet-stream","userMetadata":{{"content-type":"application/octet-stream"}},"sequencer":"{id}"}}}},"source":{{"host":"127.0.0.1","port":"","userAgent":"MinIO (linux; amd64) minio-go/v7.0.95"}}}}]}}"#
+            r#"{{"EventName":"s3:ObjectCreated:Put","Key":"{bucket}/{key}","Records":[{{"eventVersion":"2.0","eventSource":"minio:s3","awsRegion":"","eventTime":"2026-11-23T14:32:34.430Z","eventName":"s3:ObjectCreated:Put","userIdentity":{{"principalId":"loadtest"}},"requestParameters":{{"principalId":"loadtest","region":"","sourceIPAddress":"127.0.0.1"}},"responseElements":{{"x-amz-id-2":"b579e948d2e5702e164c32dc2ee6bccdd15881638345d119b6b0a2f85eb5a5ff","x-amz-request-id":"{id}","x-minio-deployment-id":"883f150b-3e6b-4763-8fc1-a67f9edceda4","x-minio-origin-endpoint":"http://127.0.0.1:9000"}},"s3":{{"s3SchemaVersion":"1.0","configurationId":"Config","bucket":{{"name":"{bucket}","ownerIdentity":{{"principalId":"loadtest"}},"arn":"arn:aws:s3:::{bucket}"}},"object":{{"key":"{encoded}","size":{size},"eTag":"9dd4e461268c8034f5c8564e155c67a6","contentType":"application/octet-stream","userMetadata":{{"content-type":"application/octet-stream"}},"sequencer":"{id}"}}}},"source":{{"host":"127.0.0.1","port":"","userAgent":"MinIO (linux; amd64) minio-go/v7.0.95"}}}}]}}"#
         ))
     }
 

@@ -129,7 +129,8 @@ async fn objects(bench: &mut Bench) -> anyhow::Result<Chart> {
         ensure!(pass.count("unchanged")? == count, "it found {}", pass.report);
         note(&mut chart, "no-change pass", count, pass.took.as_secs_f64(), pass.usage);
         bench.target.stop();
-        let (took, usage) = backlog::evermirror(bench, &bucket, &copy, 0, count).await?;
+        let (took, usage) =
+            backlog::evermirror(bench, &bucket, &copy, 0, (count, OBJECT_SIZE)).await?;
         data::equal((&bench.source_store, &bucket), (&bench.target_store, &copy)).await?;
         note(&mut chart, "backlog drained", count, took.as_secs_f64(), usage);
     }

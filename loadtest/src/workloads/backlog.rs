@@ -28,8 +28,8 @@ const TENTH: Work = Work { name: "backlog-tenth", objects: SMALL.objects / 10, .
 const MEBIBYTES: Work = Work { name: "mebibytes", objects: 2_000, size: 1 << 20 };
 const CONNECTIONS: usize = 64;
 const PATIENCE: Duration = Duration::from_mins(5);
-/// Rarely, because a status walks over all keys in memory: the look must not become the load.
-const LOOK: Duration = Duration::from_millis(100);
+/// Often enough to hide little of a short run; a status costs the same at any number of keys.
+const LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone, Copy)]
 enum Subject {
@@ -115,7 +115,9 @@ async fn measure(
     // evermirror's needs the target down before it; the others then find it as freshly started.
     bench.target.stop();
     let (took, usage) = match subject {
-        Subject::Evermirror => evermirror(bench, workload, &bucket, round, count).await?,
+        Subject::Evermirror => {
+            evermirror(bench, workload, &bucket, round, (count, work.size)).await?
+        }
         Subject::Rclone => {
             restart(bench).await?;
             bench.peers().rclone(&["copy", "--transfers", "32"], workload, &bucket).await?
@@ -148,11 +150,12 @@ pub(crate) async fn evermirror(
     source: &str,
     bucket: &str,
     round: u32,
-    count: usize,
+    (count, size): (usize, usize),
 ) -> anyhow::Result<(Duration, Usage)> {
     let site = bench.site(bucket, source, bucket)?;
     let filling = site.start_ready().await?;
-    Notifier::new(source, round).post(site.webhook_port, count, CONNECTIONS).await?;
+    let notifier = Notifier::new(source, round).of_size(size);
+    notifier.post(site.webhook_port, count, CONNECTIONS).await?;
     filling.terminate().await?;
     restart(bench).await?;
 
