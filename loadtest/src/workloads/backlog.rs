@@ -150,11 +150,11 @@ pub(crate) async fn evermirror(
     source: &str,
     bucket: &str,
     round: u32,
-    (count, size): (usize, usize),
+    (count, bytes_each): (usize, usize),
 ) -> anyhow::Result<(Duration, Usage)> {
     let site = bench.site(bucket, source, bucket)?;
     let filling = site.start_ready().await?;
-    let notifier = Notifier::new(source, round).of_size(size);
+    let notifier = Notifier::new(source, round).of_size(bytes_each);
     notifier.post(site.webhook_port, count, CONNECTIONS).await?;
     filling.terminate().await?;
     restart(bench).await?;
