@@ -234,15 +234,13 @@ impl Walk<'_> {
         };
         if let Some(reason) = &reason {
             hold.pull(bucket, Arc::clone(reason));
-            // Those that are held already and still to be deleted are among the extras.
-            hold.forget(&self.parts.journal, bucket, prefix, began_ms).await?;
         }
         let mut repairs = self.repairs();
         let mut keys = extras.read().await?;
         loop {
             let page = keys.page(PAGE).await?;
             if page.is_empty() {
-                return Ok(repairs.flush().await?);
+                break;
             }
             if reason.is_none() {
                 for key in &page {
@@ -251,9 +249,15 @@ impl Walk<'_> {
             } else {
                 let removed =
                     |key: &String| repair(bucket, key, Aspects::REMOVED, began_ms, Some(0));
-                hold.put(page.iter().map(removed).collect()).await?;
+                hold.renew(page.iter().map(removed).collect()).await?;
             }
         }
+        repairs.flush().await?;
+        if reason.is_some() {
+            // What was held before is renewed, or there is nothing to delete any more.
+            hold.forget(&self.parts.journal, bucket, prefix, began_ms).await?;
+        }
+        Ok(())
     }
 
     /// Everything that events before the pass may have missed was compared.

@@ -75,7 +75,7 @@ impl Delays {
             }
             let known = Known::default();
             let (shelf, recovery) = Shelf::open_seeing(dir, max_size, |dirty| {
-                known.add(&dirty.key);
+                known.add(&dirty.key, dirty.since_ms);
             })
             .await?;
             let delay_ms = if delayed { millis(bucket.delete_delay) } else { 0 };
@@ -100,9 +100,9 @@ impl Delays {
         let Some(waiting) = self.buckets.get(&dirty.key.bucket) else {
             return Err("this bucket's deletes are not delayed".to_owned());
         };
-        let key = dirty.key.clone();
+        let (key, since_ms) = (dirty.key.clone(), dirty.since_ms);
         waiting.shelf.put(&[dirty]).await.map_err(|error| error.to_string())?;
-        waiting.known.add(&key);
+        waiting.known.add(&key, since_ms);
         Ok(())
     }
 

@@ -85,7 +85,7 @@ impl HeldShelf {
     pub async fn open(dir: PathBuf, max_size: u64) -> Result<(Self, Recovery), JournalError> {
         let known = Known::default();
         let (shelf, recovery) = Shelf::open_seeing(dir, max_size, |dirty| {
-            known.add(&dirty.key);
+            known.add(&dirty.key, dirty.since_ms);
         })
         .await?;
         Ok((Self { shelf, known }, recovery))
@@ -172,10 +172,22 @@ impl Hold {
 
     /// Sets deletes aside, durably; one that is held already, or is about to be, is held once.
     pub(crate) async fn put(&self, mut keys: Vec<DirtyKey>) -> Result<(), ShelfError> {
-        keys.retain(|dirty| self.known.add(&dirty.key));
-        let put = self.shelf.put(&keys).await;
+        keys.retain(|dirty| self.known.add(&dirty.key, dirty.since_ms));
+        self.set_aside(&keys).await
+    }
+
+    /// Sets deletes aside, durably, even if they are held since an earlier time; [`Hold::forget`] then
+    /// drops what is older, so that at no instant they are not held.
+    pub(crate) async fn renew(&self, mut keys: Vec<DirtyKey>) -> Result<(), ShelfError> {
+        keys.retain(|dirty| self.known.renew(&dirty.key, dirty.since_ms));
+        self.set_aside(&keys).await
+    }
+
+    async fn set_aside(&self, keys: &[DirtyKey]) -> Result<(), ShelfError> {
+        let put = self.shelf.put(keys).await;
         if put.is_err() {
-            for dirty in &keys {
+            // Held twice is better than not at all.
+            for dirty in keys {
                 self.known.remove(&dirty.key);
             }
         }
@@ -223,7 +235,7 @@ impl Hold {
     }
 
     /// Forgets the held deletes of a bucket below `prefix` that are older than `before_ms`, because a
-    /// pass since then has found all that are still to be held.
+    /// pass since then has renewed all that are still to be held.
     pub(crate) async fn forget(
         &self,
         main: &Journal,
@@ -234,7 +246,7 @@ impl Hold {
         let forget = |dirty: DirtyKey| {
             let concerned = *dirty.key.bucket == *bucket && dirty.key.key.starts_with(prefix);
             if concerned && dirty.since_ms < before_ms {
-                self.known.remove(&dirty.key);
+                self.known.left(&dirty.key, dirty.since_ms);
                 Taken::Dropped
             } else {
                 Taken::Kept(dirty)

@@ -1,14 +1,15 @@
-//! Which keys are on a shelf, by their hashes, so that none is put there twice.
+//! Which keys are on a shelf, by their hashes, so that none is put there twice, and since when.
 //!
 //! Bounded: beyond [`MOST`] keys it does not know the others, and its owner must do without.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::object::ObjectKey;
 
-/// About 4 MiB of hashes.
+/// About 8 MiB of hashes and times.
 const MOST: usize = 1 << 18;
 
 /// A bounded set of keys.
@@ -20,21 +21,42 @@ pub(super) struct Known {
 
 #[derive(Debug, Default)]
 struct Sets {
-    hashes: HashSet<u64>,
+    /// With the time in the key's newest record.
+    hashes: HashMap<u64, i64>,
     /// Those of them that need not stay on the shelf.
     released: HashSet<u64>,
 }
 
 impl Known {
-    /// Adds a key, if there is room; it stays even if it was released. Returns whether it was not known
-    /// before.
-    pub(super) fn add(&self, key: &ObjectKey) -> bool {
+    /// Adds a key of which a record of this time is put on the shelf, if there is room; it stays even if
+    /// it was released. Returns whether it was not known before.
+    pub(super) fn add(&self, key: &ObjectKey, since_ms: i64) -> bool {
+        self.newest(key, since_ms).is_none()
+    }
+
+    /// The same, for a record that may take the place of an older one. Returns whether there is none as
+    /// new as this.
+    pub(super) fn renew(&self, key: &ObjectKey, since_ms: i64) -> bool {
+        self.newest(key, since_ms).is_none_or(|newest| newest < since_ms)
+    }
+
+    /// Adds a key; the time of the newest record that was known of it before.
+    fn newest(&self, key: &ObjectKey, since_ms: i64) -> Option<i64> {
         let (mut sets, hash) = (self.sets(), self.hash(key));
         sets.released.remove(&hash);
-        if sets.hashes.len() < MOST {
-            sets.hashes.insert(hash)
-        } else {
-            !sets.hashes.contains(&hash)
+        let room = sets.hashes.len() < MOST;
+        match sets.hashes.entry(hash) {
+            Entry::Occupied(mut known) => {
+                let newest = *known.get();
+                known.insert(newest.max(since_ms));
+                Some(newest)
+            }
+            Entry::Vacant(free) => {
+                if room {
+                    free.insert(since_ms);
+                }
+                None
+            }
         }
     }
 
@@ -45,10 +67,19 @@ impl Known {
         sets.released.remove(&hash);
     }
 
+    /// Forgets a key whose record of this time has left the shelf, unless there is a newer one.
+    pub(super) fn left(&self, key: &ObjectKey, since_ms: i64) {
+        let (mut sets, hash) = (self.sets(), self.hash(key));
+        if sets.hashes.get(&hash).is_some_and(|newest| *newest <= since_ms) {
+            sets.hashes.remove(&hash);
+            sets.released.remove(&hash);
+        }
+    }
+
     /// Notes that a key, if it is known, need not stay on the shelf.
     pub(super) fn release(&self, key: &ObjectKey) {
         let (mut sets, hash) = (self.sets(), self.hash(key));
-        if sets.hashes.contains(&hash) {
+        if sets.hashes.contains_key(&hash) {
             sets.released.insert(hash);
         }
     }
@@ -56,7 +87,7 @@ impl Known {
     /// Forgets a key if it was released, and returns whether it was.
     pub(super) fn take_released(&self, key: &ObjectKey) -> bool {
         let (mut sets, hash) = (self.sets(), self.hash(key));
-        sets.released.remove(&hash) && sets.hashes.remove(&hash)
+        sets.released.remove(&hash) && sets.hashes.remove(&hash).is_some()
     }
 
     /// Whether any key was released that is still known.
@@ -66,7 +97,7 @@ impl Known {
 
     /// Whether the key was added.
     pub(super) fn has(&self, key: &ObjectKey) -> bool {
-        self.sets().hashes.contains(&self.hash(key))
+        self.sets().hashes.contains_key(&self.hash(key))
     }
 
     /// Whether there may be keys that it does not know.
@@ -91,7 +122,7 @@ mod tests {
     fn it_knows_what_was_added_and_not_removed_and_no_more_than_it_may() {
         let known = Known::default();
         let key = |n: usize| ObjectKey::new("b", n.to_string());
-        assert!((0..MOST + 2).all(|n| known.add(&key(n))) && !known.add(&key(0)));
+        assert!((0..MOST + 2).all(|n| known.add(&key(n), 5)) && !known.add(&key(0), 5));
         assert!(known.has(&key(0)) && !known.has(&key(MOST + 1)) && known.is_full());
         known.remove(&key(0));
         assert!(!known.has(&key(0)) && !known.is_full());
@@ -102,11 +133,22 @@ mod tests {
         let (known, key) = (Known::default(), ObjectKey::new("b", "k"));
         known.release(&key);
         assert!(!known.has_released() && !known.take_released(&key), "it was never known");
-        known.add(&key);
+        known.add(&key, 5);
         known.release(&key);
-        assert!(known.has_released() && !known.add(&key) && !known.has_released());
+        assert!(known.has_released() && !known.add(&key, 5) && !known.has_released());
         assert!(!known.take_released(&key) && known.has(&key));
         known.release(&key);
         assert!(known.take_released(&key) && !known.take_released(&key) && !known.has(&key));
+    }
+
+    #[test]
+    fn a_newer_record_takes_the_place_of_an_older_one() {
+        let (known, key) = (Known::default(), ObjectKey::new("b", "k"));
+        assert!(known.add(&key, 1) && !known.add(&key, 1));
+        assert!(known.renew(&key, 5) && !known.renew(&key, 5) && !known.renew(&key, 4));
+        known.left(&key, 1);
+        assert!(known.has(&key), "the newer one is still there");
+        known.left(&key, 5);
+        assert!(!known.has(&key) && known.renew(&key, 5));
     }
 }
