@@ -4,9 +4,7 @@
 //! waiting is done with Tokio's timers, which tests pause; only a lease counts by the clock that also
 //! runs while the machine sleeps.
 
-use std::time::Duration;
-
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// This machine's clock, for what wants more than milliseconds.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
@@ -17,7 +15,17 @@ pub fn now() -> SystemTime {
 /// Milliseconds since the Unix epoch, by this machine's clock.
 pub fn now_ms() -> i64 {
     let now = now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+    now.map_or(0, signed_millis)
+}
+
+/// A span in whole milliseconds; what is longer than they can tell is the longest that they can.
+pub fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The same, to be added to a time or taken from it.
+pub fn signed_millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The time since the machine was started, that during which it slept included: for deadlines that

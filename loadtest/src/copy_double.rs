@@ -4,7 +4,6 @@
 //! target of this machine. As a source it gives each key the same few bytes; as a target it notes which
 //! keys were put with exactly those. It lists nothing, so that a reconcile finds nothing.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -12,13 +11,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::data;
+use crate::serve::serve;
 
 const CONTENT: &[u8] = b"hello";
 /// The MD5 of it.
@@ -48,7 +45,9 @@ impl CopyDouble {
     pub(crate) async fn start(port: u16, count: usize) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", port)).await?;
         let seen = Arc::new(Seen::below(count));
-        Ok(Self { accepting: tokio::spawn(accept(listener, Arc::clone(&seen))), seen })
+        let noted = Arc::clone(&seen);
+        let answers = serve(listener, move |request| answer(Arc::clone(&noted), request));
+        Ok(Self { accepting: tokio::spawn(answers), seen })
     }
 
     /// How many different objects were put.
@@ -68,21 +67,7 @@ impl Drop for CopyDouble {
     }
 }
 
-async fn accept(listener: TcpListener, seen: Arc<Seen>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        let seen = Arc::clone(&seen);
-        let service = service_fn(move |request| answer(Arc::clone(&seen), request));
-        // A client that goes away is no error of ours.
-        tokio::spawn(async move {
-            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
-        });
-    }
-}
-
-async fn answer(
-    seen: Arc<Seen>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(seen: Arc<Seen>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let path = head.uri.path().trim_start_matches('/');
     let key = path.split_once('/').map_or("", |(_, key)| key);
@@ -108,7 +93,7 @@ async fn answer(
         let then = HeaderValue::from_static("Mon, 23 Nov 2026 14:26:59 GMT");
         headers.insert(header::LAST_MODIFIED, then);
     }
-    Ok(response)
+    response
 }
 
 impl Seen {

@@ -3,18 +3,16 @@
 //! Every key is computed from its number, so nothing is kept, and a bucket of any size costs nothing.
 //! The two sides list the same objects but for a few, which a comparison must find.
 
-use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::future;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use crate::serve::serve;
 
 /// The most entries of a page, whatever is asked for, as every store has it.
 const MAX_KEYS: usize = 1_000;
@@ -46,7 +44,8 @@ impl Double {
     pub(crate) async fn start(bucket: Bucket) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
-        Ok(Self { port, accepting: tokio::spawn(accept(listener, bucket)) })
+        let answers = serve(listener, move |request| future::ready(answer(&request, bucket)));
+        Ok(Self { port, accepting: tokio::spawn(answers) })
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -58,18 +57,6 @@ impl Double {
 impl Drop for Double {
     fn drop(&mut self) {
         self.accepting.abort();
-    }
-}
-
-async fn accept(listener: TcpListener, bucket: Bucket) {
-    while let Ok((stream, _)) = listener.accept().await {
-        let service = service_fn(move |request: Request<Incoming>| async move {
-            Ok::<_, Infallible>(answer(&request, bucket))
-        });
-        // A client that goes away is no error of ours.
-        tokio::spawn(async move {
-            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
-        });
     }
 }
 

@@ -19,6 +19,7 @@ mod process;
 mod queue;
 mod receiver;
 mod report;
+mod serve;
 mod servers;
 mod site;
 mod stats;

@@ -4,7 +4,6 @@
 //! Nothing is polled, so nothing competes with what is measured.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,14 +11,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::data::PREFIX;
+use crate::serve::serve;
 
 /// What has become of the objects, as far as it has been told.
 #[derive(Debug, Clone, Default)]
@@ -68,7 +65,8 @@ impl Receiver {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
         let state = Arc::new(State { seen: Mutex::default(), keys: watch::Sender::new(0) });
-        tokio::spawn(accept(listener, Arc::clone(&state)));
+        let told = Arc::clone(&state);
+        tokio::spawn(serve(listener, move |request| take(Arc::clone(&told), request)));
         Ok(Self { port, state })
     }
 
@@ -92,21 +90,7 @@ impl Receiver {
     }
 }
 
-async fn accept(listener: TcpListener, state: Arc<State>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        let state = Arc::clone(&state);
-        let service = service_fn(move |request| take(Arc::clone(&state), request));
-        // MinIO closes its idle connections, which is no error of ours.
-        tokio::spawn(async move {
-            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
-        });
-    }
-}
-
-async fn take(
-    state: Arc<State>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn take(state: Arc<State>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let now = Instant::now();
     if let Ok(body) = request.into_body().collect().await
         && let Ok(notification) = serde_json::from_slice::<Notification>(&body.to_bytes())
@@ -117,7 +101,7 @@ async fn take(
         seen.changes += 1;
         state.keys.send_replace(seen.at.len());
     }
-    Ok(Response::new(Full::default()))
+    Response::new(Full::default())
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use super::document::meaning;
 
 /// The folder of all files in the archive.
 const FOLDER: &str = "iam-assets/";
-const POLICIES: &str = "policies.json";
+/// The policies, each by its name.
+pub(super) const POLICIES: &str = "policies.json";
 const USERS: &str = "users.json";
 const GROUPS: &str = "groups.json";
 const ACCOUNTS: &str = "svcaccts.json";

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::document::{Document, Setting};
+use super::iam::POLICIES;
 use crate::store::BucketSetting;
 
 /// The policies that MinIO and RustFS come with, each with its own text. The last three are RustFS's.
@@ -36,7 +37,7 @@ pub(super) fn fit(document: &mut Document, to: &str, buckets: &[String]) -> Vec<
         }
     }
     if let Setting::Set { document: Value::Object(files) } = &mut document.iam
-        && let Some(Value::Object(policies)) = files.get_mut("policies.json")
+        && let Some(Value::Object(policies)) = files.get_mut(POLICIES)
     {
         policies.retain(|name, _| !BUILT_IN.contains(&name.as_str()));
     }

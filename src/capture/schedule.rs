@@ -47,7 +47,7 @@ impl Schedule {
     pub fn new(settings: &Arc<Settings>) -> Option<Self> {
         let of = settings.capture.as_ref()?;
         let status = CaptureStatus {
-            interval_ms: u64::try_from(of.interval.as_millis()).unwrap_or(u64::MAX),
+            interval_ms: clock::millis(of.interval),
             encrypted: of.passphrase.is_some(),
             ..CaptureStatus::default()
         };

@@ -96,7 +96,7 @@ impl ListenIntake {
                 tracing::warn!(
                     bucket,
                     error = %ended,
-                    try_again_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                    try_again_in_ms = clock::millis(wait),
                     "No notification arrives by the listen stream; what is missed is found by reconciling."
                 );
             }

@@ -51,7 +51,7 @@ impl Fence {
 
 fn millis(moment: Duration) -> u64 {
     // Neither of the two values that mean something else.
-    u64::try_from(moment.as_millis()).unwrap_or(FOR_EVER).clamp(DOWN + 1, FOR_EVER - 1)
+    clock::millis(moment).clamp(DOWN + 1, FOR_EVER - 1)
 }
 
 #[cfg(test)]

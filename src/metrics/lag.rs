@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::clock;
+
 /// How many lags are remembered.
 const KEPT: usize = 4096;
 
@@ -33,7 +35,7 @@ struct Ring {
 
 impl RecentLags {
     pub(super) fn record(&self, lag: Duration) {
-        let lag = u64::try_from(lag.as_millis()).unwrap_or(u64::MAX);
+        let lag = clock::millis(lag);
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let next = ring.next;
         match ring.lags.get_mut(next) {

@@ -11,6 +11,8 @@ use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyl
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::clock;
+
 const REDRAW: Duration = Duration::from_millis(200);
 const LINE: Duration = Duration::from_secs(10);
 
@@ -105,7 +107,7 @@ fn describe(sample: &Sample, elapsed: Duration) -> String {
     let Sample { step, done, total, bytes, failing, searching } = sample;
     let (done, total, bytes) = (*done, *total, *bytes);
     let more = if *searching { "+" } else { "" };
-    let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    let ms = clock::millis(elapsed).max(1);
     let per_second = |n: u64| n.saturating_mul(1_000) / ms;
     let mut text = format!(
         "{}/{}{more} objects, {}, {}/s, {}/s",

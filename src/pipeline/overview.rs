@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -137,22 +136,21 @@ impl Overview {
     /// Another process was the active one, and was last known to be so then: what it was told since, and
     /// what it had not copied yet, is in its own journal.
     pub(super) fn doubt_since(&self, at_ms: Option<i64>) {
-        let Some(at_ms) = at_ms else { return };
-        // By its clock; a pass that begins now is late enough.
-        let at_ms = at_ms.min(clock::now_ms());
-        for bucket in &self.settings.buckets {
-            self.metrics.gap(GapReason::TakenOver);
-            if let Err(error) = self.gaps.mark(&bucket.source, GapReason::TakenOver, at_ms) {
-                tracing::error!(bucket = bucket.source, %error, "A gap could not be recorded; the reconcile at the start looks for what was missed.");
-            }
+        if let Some(at_ms) = at_ms {
+            // By its clock; a pass that begins now is late enough.
+            self.doubt(GapReason::TakenOver, at_ms.min(clock::now_ms()));
         }
     }
 
     /// Events of every bucket may have been lost.
     pub(super) fn doubt_all_buckets(&self, reason: GapReason) {
+        self.doubt(reason, clock::now_ms());
+    }
+
+    fn doubt(&self, reason: GapReason, at_ms: i64) {
         for bucket in &self.settings.buckets {
             self.metrics.gap(reason);
-            if let Err(error) = self.gaps.mark(&bucket.source, reason, clock::now_ms()) {
+            if let Err(error) = self.gaps.mark(&bucket.source, reason, at_ms) {
                 tracing::error!(bucket = bucket.source, %error, "A gap could not be recorded; reconcile this bucket.");
             }
         }
@@ -189,7 +187,7 @@ impl Overview {
     fn store_status(&self, endpoint: &str, state: Option<StoreState>) -> StoreStatus {
         let state = state.unwrap_or_else(|| StoreState {
             up: false,
-            since_ms: clock::now_ms() - millis(self.started.elapsed()),
+            since_ms: clock::now_ms() - clock::signed_millis(self.started.elapsed()),
             last_error: Some("not reached since the start".to_owned()),
         });
         let for_ms = u64::try_from(clock::now_ms() - state.since_ms).unwrap_or_default();
@@ -260,8 +258,7 @@ impl Operations for Overview {
             gaps,
             parked: self.queue.parked(SHOWN_PARKED).iter().map(parked).collect(),
             held,
-            reconcile_interval_ms: u64::try_from(self.settings.reconcile.interval.as_millis())
-                .unwrap_or(u64::MAX),
+            reconcile_interval_ms: clock::millis(self.settings.reconcile.interval),
             reconcile: self.reconciler.status(),
             capture: self.capture.as_ref().filter(|_| leads).map(Schedule::status),
             delayed,
@@ -341,10 +338,6 @@ fn parked(parked: &crate::workqueue::ParkedKey) -> ParkedKey {
         key: parked.key.key.to_string(),
         reason: format!("{}: {}", parked.class, parked.reason),
         attempts: parked.attempts,
-        next_try_in_ms: u64::try_from(parked.next_try.as_millis()).unwrap_or(u64::MAX),
+        next_try_in_ms: clock::millis(parked.next_try),
     }
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -29,7 +29,7 @@ pub(super) async fn run(
     if settings.interval.is_zero() {
         return;
     }
-    let interval_ms = u64::try_from(settings.interval.as_millis()).unwrap_or(u64::MAX);
+    let interval_ms = clock::millis(settings.interval);
     overview.snapshot_taken(|taken| taken.interval_ms = interval_ms);
     let taking = async {
         loop {

@@ -78,7 +78,7 @@ impl Delays {
                 known.add(&dirty.key, dirty.since_ms);
             })
             .await?;
-            let delay_ms = if delayed { millis(bucket.delete_delay) } else { 0 };
+            let delay_ms = if delayed { clock::signed_millis(bucket.delete_delay) } else { 0 };
             let waiting = Waiting { shelf, delay_ms, front_ms: Mutex::default(), known };
             delays.buckets.insert(bucket.source.as_str().into(), waiting);
             recoveries.push(recovery);
@@ -184,11 +184,6 @@ pub(crate) fn written_since(headers: &HeaderMap, ms: i64) -> bool {
         return false;
     };
     now.saturating_sub(written).saturating_mul(1_000) < ms.saturating_add(1_000)
-}
-
-/// A delay in milliseconds.
-pub(super) fn millis(delay: Duration) -> i64 {
-    i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -254,7 +254,7 @@ impl Dispatcher {
     fn log_failure(&self, work: &Work, error: &StoreError, wait: Duration) {
         let attempt = work.pending.attempts.saturating_add(1);
         let class = error.kind.name();
-        let try_again_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let try_again_in_ms = clock::millis(wait);
         if attempt.is_power_of_two() && self.lines.admit(clock::now_ms()) {
             tracing::warn!(key = %work.key, attempt, class, %error, try_again_in_ms, "A key could not be replicated; it is parked and will be tried again.");
         } else {

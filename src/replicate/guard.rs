@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::clock;
 use crate::config::settings::DeleteSettings;
 
 /// After so many deletes in the window the source is asked whether it still lists anything at all.
@@ -47,7 +48,7 @@ pub(super) struct Guard {
 
 impl Guard {
     pub(super) fn new(settings: &DeleteSettings) -> Self {
-        let window_ms = i64::try_from(settings.window.as_millis()).unwrap_or(i64::MAX);
+        let window_ms = clock::signed_millis(settings.window);
         Self {
             max_deletes: settings.max_deletes,
             slot_ms: (window_ms / SLOTS).max(1),

@@ -105,7 +105,7 @@ impl Removal<'_> {
         }
         let Some(head) = self.at_target().await? else { return Ok(Done::Unchanged) };
         let since_due = clock::now_ms() - self.work.pending.since_ms;
-        let delay = delay::millis(self.mapping.settings.delete_delay);
+        let delay = clock::signed_millis(self.mapping.settings.delete_delay);
         if delay::written_since(&head.headers, since_due.saturating_add(delay)) {
             // The object came back and went away again: that delete has a delay of its own.
             return self.delay().await;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::clock;
 use crate::config::Settings;
 use crate::oneshot::Ended;
 
@@ -121,11 +122,6 @@ impl Report {
         let passed_over = outcome == Outcome::Restored && !self.failed.is_empty();
         self.outcome = if passed_over { Outcome::Differs } else { outcome };
         self.interrupted = outcome == Outcome::Interrupted;
-        self.elapsed_ms = millis(elapsed);
+        self.elapsed_ms = clock::millis(elapsed);
     }
-}
-
-/// Whole milliseconds.
-pub(super) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,7 @@
 //! The time that `--at` names: pure.
 
+use crate::clock;
+
 /// Reads an RFC 3339 time with its offset, or how long ago it was (`90m`, `2h ago`), in milliseconds
 /// since the Unix epoch. The error says what is wrong, for the one who typed it.
 pub fn parse(text: &str, now_ms: i64) -> Result<i64, String> {
@@ -13,7 +15,7 @@ pub fn parse(text: &str, now_ms: i64) -> Result<i64, String> {
                 "{text:?} is neither a time such as 2026-11-23T14:05:00Z nor how long ago it was, such as 90m or \"2h ago\""
             )
         })?;
-        now_ms.saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX))
+        now_ms.saturating_sub(clock::signed_millis(ago))
     };
     if at_ms > now_ms {
         return Err(format!("{text:?} is in the future"));

@@ -15,6 +15,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex;
 
 use super::sign::{AmzDate, Signer};
+use crate::clock;
 use crate::config::settings::StoreSettings;
 
 /// Renew this long before the end.
@@ -141,7 +142,7 @@ impl Credentials {
 
 fn expiry_ms(keys: &Keys) -> Option<i64> {
     let since = keys.expiry()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Some(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    Some(clock::signed_millis(since))
 }
 
 /// A secret given directly, or in a file (which may end with a line end).

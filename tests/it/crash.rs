@@ -46,15 +46,8 @@ async fn twenty_kills_under_load_lose_nothing() {
         ..Setup::default()
     };
     let mut site = servers.prepare("killed", setup).await;
-    let mut writer = Writer::new(seed, &site.source, &site.bucket);
     let stop = CancellationToken::new();
-    let stopped = stop.clone();
-    let writing = tokio::spawn(async move {
-        while !stopped.is_cancelled() {
-            writer.change().await;
-        }
-        writer.changes
-    });
+    let writing = Writer::new(seed, &site.source, &site.bucket).write_until(&stop);
     kill_at_random(&mut site, &mut random).await;
     stop.cancel();
     let changes = writing.await.unwrap();

@@ -140,14 +140,7 @@ impl Stream<'_> {
 
     /// Changes objects until told to stop; how many times.
     fn write(&self, stop: &CancellationToken) -> tokio::task::JoinHandle<usize> {
-        let mut writer = Writer::new(seed(), &self.source, &self.bucket);
-        let stop = stop.clone();
-        tokio::spawn(async move {
-            while !stop.is_cancelled() {
-                writer.change().await;
-            }
-            writer.changes
-        })
+        Writer::new(seed(), &self.source, &self.bucket).write_until(stop)
     }
 }
 

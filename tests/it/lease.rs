@@ -128,15 +128,8 @@ async fn the_active_one_is_killed_under_load_and_nothing_is_lost() {
     assert!(metrics.contains("\nevermirror_active 0\n"), "{metrics}");
     assert_eq!(site.evermirror.metric("evermirror_active").await, Some(1.0));
 
-    let mut writer = Writer::new(seed, &site.source, &site.bucket);
     let stop = CancellationToken::new();
-    let stopped = stop.clone();
-    let writing = tokio::spawn(async move {
-        while !stopped.is_cancelled() {
-            writer.change().await;
-        }
-        writer.changes
-    });
+    let writing = Writer::new(seed, &site.source, &site.bucket).write_until(&stop);
     eventually("acknowledged work is pending", SOON, async || {
         let pending = site.evermirror.count("pending").await?;
         if pending > 50 { Ok(()) } else { Err(format!("{pending} are")) }

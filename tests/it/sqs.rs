@@ -319,12 +319,18 @@ static ANSWERS: AtomicUsize = AtomicUsize::new(0);
 /// Makes every other answer to a delete say that the last message was not deleted. (It was; a queue that
 /// forgets some is not to be had.)
 fn refuse_the_last(answer: &str) -> String {
-    let mut answer: Value = serde_json::from_str(answer).unwrap();
-    if ANSWERS.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
-        let last = answer["Successful"].as_array_mut().unwrap().pop().unwrap();
-        answer["Failed"] = json!([{"Id": last["Id"], "Code": "InternalError",
-                                   "Message": "A test's fault.", "SenderFault": false}]);
+    if !ANSWERS.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+        return answer.to_owned();
     }
+    refuse_one(answer, |done| done.pop().unwrap())
+}
+
+/// Moves the message that `choose` takes from what succeeded in a batch to what failed.
+fn refuse_one(answer: &str, choose: impl Fn(&mut Vec<Value>) -> Value) -> String {
+    let mut answer: Value = serde_json::from_str(answer).unwrap();
+    let chosen = choose(answer["Successful"].as_array_mut().unwrap());
+    answer["Failed"] = json!([{"Id": chosen["Id"], "Code": "InternalError",
+                               "Message": "A test's fault.", "SenderFault": false}]);
     answer.to_string()
 }
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::{self, Consumer};
 use super::keep::Keeper;
 use super::number::Place;
+use super::partitions::hull;
 use super::trouble::Trouble;
 
 const ASK_EVERY: Duration = Duration::from_secs(2);
@@ -68,7 +69,7 @@ impl Shared {
         let mut all = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
         for (place, range) in skipped {
             let old = all.entry(place).or_insert_with(|| range.clone());
-            *old = old.start.min(range.start)..old.end.max(range.end);
+            *old = hull(old, &range);
         }
     }
 

@@ -170,11 +170,16 @@ impl Partitions {
     }
 }
 
+/// From the first to the last offset of both.
+pub(super) fn hull(one: &Range<i64>, other: &Range<i64>) -> Range<i64> {
+    one.start.min(other.start)..one.end.max(other.end)
+}
+
 impl Partition {
     fn skip(&mut self, range: Range<i64>) {
         if !range.is_empty() {
             self.skipped = Some(match self.skipped.take() {
-                Some(old) => old.start.min(range.start)..old.end.max(range.end),
+                Some(old) => hull(&old, &range),
                 None => range,
             });
         }

@@ -1,9 +1,9 @@
 //! A queue that is not there, that forbids, or that does not answer: shown, told with what to do, and
 //! over by itself.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{fill_the_journal, put_some, silent_site, target_lists};
+use super::{fill_the_journal, put_some, refuse_one, silent_site, target_lists};
 use crate::support::elasticmq::ElasticMq;
 use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::fault_proxy::{Fault, FaultProxy};
@@ -110,11 +110,7 @@ async fn a_queue_that_does_not_answer_is_trouble_and_its_length_is_shown_when_it
 /// Makes every answer to an extension say that the first message was not extended. (It was; a queue that
 /// refuses one of several is not to be had.)
 fn refuse_the_first(answer: &str) -> String {
-    let mut answer: Value = serde_json::from_str(answer).unwrap();
-    let first = answer["Successful"].as_array_mut().unwrap().remove(0);
-    answer["Failed"] = json!([{"Id": first["Id"], "Code": "InternalError",
-                               "Message": "A test's fault.", "SenderFault": false}]);
-    answer.to_string()
+    refuse_one(answer, |done| done.remove(0))
 }
 
 #[tokio::test(flavor = "multi_thread")]

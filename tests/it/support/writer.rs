@@ -2,6 +2,8 @@
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::s3::S3;
 
@@ -27,6 +29,17 @@ impl Writer {
     pub(crate) fn new(seed: u64, store: &S3, bucket: &str) -> Self {
         let random = StdRng::seed_from_u64(seed);
         Self { random, store: store.clone(), bucket: bucket.to_owned(), changes: 0 }
+    }
+
+    /// Changes objects until told to stop, beside the test; how many times.
+    pub(crate) fn write_until(mut self, stop: &CancellationToken) -> JoinHandle<usize> {
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            while !stop.is_cancelled() {
+                self.change().await;
+            }
+            self.changes
+        })
     }
 
     /// One change: mostly a put, sometimes a delete, tags or a multipart upload. Half of them are of a
