@@ -3,8 +3,8 @@
 //! **Promise.** What [`Journal::append`] answered `Ok` for is delivered by the [`Cursor`] of this
 //! process or of any later one, in order, until [`Journal::trim`] says it is finished; or its loss is
 //! named in [`Recovery::damage`]. One lost 512-byte sector is never silent. Nothing is delivered
-//! that was not appended. After a crash a record may be delivered again, and a record that was
-//! never acknowledged may be delivered.
+//! that was not appended. A record may be delivered while its append still waits for the disk. After a
+//! crash a record may be delivered again, and a record that was never acknowledged may be delivered.
 //!
 //! **On error.** A full disk refuses appends ([`AppendError::Full`]) until space returns. Any other
 //! failed write, and any failed sync, poisons the journal for ever: the state of the disk is then
@@ -212,7 +212,7 @@ pub enum JournalError {
         /// Which.
         missing: RangeInclusive<Lsn>,
     },
-    /// [`Journal::close`] was called and everything durable was read.
+    /// [`Journal::close`] was called and everything was read.
     #[error("the journal is closed")]
     Closed,
 }

@@ -150,8 +150,9 @@ impl Shelf {
         let end = self.journal.stats().next_lsn;
         let mut more = true;
         while more && cursor.position() < end {
+            let left = usize::try_from(end - cursor.position()).unwrap_or(PAGE);
             let (mut read, mut back, mut taken) = (Vec::new(), Vec::new(), cursor.position());
-            for record in cursor.next(PAGE).await? {
+            for record in cursor.next(left.min(PAGE)).await? {
                 if let Ok(dirty) = DirtyKey::decode(&record.payload) {
                     let Front::Back(again) = take(&dirty) else {
                         more = false;

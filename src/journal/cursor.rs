@@ -50,8 +50,8 @@ impl Cursor {
     }
 
     /// Up to `max` records (at least one) from [`Cursor::position`] on, in order; waits until there
-    /// is one. May be dropped at any point without losing a record. After [`super::Journal::close`] it
-    /// gives what is durable, then [`JournalError::Closed`].
+    /// is one. May be dropped at any point without losing a record. A record may come before it is
+    /// durable. After [`super::Journal::close`] it gives what is left, then [`JournalError::Closed`].
     pub async fn next(&mut self, max: usize) -> Result<Vec<Record>, JournalError> {
         let max = max.max(1);
         loop {
@@ -71,8 +71,8 @@ impl Cursor {
                 continue;
             }
             self.position = self.shared.skip(self.position);
-            let Progress { durable, ended } = self.progress.borrow_and_update().clone();
-            if self.position <= durable {
+            let Progress { written, ended, .. } = self.progress.borrow_and_update().clone();
+            if self.position <= written {
                 if let Some(records) = self.shared.take(self.position, max) {
                     self.place = None;
                     return Ok(self.give(records));
@@ -106,12 +106,12 @@ impl Cursor {
     }
 }
 
-/// Reads some of the records from `position` on, of which at least one is durable.
+/// Reads some of the records from `position` on, of which at least one is written.
 fn read(shared: &Shared, place: Option<Place>, position: Lsn) -> Result<Found, JournalError> {
     let segments: Vec<Segment> = shared.segments().iter().cloned().collect();
     let holder = segments.iter().rfind(|segment| segment.first_lsn <= position);
     let Some(first) = holder.or(segments.first()) else {
-        let missing = position..=shared.progress().durable;
+        let missing = position..=shared.progress().written;
         return Err(JournalError::Damaged { segment: shared.dir().clone(), missing });
     };
     let mut place = match place {
@@ -142,7 +142,7 @@ fn read(shared: &Shared, place: Option<Place>, position: Lsn) -> Result<Found, J
         records.push_back(Record { lsn: frame.lsn, payload });
     }
     if records.is_empty() {
-        return Err(damaged(&place, position, shared.progress().durable));
+        return Err(damaged(&place, position, shared.progress().written));
     }
     Ok(Found { place, records })
 }

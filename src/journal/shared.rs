@@ -19,6 +19,8 @@ use super::{AppendError, JournalError, JournalOptions, JournalStats, Lsn, MAX_PA
 /// How far the committer is.
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
+    /// The last record that was written; not yet durable if it is behind the next one.
+    pub(super) written: Lsn,
     /// The last durable record.
     pub(super) durable: Lsn,
     /// Set once, when nothing more will become durable.
@@ -56,7 +58,7 @@ impl Shared {
         Self {
             options,
             holes: report.damage.iter().map(|damage| damage.missing.clone()).collect(),
-            progress: watch::Sender::new(Progress { durable, ended: None }),
+            progress: watch::Sender::new(Progress { written: durable, durable, ended: None }),
             failure: watch::Sender::new(None),
             stopped: watch::Sender::new(false),
             segments: Mutex::new(recovered.segments.iter().cloned().collect()),
@@ -96,9 +98,8 @@ impl Shared {
         self.progress.subscribe()
     }
 
-    /// Publishes a batch that is durable up to `end` bytes of the last segment. Nobody is woken yet:
-    /// see [`Shared::announce`].
-    pub(super) fn publish(&self, records: Vec<Record>, last: Lsn, end: u64) {
+    /// Gives the cursor a batch that is written up to `end` bytes of the last segment.
+    pub(super) fn show(&self, records: Vec<Record>, last: Lsn, end: u64) {
         if let Some(segment) = self.segments().back_mut() {
             segment.end = end;
         }
@@ -108,16 +109,15 @@ impl Shared {
                 ring.push(record);
             }
         }
+        self.progress.send_modify(|progress| progress.written = last);
+    }
+
+    /// Everything up to `last` is durable. Nobody waits for that but the callers, who are answered.
+    pub(super) fn set_durable(&self, last: Lsn) {
         self.progress.send_if_modified(|progress| {
             progress.durable = last;
             false
         });
-    }
-
-    /// Wakes the cursor. It comes after the callers' answers, because the senders of notifications
-    /// wait for those, and whoever is woken first runs first.
-    pub(super) fn announce(&self) {
-        self.progress.send_modify(|_| {});
     }
 
     /// Counts a commit.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use super::disk::Disk;
 use super::entry::SECTOR;
@@ -49,6 +49,8 @@ pub(super) enum Room {
 #[derive(Debug, Default)]
 pub(super) struct TestDisk {
     state: Mutex<State>,
+    slow_sync: Mutex<bool>,
+    sync_goes_on: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +78,12 @@ impl TestDisk {
 
     pub(super) fn break_sync(&self) {
         self.state.lock().unwrap().broken_sync = true;
+    }
+
+    /// From now on every sync waits until this is taken back.
+    pub(super) fn hold_sync(&self, hold: bool) {
+        *self.slow_sync.lock().unwrap() = hold;
+        self.sync_goes_on.notify_all();
     }
 
     /// Nothing reaches the disk after this many more writes and syncs.
@@ -146,6 +154,8 @@ impl Disk for TestDisk {
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
+        let slow = self.slow_sync.lock().unwrap();
+        drop(self.sync_goes_on.wait_while(slow, |slow| *slow).unwrap());
         let mut state = self.state.lock().unwrap();
         state.spend()?;
         if state.broken_sync {

@@ -76,8 +76,30 @@ async fn a_failed_sync_poisons_for_ever() {
     assert!(matches!(refused, Err(AppendError::Poisoned(JournalError::Io { .. }))));
     assert!(matches!(journal.failed().await, JournalError::Io { .. }));
     assert!(matches!(append(&journal, 4..5).await, Err(AppendError::Poisoned(_))));
-    expect(&mut cursor, 1..3).await;
+    expect(&mut cursor, 1..4).await;
     assert!(matches!(cursor.next(1).await, Err(JournalError::Io { .. })));
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn a_record_is_delivered_during_its_sync_and_answered_and_trimmed_after_it() {
+    let (dir, disk) = (directory(), disk());
+    let (journal, mut cursor, _) = open(&disk, options(dir.path(), SEGMENT));
+    append(&journal, 1..3).await.unwrap();
+    disk.hold_sync(true);
+    let appending = tokio::spawn({
+        let journal = journal.clone();
+        async move { append(&journal, 3..5).await }
+    });
+    expect(&mut cursor, 1..5).await;
+    journal.trim(5);
+    let stats = journal.stats();
+    assert!(!appending.is_finished());
+    assert_eq!((stats.durable_lsn, stats.trimmed_lsn), (2, 3));
+    disk.hold_sync(false);
+    assert_eq!(appending.await.unwrap().unwrap(), 4);
+    journal.trim(5);
+    assert_eq!(journal.stats().trimmed_lsn, 5);
     journal.close().await;
 }
 

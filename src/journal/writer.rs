@@ -1,7 +1,12 @@
 //! The committer: one thread that makes batches durable.
 //!
-//! No linger: it takes whatever waits, writes it as one batch, syncs once, answers everyone, and
-//! takes whatever has come meanwhile. A single producer pays one sync per append; many share it.
+//! No linger: it takes whatever waits, writes it as one batch, shows it to the cursor, syncs once, answers
+//! everyone, and takes whatever has come meanwhile. A single producer pays one sync per append; many
+//! share it.
+//!
+//! The cursor need not wait for the sync: a record only says where to look, and what is lost in a crash
+//! before its answer is sent again by whoever was not answered. What rests on the disk does wait: the
+//! answer, and the trim point, which never passes what is durable.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -44,8 +49,11 @@ pub(super) struct Append {
     pub(super) payloads: Vec<Vec<u8>>,
     /// Their bytes on disk.
     pub(super) size: u64,
-    pub(super) answer: oneshot::Sender<Result<Lsn, AppendError>>,
+    pub(super) answer: Answer,
 }
+
+/// Who waits for the number of the last record of an append.
+type Answer = oneshot::Sender<Result<Lsn, AppendError>>;
 
 /// The segment that is written to.
 #[derive(Debug)]
@@ -87,7 +95,9 @@ pub(super) fn start(
     let (active, refused, bytes) = (None, None, Vec::new());
     let mut committer = Committer { shared, disk, upkeep, active, refused, next_lsn, bytes };
     // The segment's first sector is written at once: a second witness of how far the journal was.
-    match first.and_then(|first| committer.activate(first)).and_then(|()| committer.write(&[])) {
+    let first = first.and_then(|first| committer.activate(first));
+    let written = first.and_then(|()| committer.write(&[]));
+    match written.and_then(|_| committer.sync().map_err(Failure::Broken)) {
         Ok(()) => {}
         Err(Failure::Full(reason)) => committer.refused = Some((reason, Instant::now())),
         Err(Failure::Broken(error)) => return Err(error),
@@ -127,35 +137,40 @@ impl Committer {
 
     /// Makes a batch durable and answers it; an error is for good.
     fn commit(&mut self, batch: Vec<Append>) -> Result<(), JournalError> {
-        let written = match self.shared.progress().ended {
-            Some(error) => Err(Failure::Broken(error)),
-            None => self.write(&batch),
-        };
-        match written {
-            Ok(()) => {
-                if self.shared.set_full(false) {
-                    info!("The journal has room again.");
-                }
-                self.publish(batch);
-                Ok(())
-            }
+        let started = match self.write(&batch) {
+            Ok(started) => started,
             Err(Failure::Full(reason)) => {
                 if !self.shared.set_full(true) {
                     warn!(%reason, "The journal has no room; notifications are refused until it has.");
                 }
-                answer(batch, &AppendError::Full(reason));
-                Ok(())
+                refuse(batch.into_iter().map(|append| append.answer), &AppendError::Full(reason));
+                return Ok(());
             }
             Err(Failure::Broken(error)) => {
-                self.shared.end(error.clone());
-                answer(batch, &AppendError::Poisoned(error.clone()));
-                Err(error)
+                return Err(self.fail(batch.into_iter().map(|append| append.answer), error));
             }
+        };
+        let answers = self.show(batch);
+        if let Err(error) = self.sync() {
+            return Err(self.fail(answers.into_iter().map(|(answer, _)| answer), error));
         }
+        self.shared.set_durable(self.next_lsn.saturating_sub(1));
+        self.shared.measure(started.elapsed());
+        if self.shared.set_full(false) {
+            info!("The journal has room again.");
+        }
+        for (answer, lsn) in answers {
+            // A caller that is gone needs no answer.
+            drop(answer.send(Ok(lsn)));
+        }
+        Ok(())
     }
 
-    /// Writes and syncs a batch; with none, only what a new segment begins with.
-    fn write(&mut self, batch: &[Append]) -> Result<(), Failure> {
+    /// Writes a batch, and tells when the disk was asked; with none, only what a new segment begins with.
+    fn write(&mut self, batch: &[Append]) -> Result<Instant, Failure> {
+        if let Some(error) = self.shared.progress().ended {
+            return Err(Failure::Broken(error));
+        }
         let size = batch.iter().map(|append| append.size).sum::<u64>().saturating_add(OVERHEAD);
         let room = self.active.as_ref().map_or(0, |a| a.size.saturating_sub(a.end));
         if size > room {
@@ -181,20 +196,13 @@ impl Committer {
                 failure
             });
         }
-        if self.shared.options.durability == Durability::Fsync {
-            // Whatever the reason, a failed sync leaves unknown what is on the disk.
-            let synced = self.disk.sync(&active.file);
-            synced.map_err(|e| Failure::Broken(JournalError::io("sync", &active.path)(e)))?;
-        }
         active.end = active.end.saturating_add(self.bytes.len() as u64);
-        if !batch.is_empty() {
-            self.shared.measure(started.elapsed());
-        }
-        Ok(())
+        Ok(started)
     }
 
-    /// Tells the callers and the cursor about a durable batch.
-    fn publish(&mut self, batch: Vec<Append>) {
+    /// Gives the cursor a batch that is written: replication need not wait for the sync. Tells whom to
+    /// answer once it is durable.
+    fn show(&mut self, batch: Vec<Append>) -> Vec<(Answer, Lsn)> {
         let mut records = Vec::new();
         let mut answers = Vec::with_capacity(batch.len());
         for append in batch {
@@ -205,12 +213,26 @@ impl Committer {
             answers.push((append.answer, self.next_lsn.saturating_sub(1)));
         }
         let end = self.active.as_ref().map_or(0, |active| active.end);
-        self.shared.publish(records, self.next_lsn.saturating_sub(1), end);
-        for (answer, lsn) in answers {
-            // A caller that is gone needs no answer.
-            drop(answer.send(Ok(lsn)));
+        self.shared.show(records, self.next_lsn.saturating_sub(1), end);
+        answers
+    }
+
+    /// Makes durable what was written. Whatever the reason, a failed sync leaves unknown what is on the
+    /// disk.
+    fn sync(&self) -> Result<(), JournalError> {
+        match &self.active {
+            Some(active) if self.shared.options.durability == Durability::Fsync => {
+                self.disk.sync(&active.file).map_err(JournalError::io("sync", &active.path))
+            }
+            _ => Ok(()),
         }
-        self.shared.announce();
+    }
+
+    /// The end, by this error.
+    fn fail(&self, answers: impl Iterator<Item = Answer>, error: JournalError) -> JournalError {
+        self.shared.end(error.clone());
+        refuse(answers, &AppendError::Poisoned(error.clone()));
+        error
     }
 
     /// Goes on in the next segment.
@@ -310,8 +332,8 @@ fn gather(
     (batch, false)
 }
 
-fn answer(batch: Vec<Append>, error: &AppendError) {
-    for append in batch {
-        drop(append.answer.send(Err(error.clone())));
+fn refuse(answers: impl Iterator<Item = Answer>, error: &AppendError) {
+    for answer in answers {
+        drop(answer.send(Err(error.clone())));
     }
 }

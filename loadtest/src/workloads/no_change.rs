@@ -89,6 +89,8 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         bench.copy_disk(bucket).await?;
         let points = data::equal((&bench.source_store, bucket), (&bench.target_store, bucket));
         let points = cuts(points.await?);
+        // Whoever lists first after so many writes would pay for everybody.
+        list_both(bench, bucket, count, &points).await?;
         let subjects = [Subject::Evermirror, Subject::Listing, Subject::Rclone, Subject::Mc];
         for round in 0..bench.rounds {
             for subject in Bench::order(round, &subjects) {
