@@ -14,6 +14,7 @@ use crate::report::{Bound, Report, progress};
 use crate::servers::{LIVE, Minio, SEEN, free_port};
 use crate::site::{self, Places, Site};
 use crate::stats::float;
+use crate::subject::Subject;
 
 /// Objects per second, from the begin of the work until the target has them all.
 pub(crate) const RATE: &str = "objects/s";
@@ -30,6 +31,8 @@ pub(crate) struct Bench {
     /// The most memory that evermirror had in each workload of [`Self::note_usage`].
     peaks: Vec<f64>,
     quick: bool,
+    /// Only these subjects; all if there are none.
+    only: Vec<String>,
     program: PathBuf,
     webhook_port: u16,
     web_port: u16,
@@ -45,7 +48,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// Builds evermirror and starts the servers.
-    pub(crate) async fn start(rounds: u32, quick: bool) -> anyhow::Result<Self> {
+    pub(crate) async fn start(rounds: u32, quick: bool, only: &[String]) -> anyhow::Result<Self> {
         progress("Building evermirror and starting two MinIO servers.");
         let program = site::build().await?;
         // Beside the program, because the temporary directory may be memory, where a sync is free.
@@ -61,11 +64,14 @@ impl Bench {
             Minio::start(dir.path().join("target"), vec![seen]),
         )?;
         let (source_store, target_store) = (source.store().await?, target.store().await?);
+        let mut report = Report::new(Facts::gather(rounds, quick)?);
+        report.partial = !only.is_empty();
         Ok(Self {
-            report: Report::new(Facts::gather(rounds, quick)?),
+            report,
             rounds,
             peaks: Vec::new(),
             quick,
+            only: only.to_vec(),
             program,
             webhook_port,
             web_port,
@@ -83,9 +89,11 @@ impl Bench {
         if self.quick { count / 10 } else { count }
     }
 
-    /// The subjects in this round's order: every other round the other way about.
-    pub(crate) fn order<T: Copy>(round: u32, subjects: &[T]) -> Vec<T> {
-        let mut subjects = subjects.to_vec();
+    /// The subjects that were asked for, in this round's order: every other round the other way about.
+    pub(crate) fn order<T: Subject>(&self, round: u32, subjects: &[T]) -> Vec<T> {
+        let wanted =
+            |subject: &T| self.only.is_empty() || self.only.iter().any(|o| *o == subject.name());
+        let mut subjects: Vec<_> = subjects.iter().copied().filter(wanted).collect();
         if round % 2 == 1 {
             subjects.reverse();
         }

@@ -80,7 +80,7 @@ struct Json<'a> {
 
 /// Measures the axes that were asked for, all if none was.
 pub(crate) async fn run(args: &GrowthArgs) -> anyhow::Result<()> {
-    let mut bench = Bench::start(1, args.quick).await?;
+    let mut bench = Bench::start(1, args.quick, &[]).await?;
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     for axis in if args.axis.is_empty() { Axis::value_variants() } else { &args.axis } {
         let chart = match axis {

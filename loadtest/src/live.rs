@@ -9,6 +9,7 @@ use crate::data;
 use crate::process::{Process, Usage};
 use crate::servers::{LIVE, SEEN};
 use crate::site::Evermirror;
+use crate::subject::Subject;
 
 /// How long a workload waits for the last of its objects.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
@@ -41,16 +42,6 @@ pub(crate) enum Running {
 }
 
 impl Live {
-    /// Its name in the figures.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Evermirror => "evermirror",
-            Self::Bare => "bare",
-            Self::McWatch => "mc --watch",
-            Self::Minio => "MinIO",
-        }
-    }
-
     /// Whether it is somebody else's, of whom nothing is claimed: what it leaves undone is a finding.
     pub(crate) const fn is_peer(self) -> bool {
         matches!(self, Self::McWatch | Self::Minio)
@@ -95,6 +86,17 @@ impl Live {
         }
         bench.receiver.clear();
         Ok(running)
+    }
+}
+
+impl Subject for Live {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Evermirror => "evermirror",
+            Self::Bare => "bare",
+            Self::McWatch => "mc --watch",
+            Self::Minio => "MinIO",
+        }
     }
 }
 

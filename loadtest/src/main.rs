@@ -23,12 +23,14 @@ mod serve;
 mod servers;
 mod site;
 mod stats;
+mod subject;
 mod workloads;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -58,6 +60,10 @@ pub(crate) struct CompareArgs {
     /// Only this workload; may be given several times
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) workload: Vec<Workload>,
+    /// Only this subject, to look at it on servers that did nothing else; what needs the others is not judged;
+    /// may be given several times
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(subject::NAMES))]
+    pub(crate) subject: Vec<String>,
     /// How often each subject does each workload; the order alternates
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,

@@ -19,6 +19,9 @@ pub(crate) struct Report {
     figures: Vec<Figure>,
     pub(crate) ratios: Vec<Ratio>,
     goals: Vec<Goal>,
+    /// Not all subjects were asked for: what cannot be judged without the others is left out.
+    #[serde(skip)]
+    pub(crate) partial: bool,
 }
 
 /// One quantity of one subject, over all rounds.
@@ -84,6 +87,7 @@ impl Report {
             figures: Vec::new(),
             ratios: Vec::new(),
             goals: Vec::new(),
+            partial: false,
         }
     }
 
@@ -152,6 +156,9 @@ impl Report {
     }
 
     fn push_ratio(&mut self, name: String, better: Direction, rounds: Vec<f64>) {
+        if rounds.is_empty() && self.partial {
+            return;
+        }
         let summary = Summary::of(&rounds);
         self.ratios.push(Ratio { name, better, rounds, summary });
     }
@@ -164,6 +171,9 @@ impl Report {
 
     /// Judges a claim by these values, one for each round.
     pub(crate) fn judge(&mut self, claim: &'static str, bound: Bound, rounds: &[f64]) {
+        if rounds.is_empty() && self.partial {
+            return;
+        }
         let summary = Summary::of(rounds);
         let met = !rounds.is_empty()
             && match bound {

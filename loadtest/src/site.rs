@@ -167,6 +167,15 @@ pub(crate) async fn build() -> anyhow::Result<PathBuf> {
     // The whole workspace, so that its libraries are those that this program was built with.
     command.args(["build", "--release", "--quiet", "--workspace", "--bins"]);
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    // What `cargo run` tells this program of its own package is no business of that build: ring's build script
+    // would run anew, and with it nearly everything would be built anew, there and again by the next `cargo run`.
+    for (name, _) in std::env::vars_os() {
+        let own =
+            |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(own) {
+            command.env_remove(name);
+        }
+    }
     let status = tokio::task::spawn_blocking(move || command.status()).await??;
     if !status.success() {
         bail!("the build of evermirror ended with {status}");

@@ -62,7 +62,7 @@ pub(crate) enum Workload {
 
 /// Runs what was asked for; all workloads if nothing was.
 pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
-    let mut bench = Bench::start(args.rounds, args.quick).await?;
+    let mut bench = Bench::start(args.rounds, args.quick, &args.subject).await?;
     let all = Workload::value_variants();
     for workload in if args.workload.is_empty() { all } else { &args.workload } {
         match workload {

@@ -13,6 +13,7 @@ use crate::data::{self, Notifier, OBJECT_SIZE};
 use crate::process::Usage;
 use crate::report::{Bound, progress};
 use crate::stats::float;
+use crate::subject::{Copier, Subject as _};
 
 /// What is to be copied.
 #[derive(Debug, Clone, Copy)]
@@ -31,31 +32,10 @@ const PATIENCE: Duration = Duration::from_mins(5);
 /// Often enough to hide little of a short run; a status costs the same at any number of keys.
 const LOOK: Duration = Duration::from_millis(20);
 
-#[derive(Debug, Clone, Copy)]
-enum Subject {
-    Evermirror,
-    Rclone,
-    Mc,
-    Bare,
-}
-
-const ALL: [Subject; 4] = [Subject::Evermirror, Subject::Rclone, Subject::Mc, Subject::Bare];
-
-impl Subject {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Evermirror => "evermirror",
-            Self::Rclone => "rclone",
-            Self::Mc => "mc",
-            Self::Bare => "bare",
-        }
-    }
-}
-
 /// Many small objects; and a tenth of them, to show that memory does not grow with the work.
 pub(crate) async fn small(bench: &mut Bench) -> anyhow::Result<()> {
-    compare(bench, SMALL, &ALL).await?;
-    compare(bench, TENTH, &[Subject::Evermirror]).await?;
+    compare(bench, SMALL, &Copier::ALL).await?;
+    compare(bench, TENTH, &[Copier::Evermirror]).await?;
     let (name, ours) = (SMALL.name, "evermirror");
     let tenth = bench.report.rounds(TENTH.name, ours, PEAK);
     let whole = bench.report.rounds(name, ours, PEAK).iter();
@@ -74,7 +54,7 @@ pub(crate) async fn small(bench: &mut Bench) -> anyhow::Result<()> {
 
 /// Fewer of 1 MiB.
 pub(crate) async fn mebibytes(bench: &mut Bench) -> anyhow::Result<()> {
-    compare(bench, MEBIBYTES, &ALL).await?;
+    compare(bench, MEBIBYTES, &Copier::ALL).await?;
     let claim = "rate of 1 MiB objects, over the fastest peer's";
     bench.judge_ahead(claim, MEBIBYTES.name, RATE, ["rclone", "mc"]);
     relate(bench, MEBIBYTES);
@@ -88,13 +68,13 @@ fn relate(bench: &mut Bench, work: Work) {
     bench.report.relate(work.name, CPU, ["evermirror", "bare"]);
 }
 
-async fn compare(bench: &mut Bench, work: Work, subjects: &[Subject]) -> anyhow::Result<()> {
+async fn compare(bench: &mut Bench, work: Work, subjects: &[Copier]) -> anyhow::Result<()> {
     let count = bench.scaled(work.objects);
     progress(&format!("{}: putting {count} objects at the source.", work.name));
     bench.source_bucket(work.name).await?;
     data::seed(&bench.source_store, work.name, count, work.size).await?;
     for round in 0..bench.rounds {
-        for subject in Bench::order(round, subjects) {
+        for subject in bench.order(round, subjects) {
             measure(bench, work, subject, round, count).await?;
         }
     }
@@ -104,7 +84,7 @@ async fn compare(bench: &mut Bench, work: Work, subjects: &[Subject]) -> anyhow:
 async fn measure(
     bench: &mut Bench,
     work: Work,
-    subject: Subject,
+    subject: Copier,
     round: u32,
     count: usize,
 ) -> anyhow::Result<()> {
@@ -115,18 +95,18 @@ async fn measure(
     // evermirror's needs the target down before it; the others then find it as freshly started.
     bench.target.stop();
     let (took, usage) = match subject {
-        Subject::Evermirror => {
+        Copier::Evermirror => {
             evermirror(bench, workload, &bucket, round, (count, work.size)).await?
         }
-        Subject::Rclone => {
+        Copier::Rclone => {
             restart(bench).await?;
             bench.peers().rclone(&["copy", "--transfers", "32"], workload, &bucket).await?
         }
-        Subject::Mc => {
+        Copier::Mc => {
             restart(bench).await?;
             bench.peers().mc(workload, &bucket).await?
         }
-        Subject::Bare => {
+        Copier::Bare => {
             restart(bench).await?;
             bench.route(workload, &bucket).copy_all(count, bare::WORKERS).await?
         }

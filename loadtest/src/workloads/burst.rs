@@ -12,6 +12,7 @@ use crate::data::{self, Numbers, OBJECT_SIZE};
 use crate::live::{self, Live, PATIENCE};
 use crate::report::{Bound, progress};
 use crate::stats::float;
+use crate::subject::Subject as _;
 
 const OBJECTS: usize = 20_000;
 const CONNECTIONS: usize = 32;
@@ -74,7 +75,7 @@ impl Change {
 
 pub(crate) async fn run(bench: &mut Bench, change: Change) -> anyhow::Result<()> {
     for round in 0..bench.rounds {
-        for subject in Bench::order(round, &live::ALL) {
+        for subject in bench.order(round, &live::ALL) {
             measure(bench, change, subject, round).await?;
         }
     }

@@ -5,26 +5,18 @@ use crate::bench::{Bench, CPU, PEAK, RATE};
 use crate::data;
 use crate::report::{Bound, progress};
 use crate::stats::float;
+use crate::subject::{Copier, Subject as _};
 
 const OBJECTS: usize = 20_000;
 const SOURCE: &str = "first-sync";
-
-#[derive(Debug, Clone, Copy)]
-enum Subject {
-    Evermirror,
-    Rclone,
-    Mc,
-    Bare,
-}
 
 pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let count = bench.scaled(OBJECTS);
     progress(&format!("first-sync: putting {count} objects at the source."));
     bench.source_bucket(SOURCE).await?;
     data::seed(&bench.source_store, SOURCE, count, data::OBJECT_SIZE).await?;
-    let subjects = [Subject::Evermirror, Subject::Rclone, Subject::Mc, Subject::Bare];
     for round in 0..bench.rounds {
-        for subject in Bench::order(round, &subjects) {
+        for subject in bench.order(round, &Copier::ALL) {
             measure(bench, subject, round, count).await?;
         }
     }
@@ -45,31 +37,26 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
 
 async fn measure(
     bench: &mut Bench,
-    subject: Subject,
+    subject: Copier,
     round: u32,
     count: usize,
 ) -> anyhow::Result<()> {
-    let name = match subject {
-        Subject::Evermirror => "evermirror",
-        Subject::Rclone => "rclone",
-        Subject::Mc => "mc",
-        Subject::Bare => "bare",
-    };
+    let name = subject.name();
     progress(&format!("first-sync, round {}: {name}.", round + 1));
     let bucket = format!("{SOURCE}-{round}-{name}");
     bench.target_bucket(&bucket).await?;
     bench.settle().await?;
     let (took, usage) = match subject {
-        Subject::Evermirror => {
+        Copier::Evermirror => {
             let sync = bench.site(&bucket, SOURCE, &bucket)?.sync(&[]).await?;
             (sync.took, sync.usage)
         }
-        Subject::Rclone => {
+        Copier::Rclone => {
             let options = ["sync", "--transfers", "32"];
             bench.peers().rclone(&options, SOURCE, &bucket).await?
         }
-        Subject::Mc => bench.peers().mc(SOURCE, &bucket).await?,
-        Subject::Bare => bench.route(SOURCE, &bucket).copy_all(count, bare::WORKERS).await?,
+        Copier::Mc => bench.peers().mc(SOURCE, &bucket).await?,
+        Copier::Bare => bench.route(SOURCE, &bucket).copy_all(count, bare::WORKERS).await?,
     };
     data::equal((&bench.source_store, SOURCE), (&bench.target_store, &bucket)).await?;
     bench.report.note(SOURCE, name, RATE, float(count) / took.as_secs_f64());

@@ -12,6 +12,7 @@ use crate::data::{self, OBJECT_SIZE};
 use crate::live::Live;
 use crate::report::progress;
 use crate::stats::{float, ms};
+use crate::subject::Subject as _;
 
 const OVERWRITES: usize = 5_000;
 const NAME: &str = "hot-key";
@@ -29,7 +30,7 @@ const DIFFERS: &str = "differs in the end";
 
 pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     for round in 0..bench.rounds {
-        for subject in Bench::order(round, &SUBJECTS) {
+        for subject in bench.order(round, &SUBJECTS) {
             measure(bench, subject, round).await?;
         }
     }

@@ -18,6 +18,7 @@ use crate::live::{self, Live, PATIENCE, Running};
 use crate::receiver::Seen;
 use crate::report::{Bound, progress};
 use crate::stats::{float, ms, percentile};
+use crate::subject::Subject as _;
 
 /// A pace, and the names under which its figures are reported.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +47,7 @@ const NEVER_SEEN: &str = "never seen, objects";
 pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     for pace in PACES {
         for round in 0..bench.rounds {
-            for subject in Bench::order(round, &live::ALL) {
+            for subject in bench.order(round, &live::ALL) {
                 measure(bench, pace, subject, round).await?;
             }
         }

@@ -4,6 +4,7 @@ use crate::bench::{Bench, PEAK};
 use crate::data;
 use crate::report::{Bound, progress};
 use crate::stats::float;
+use crate::subject::{Copier, Subject as _};
 
 const OBJECTS: usize = 8;
 const PARTS: usize = 32;
@@ -11,16 +12,6 @@ const SOURCE: &str = "large";
 
 const RATE: &str = "MiB/s";
 const CPU: &str = "CPU per GiB, s";
-
-#[derive(Debug, Clone, Copy)]
-enum Subject {
-    Evermirror,
-    Rclone,
-    Mc,
-    Bare,
-}
-
-const ALL: [Subject; 4] = [Subject::Evermirror, Subject::Rclone, Subject::Mc, Subject::Bare];
 
 pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     // A tenth of it is an object in a part or two: no large one.
@@ -32,7 +23,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     }
     data::warm(&bench.source_store, SOURCE, OBJECTS, parts).await?;
     for round in 0..bench.rounds {
-        for subject in Bench::order(round, &ALL) {
+        for subject in bench.order(round, &Copier::ALL) {
             measure(bench, subject, round, parts).await?;
         }
     }
@@ -49,34 +40,29 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
 
 async fn measure(
     bench: &mut Bench,
-    subject: Subject,
+    subject: Copier,
     round: u32,
     parts: usize,
 ) -> anyhow::Result<()> {
-    let name = match subject {
-        Subject::Evermirror => "evermirror",
-        Subject::Rclone => "rclone",
-        Subject::Mc => "mc",
-        Subject::Bare => "bare",
-    };
+    let name = subject.name();
     progress(&format!("large, round {}: {name}.", round + 1));
     let bucket = format!("{SOURCE}-{round}-{name}");
     bench.target_bucket(&bucket).await?;
     bench.settle().await?;
     let (took, usage) = match subject {
-        Subject::Evermirror => {
+        Copier::Evermirror => {
             let sync = bench.site(&bucket, SOURCE, &bucket)?.sync(&[]).await?;
             (sync.took, sync.usage)
         }
-        Subject::Rclone => {
+        Copier::Rclone => {
             let options = ["sync", "--transfers", "32"];
             bench.peers().rclone(&options, SOURCE, &bucket).await?
         }
-        Subject::Mc => bench.peers().mc(SOURCE, &bucket).await?,
-        Subject::Bare => bench.route(SOURCE, &bucket).copy_all(OBJECTS, OBJECTS).await?,
+        Copier::Mc => bench.peers().mc(SOURCE, &bucket).await?,
+        Copier::Bare => bench.route(SOURCE, &bucket).copy_all(OBJECTS, OBJECTS).await?,
     };
     let (source, target) = ((&bench.source_store, SOURCE), (&bench.target_store, &*bucket));
-    if matches!(subject, Subject::Evermirror) {
+    if matches!(subject, Copier::Evermirror) {
         data::equal(source, target).await?;
     } else {
         // They cut the objects in parts of their own or not at all, which gives other ETags.
@@ -86,7 +72,7 @@ async fn measure(
     let mib = float(OBJECTS * parts * data::PART_SIZE) / f64::from(1 << 20);
     bench.report.note(SOURCE, name, RATE, mib / took.as_secs_f64());
     bench.report.note(SOURCE, name, CPU, usage.cpu_s * 1024.0 / mib);
-    if !matches!(subject, Subject::Bare) {
+    if !matches!(subject, Copier::Bare) {
         bench.report.note(SOURCE, name, PEAK, usage.peak_mib);
     }
     Ok(())

@@ -20,6 +20,7 @@ use crate::bench::Bench;
 use crate::data;
 use crate::process::{Usage, own_usage};
 use crate::report::{Bound, progress};
+use crate::subject::Subject;
 
 const OBJECTS: usize = 200_000;
 /// Of each object: a listing does not care.
@@ -70,11 +71,23 @@ const LAYOUTS: [Layout; 2] = [
 ];
 
 #[derive(Debug, Clone, Copy)]
-enum Subject {
+enum Lister {
     Evermirror,
+    /// This process, which does nothing with what it lists.
     Listing,
     Rclone,
     Mc,
+}
+
+impl Subject for Lister {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Evermirror => "evermirror",
+            Self::Listing => "listing",
+            Self::Rclone => "rclone",
+            Self::Mc => "mc",
+        }
+    }
 }
 
 pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
@@ -91,9 +104,9 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         let points = cuts(points.await?);
         // Whoever lists first after so many writes would pay for everybody.
         list_both(bench, bucket, count, &points).await?;
-        let subjects = [Subject::Evermirror, Subject::Listing, Subject::Rclone, Subject::Mc];
+        let subjects = [Lister::Evermirror, Lister::Listing, Lister::Rclone, Lister::Mc];
         for round in 0..bench.rounds {
-            for subject in Bench::order(round, &subjects) {
+            for subject in bench.order(round, &subjects) {
                 measure(bench, subject, layout, round, &points).await?;
             }
         }
@@ -131,35 +144,30 @@ fn cuts(objects: std::collections::BTreeMap<String, String>) -> Vec<String> {
 
 async fn measure(
     bench: &mut Bench,
-    subject: Subject,
+    subject: Lister,
     layout: Layout,
     round: u32,
     points: &[String],
 ) -> anyhow::Result<()> {
-    let name = match subject {
-        Subject::Evermirror => "evermirror",
-        Subject::Listing => "listing",
-        Subject::Rclone => "rclone",
-        Subject::Mc => "mc",
-    };
+    let name = subject.name();
     progress(&format!("{}, round {}: {name}.", layout.name, round + 1));
     let (bucket, count) = (layout.bucket, bench.scaled(OBJECTS));
     bench.settle().await?;
     let (took, usage) = match subject {
-        Subject::Evermirror => {
+        Lister::Evermirror => {
             let site = bench.site(&format!("{bucket}-{round}"), bucket, bucket)?;
             let sync = site.sync(&[]).await?;
             let [unchanged, copied] = [sync.count("unchanged")?, sync.count("copied")?];
             ensure!((unchanged, copied) == (count, 0), "it found {}", sync.report);
             (sync.took, sync.usage)
         }
-        Subject::Listing => list_both(bench, bucket, count, points).await?,
-        Subject::Rclone => bench.peers().rclone(&["sync", "--size-only"], bucket, bucket).await?,
-        Subject::Mc => bench.peers().mc(bucket, bucket).await?,
+        Lister::Listing => list_both(bench, bucket, count, points).await?,
+        Lister::Rclone => bench.peers().rclone(&["sync", "--size-only"], bucket, bucket).await?,
+        Lister::Mc => bench.peers().mc(bucket, bucket).await?,
     };
     bench.report.note(layout.name, name, SECONDS, took.as_secs_f64());
     bench.report.note(layout.name, name, CPU, usage.cpu_s);
-    if !matches!(subject, Subject::Listing) {
+    if !matches!(subject, Lister::Listing) {
         bench.report.note(layout.name, name, PEAK, usage.peak_mib);
     }
     Ok(())

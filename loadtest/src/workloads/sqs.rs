@@ -13,6 +13,7 @@ use crate::report::{Bound, progress};
 use crate::servers::until;
 use crate::site::Evermirror;
 use crate::stats::float;
+use crate::subject::Subject;
 
 const EVENTS: usize = 50_000;
 const CONNECTIONS: usize = 64;
@@ -24,9 +25,19 @@ const RATE: &str = "durable events/s, 64 receivers";
 const CPU: &str = "CPU per event, ms";
 
 #[derive(Debug, Clone, Copy)]
-enum Subject {
+enum Receiver {
     Evermirror,
+    /// This process, which keeps nothing.
     Bare,
+}
+
+impl Subject for Receiver {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Evermirror => "evermirror",
+            Self::Bare => "bare",
+        }
+    }
 }
 
 pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
@@ -41,7 +52,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     warm.drain(EVENTS, CONNECTIONS).await?;
     for round in 0..bench.rounds {
         progress(&format!("sqs, round {}.", round + 1));
-        for subject in Bench::order(round, &[Subject::Evermirror, Subject::Bare]) {
+        for subject in bench.order(round, &[Receiver::Evermirror, Receiver::Bare]) {
             measure(bench, &server, round, subject).await?;
         }
     }
@@ -57,15 +68,15 @@ async fn measure(
     bench: &mut Bench,
     server: &ElasticMq,
     round: u32,
-    subject: Subject,
+    subject: Receiver,
 ) -> anyhow::Result<()> {
     let count = bench.scaled(EVENTS);
     // A queue for each: what asked before and went away may still be given messages.
     let queue = server.queue(&format!("{subject:?}-{round}")).await?;
     queue.fill(&Notifier::new(BUCKET, round), count).await?;
     let before = server.usage()?.cpu_s;
-    let (name, took, cpu_s) = match subject {
-        Subject::Evermirror => {
+    let (took, cpu_s) = match subject {
+        Receiver::Evermirror => {
             let site = bench.site(&format!("{BUCKET}-{round}"), BUCKET, BUCKET)?;
             site.add_settings(&format!(
                 "[intake.sqs]\nqueue_url = \"{}\"\naccess_key = \"any\"\nsecret_key = \"any\"\n\
@@ -76,20 +87,20 @@ async fn measure(
             let evermirror = site.start()?;
             let took = durable(&evermirror, count, begun).await?;
             until("the queue is empty", || async { Ok(queue.holds().await? == 0) }).await?;
-            ("evermirror", took, evermirror.usage()?.cpu_s)
+            (took, evermirror.usage()?.cpu_s)
         }
-        Subject::Bare => {
+        Receiver::Bare => {
             let (begun, own) = (Instant::now(), own_usage()?.cpu_s);
             queue.drain(count, CONNECTIONS).await?;
-            ("bare", begun.elapsed(), own_usage()?.cpu_s - own)
+            (begun.elapsed(), own_usage()?.cpu_s - own)
         }
     };
     ensure!(queue.holds().await? == 0, "messages are left in the queue");
     let cost = server.usage()?.cpu_s - before;
-    bench.report.note("sqs", name, RATE, float(count) / took.as_secs_f64());
-    bench.report.note("sqs", name, CPU, cpu_s * 1e3 / float(count));
+    bench.report.note("sqs", subject.name(), RATE, float(count) / took.as_secs_f64());
+    bench.report.note("sqs", subject.name(), CPU, cpu_s * 1e3 / float(count));
     let theirs = "ElasticMQ's CPU per event, ms";
-    bench.report.note("sqs", name, theirs, cost * 1e3 / float(count));
+    bench.report.note("sqs", subject.name(), theirs, cost * 1e3 / float(count));
     Ok(())
 }
 
