@@ -194,6 +194,32 @@ impl Bench {
         self.target.start_again().await
     }
 
+    /// Gives both sides this many objects in a bucket that both have, by copying the file of the source's first
+    /// one, number 0: to write each would take many times as long as what is measured. Both are restarted.
+    pub(crate) async fn multiply(
+        &mut self,
+        bucket: &str,
+        count: usize,
+        key: fn(usize) -> String,
+    ) -> anyhow::Result<()> {
+        self.source.stop();
+        self.target.stop();
+        let content = std::fs::read(self.source.object_file(bucket, &key(0)))?;
+        let sides = [&self.source, &self.target];
+        let files: Vec<_> = (0..count)
+            .flat_map(|number| sides.map(|side| side.object_file(bucket, &key(number))))
+            .collect();
+        tokio::task::spawn_blocking(move || {
+            files.iter().try_for_each(|file| {
+                file.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+                std::fs::write(file, &content)
+            })
+        })
+        .await??;
+        tokio::try_join!(self.source.start_again(), self.target.start_again())?;
+        Ok(())
+    }
+
     /// Waits until everything written so far is on the disk, so that nobody pays for another's writes.
     pub(crate) async fn settle(&self) -> anyhow::Result<()> {
         Ok(tokio::task::spawn_blocking(rustix::fs::sync).await?)

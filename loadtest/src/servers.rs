@@ -87,6 +87,11 @@ impl Minio {
         Process::start(&mut command, &self.dir.join("log"))?.finished().await.map(drop)
     }
 
+    /// The file in which this server keeps a small object: all of it, but for its name.
+    pub(crate) fn object_file(&self, bucket: &str, key: &str) -> PathBuf {
+        self.dir.join("data").join(bucket).join(key).join("xl.meta")
+    }
+
     /// `http://127.0.0.1:PORT`.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)

@@ -14,7 +14,6 @@ use evermirror::config::settings::ReconcileSettings;
 use evermirror::reconcile::list::{Listing, Side};
 use evermirror::reconcile::ranges::tile;
 use evermirror::reconcile::rate::Rate;
-use evermirror::store::Store;
 
 use crate::bench::Bench;
 use crate::data;
@@ -25,7 +24,6 @@ use crate::subject::Subject;
 const OBJECTS: usize = 200_000;
 /// Of each object: a listing does not care.
 const SIZE: usize = 32;
-const WRITERS: usize = 64;
 
 const SECONDS: &str = "a pass, s";
 const CPU: &str = "CPU of a pass, s";
@@ -94,12 +92,12 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let count = bench.scaled(OBJECTS);
     for layout in LAYOUTS {
         let bucket = layout.bucket;
-        progress(&format!("{}: putting {count} objects at the source.", layout.name));
+        progress(&format!("{}: giving both sides {count} objects.", layout.name));
         bench.source_bucket(bucket).await?;
         bench.target_bucket(bucket).await?;
-        seed(&bench.source_store, layout, count).await?;
-        progress(&format!("{}: copying the source's disk to the target's.", layout.name));
-        bench.copy_disk(bucket).await?;
+        let content = data::content(0, SIZE);
+        data::put_at(&bench.source_store, bucket, &(layout.key)(0), content).await?;
+        bench.multiply(bucket, count, layout.key).await?;
         let points = data::equal((&bench.source_store, bucket), (&bench.target_store, bucket));
         let points = cuts(points.await?);
         // Whoever lists first after so many writes would pay for everybody.
@@ -114,21 +112,6 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         judge(bench, layout);
     }
     Ok(())
-}
-
-async fn seed(store: &Store, layout: Layout, count: usize) -> anyhow::Result<()> {
-    let numbers = data::Numbers::below(count);
-    data::crew(WRITERS, || {
-        let (store, numbers) = (store.clone(), numbers.clone());
-        async move {
-            for number in numbers {
-                let content = data::content(number, SIZE);
-                data::put_at(&store, layout.bucket, &(layout.key)(number), content).await?;
-            }
-            Ok(())
-        }
-    })
-    .await
 }
 
 /// As many ranges at once as evermirror lists by default.
