@@ -111,6 +111,11 @@ impl Report {
         self.figures.push(Figure { workload, subject, quantity, rounds: vec![value], summary });
     }
 
+    /// How many quantities were noted.
+    pub(crate) fn size(&self) -> usize {
+        self.figures.len()
+    }
+
     /// What the rounds gave for one quantity.
     pub(crate) fn rounds(&self, workload: &str, subject: &str, quantity: &str) -> &[f64] {
         let figure = self.figures.iter().find(|figure| {

@@ -14,6 +14,7 @@ mod memory;
 mod no_change;
 mod sqs;
 
+use anyhow::ensure;
 use clap::ValueEnum;
 
 use crate::CompareArgs;
@@ -65,6 +66,7 @@ pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
     let mut bench = Bench::start(args.rounds, args.quick, &args.subject).await?;
     let all = Workload::value_variants();
     for workload in if args.workload.is_empty() { all } else { &args.workload } {
+        let before = bench.report.size();
         match workload {
             Workload::Lag => lag::run(&mut bench).await?,
             Workload::Burst => burst::run(&mut bench, Change::Put).await?,
@@ -84,6 +86,9 @@ pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
             Workload::Large => large::run(&mut bench).await?,
             Workload::Listing => listing::run(&mut bench).await?,
         }
+        let subjects = &args.subject;
+        let measured = subjects.is_empty() || bench.report.size() > before;
+        ensure!(measured, "nobody of {subjects:?} takes part in {workload:?}");
     }
     bench.judge_memory();
     Ok(bench.report)
