@@ -55,6 +55,7 @@ pub(super) async fn options(
         skew_ms: source - target,
         opaque: scope.settings.target.encrypts_with_kms(),
         closer: false,
+        looked_until_ms: None,
         pairs,
         parallel: NonZeroUsize::new(reconcile.parallel).unwrap_or(NonZeroUsize::MIN),
         split_points: Vec::new(),

@@ -29,6 +29,20 @@ pub(super) struct Checkpoint {
     pub(super) split_points: Vec<String>,
     /// When the last complete pass ended.
     pub(super) last_complete_ms: Option<i64>,
+    /// What the last complete pass looked at.
+    #[serde(default)]
+    pub(super) looked: Option<Looked>,
+}
+
+/// Between these two sides, every object that was written before this time and is newer than its copy
+/// has been marked for a look at its headers: the marks are in the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Looked {
+    /// Both sides and which keys, in words: where the configuration changes, nothing was looked at.
+    pub(super) between: String,
+    /// On the source's clock, in milliseconds.
+    pub(super) until_ms: i64,
 }
 
 impl Checkpoint {
@@ -82,6 +96,7 @@ mod tests {
             done: vec![range],
             split_points: vec!["m".to_owned()],
             last_complete_ms: Some(500),
+            looked: Some(Looked { between: "http://s:1 http://t:2/b".to_owned(), until_ms: 400 }),
         }
     }
 
@@ -110,6 +125,16 @@ mod tests {
             std::fs::write(path(dir.path(), "b"), content).unwrap();
             assert_eq!(Checkpoint::load(dir.path(), "b").await, empty);
         }
+    }
+
+    #[tokio::test]
+    async fn the_file_of_an_earlier_version_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let json =
+            r#"{"bucket":"b","began_ms":0,"done":[],"split_points":["m"],"last_complete_ms":5}"#;
+        std::fs::write(path(dir.path(), "b"), json).unwrap();
+        let read = Checkpoint::load(dir.path(), "b").await;
+        assert_eq!((read.last_complete_ms, read.looked), (Some(5), None));
     }
 
     #[test]

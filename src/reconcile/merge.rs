@@ -82,6 +82,10 @@ pub struct Rules<'a> {
     pub opaque: bool,
     /// No object is the same by its listing alone, which shows neither headers nor tags.
     pub closer: bool,
+    /// What was written before this time, in milliseconds on the source's clock, was looked at already
+    /// if its content is the same: that it is newer than the target's says nothing. After a restore
+    /// every object is.
+    pub looked_until_ms: Option<i64>,
     /// The pairs that are remembered.
     pub pairs: &'a dyn Pairs,
 }
@@ -92,6 +96,7 @@ impl std::fmt::Debug for Rules<'_> {
             .field("skew_ms", &self.skew_ms)
             .field("opaque", &self.opaque)
             .field("closer", &self.closer)
+            .field("looked_until_ms", &self.looked_until_ms)
             .finish_non_exhaustive()
     }
 }
@@ -123,7 +128,8 @@ fn compare_both(source: &ListedObject, target: &ListedObject, rules: Rules<'_>) 
         };
     }
     let written_ms = source.modified_ms.saturating_sub(rules.skew_ms);
-    if rules.closer || written_ms > target.modified_ms.saturating_add(DOUBT_MS) {
+    let newer = written_ms > target.modified_ms.saturating_add(DOUBT_MS);
+    if rules.closer || newer && rules.looked_until_ms.is_none_or(|ms| source.modified_ms >= ms) {
         Finding::Newer
     } else {
         Finding::Same
@@ -150,7 +156,8 @@ mod tests {
 
     const A: &str = "0cc175b9c0f1b6a831c399e269772661";
     const B: &str = "92eb5ffee6ae2fec3ad71c777531578f";
-    const RULES: Rules<'_> = Rules { skew_ms: 0, opaque: false, closer: false, pairs: &NoPairs };
+    const RULES: Rules<'_> =
+        Rules { skew_ms: 0, opaque: false, closer: false, looked_until_ms: None, pairs: &NoPairs };
 
     fn object(etag: &str, size: u64, modified_ms: i64) -> ListedObject {
         ListedObject { key: "k".to_owned(), size, etag: ETag::new(etag), modified_ms }
@@ -212,6 +219,20 @@ mod tests {
         assert_eq!(at(6_000, -5_000), Finding::Same);
         assert_eq!(at(6_001, -5_000), Finding::Newer);
         assert_eq!(at(i64::MAX, i64::MIN), Finding::Newer);
+    }
+
+    #[test]
+    fn what_was_looked_at_is_not_newer_again() {
+        let at = |source_ms, looked_until_ms, closer| {
+            let (source, target) = (object(A, 1, source_ms), object(A, 1, 10_000));
+            let rules = Rules { looked_until_ms, closer, ..RULES };
+            compare(Some(&source), Some(&target), rules)
+        };
+        assert_eq!(at(19_999, Some(20_000), false), Finding::Same);
+        assert_eq!(at(20_000, Some(20_000), false), Finding::Newer);
+        assert_eq!(at(10_500, Some(10_000), false), Finding::Same);
+        assert_eq!(at(19_999, None, false), Finding::Newer);
+        assert_eq!(at(19_999, Some(20_000), true), Finding::Newer);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct PassOptions {
     pub opaque: bool,
     /// [`Rules::closer`].
     pub closer: bool,
+    /// [`Rules::looked_until_ms`].
+    pub looked_until_ms: Option<i64>,
     /// [`Rules::pairs`].
     pub pairs: Arc<dyn Pairs>,
     /// How many ranges are listed at once; each holds two pages of either side.
@@ -240,8 +242,13 @@ impl Pass {
         samples: &mut Samples,
     ) -> Result<(), PassError> {
         let options = &self.options;
-        let (skew_ms, opaque, closer) = (options.skew_ms, options.opaque, options.closer);
-        let rules = Rules { skew_ms, opaque, closer, pairs: &*options.pairs };
+        let rules = Rules {
+            skew_ms: options.skew_ms,
+            opaque: options.opaque,
+            closer: options.closer,
+            looked_until_ms: options.looked_until_ms,
+            pairs: &*options.pairs,
+        };
         let mut pair = Pair::new(self, id, range);
         loop {
             let (ours, theirs) = match pair.next().await {

@@ -6,7 +6,7 @@ use super::pass::PassReport;
 use crate::config::settings::DeletePolicy;
 
 /// So few deletes are never held for being a large share of a small bucket.
-const FEW: u64 = 20;
+pub(crate) const FEW_DELETES: u64 = 20;
 
 /// What is done with the extras of a complete pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub(crate) fn judge(case: Case<'_>) -> Verdict {
         return Verdict::Hold(reason);
     }
     let share = u128::from(extras) * 100;
-    if extras > FEW && share > u128::from(objects) * u128::from(case.max_percent) {
+    if extras > FEW_DELETES && share > u128::from(objects) * u128::from(case.max_percent) {
         let reason = format!(
             "a reconcile would delete {extras} of {objects} objects, more than {} % \
              (deletes.max_delete_percent)",

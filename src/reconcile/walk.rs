@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, Looked};
 use super::extras::Extras;
 use super::merge::Finding;
 use super::pass::{self, Difference, PassError, PassEvent, PassOptions, PassReport};
@@ -32,6 +32,8 @@ use crate::store::StoreError;
 
 /// Differences that may wait for the journal.
 const QUEUE: usize = 1_024;
+/// What is written while a pass begins is looked at by the next one, too.
+const OVERLAP_MS: i64 = 5_000;
 
 /// Why a pass came to no end.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,15 @@ pub(super) enum WalkError {
     Extras(#[from] std::io::Error),
     #[error(transparent)]
     Gap(#[from] GapError),
+}
+
+/// What time it was as a pass began.
+#[derive(Debug, Clone, Copy)]
+struct Clocks {
+    /// At the source, in milliseconds since the Unix epoch.
+    source_ms: i64,
+    /// The source's clock less the target's.
+    skew_ms: i64,
 }
 
 /// What a pass needs.
@@ -72,8 +83,12 @@ impl Walk<'_> {
         if whole && !resumed {
             (checkpoint.began_ms, checkpoint.done) = (began_ms, Vec::new());
         }
-        let skew_ms = self.clocks_differ().await?;
-        let options = self.options(&checkpoint, resumed, skew_ms);
+        let clocks = self.clocks().await?;
+        let between = self.between();
+        let looked = checkpoint.looked.as_ref().filter(|looked| looked.between == between);
+        // Marks may be among what was lost.
+        let looked_until_ms = looked.map(|looked| looked.until_ms).filter(|_| !self.has_gap());
+        let options = PassOptions { looked_until_ms, ..self.options(&checkpoint, resumed, clocks) };
         let mut extras = Extras::new(self.dir.join(format!("{}.extras", self.file_name())));
         let (differences, received) = mpsc::channel(QUEUE);
         let (report, marked) = tokio::join!(
@@ -94,6 +109,8 @@ impl Walk<'_> {
             checkpoint.done.clear();
             checkpoint.split_points.clone_from(&report.split_points);
             checkpoint.last_complete_ms = Some(clock::now_ms());
+            let until_ms = clocks.source_ms.saturating_sub(OVERLAP_MS);
+            checkpoint.looked = Some(Looked { between, until_ms });
             self.save(&checkpoint).await;
             self.progress.last_complete(checkpoint.last_complete_ms);
             self.clear_gap(began_ms).await?;
@@ -102,15 +119,28 @@ impl Walk<'_> {
     }
 
     /// Asks both sides what time it is there; whether they answer, too.
-    async fn clocks_differ(&self) -> Result<i64, StoreError> {
+    async fn clocks(&self) -> Result<Clocks, StoreError> {
         let (source, target) = tokio::try_join!(
             self.stores.source.clock(&self.job.bucket),
             self.stores.target.clock(self.settings.target_name()),
         )?;
-        Ok(source - target)
+        Ok(Clocks { source_ms: clock::now_ms() + source, skew_ms: source - target })
     }
 
-    fn options(&self, checkpoint: &Checkpoint, resumed: bool, skew_ms: i64) -> PassOptions {
+    /// What is compared: [`Looked::between`].
+    fn between(&self) -> String {
+        let (source, target) = (self.stores.source.endpoint(), self.stores.target.endpoint());
+        let BucketSettings { include, exclude, .. } = self.settings;
+        let bucket = self.settings.target_name();
+        format!("{source} {target}/{bucket} include {include:?} exclude {exclude:?}")
+    }
+
+    fn has_gap(&self) -> bool {
+        self.parts.gaps.damaged()
+            || self.parts.gaps.list().iter().any(|gap| *gap.bucket == *self.job.bucket)
+    }
+
+    fn options(&self, checkpoint: &Checkpoint, resumed: bool, clocks: Clocks) -> PassOptions {
         let reconcile = &self.parts.settings.reconcile;
         let rate = reconcile.requests_per_second;
         let (settings, progress) = (self.settings.clone(), Arc::clone(self.progress));
@@ -125,9 +155,10 @@ impl Walk<'_> {
                 progress.key_compared();
                 settings.wants(key)
             }),
-            skew_ms,
+            skew_ms: clocks.skew_ms,
             opaque: self.parts.settings.target.encrypts_with_kms(),
             closer: false,
+            looked_until_ms: None,
             pairs: Arc::new(move |key: &str, source: &_, target: &_| {
                 remembered.is_pair(&bucket, key, source, target)
             }),
@@ -184,7 +215,8 @@ impl Walk<'_> {
         };
         self.count(found.finding);
         // What is only doubtful is no change that waits.
-        let known = found.source.filter(|_| found.finding != Finding::Unverifiable);
+        let doubtful = matches!(found.finding, Finding::Newer | Finding::Unverifiable);
+        let known = found.source.filter(|_| !doubtful);
         let size = known.as_ref().map(|object| object.size);
         let since_ms = known.map_or_else(clock::now_ms, |object| object.modified_ms);
         Ok(repairs.push(&found.key, aspects, since_ms, size).await?)

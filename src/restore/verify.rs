@@ -48,6 +48,7 @@ async fn verify_bucket(
         skew_ms: 0,
         opaque: false,
         closer: false,
+        looked_until_ms: None,
         pairs: Arc::new(NoPairs),
         parallel: NonZeroUsize::new(way.settings.reconcile.parallel).unwrap_or(NonZeroUsize::MIN),
         split_points: Vec::new(),

@@ -13,7 +13,7 @@ use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::http;
 use crate::support::s3::S3;
 use crate::support::server::{Pair, on_every_pair};
-use crate::support::site::{Setup, Site};
+use crate::support::site::{Servers, Setup, Site};
 use crate::support::writer::{Writer, seed};
 
 const PERSON: &str = "a-person's-token";
@@ -102,6 +102,7 @@ async fn filled(pair: Pair, bucket: &str, setup: Setup, count: usize) -> (Site, 
 on_every_pair![
     what_was_there_before_the_start_is_copied,
     objects_of_which_the_source_never_told_are_found,
+    what_another_site_replicates_into_the_source_is_found,
     whatever_changed_on_either_side_while_evermirror_was_down_is_mended,
     metadata_that_changed_without_an_event_is_found,
     a_reconcile_that_is_killed_again_and_again_comes_to_its_end,
@@ -158,6 +159,35 @@ async fn objects_of_which_the_source_never_told_are_found(pair: Pair) {
     assert_eq!(site.evermirror.metric("evermirror_lag_seconds_count").await, Some(0.0));
 }
 
+/// Both stores send no notification of a request that says it is another site's replication; each has its
+/// own header for that.
+async fn what_another_site_replicates_into_the_source_is_found(pair: Pair) {
+    let site = pair.shared().await.site("rec-inbound", often()).await;
+    for key in ["stays", "goes", "changes"] {
+        site.put(key, "before").await;
+    }
+    site.converges(SOON).await;
+    let accepted = "evermirror_intake_events_total{outcome=\"accepted\"}";
+    let told = site.evermirror.metric(accepted).await.unwrap();
+    let client = &site.source.client;
+    macro_rules! as_a_replica {
+        ($request:expr) => {
+            $request.customize().mutate_request(|request| {
+                request.headers_mut().insert("x-minio-source-replication-request", "true");
+                request.headers_mut().insert("x-rustfs-source-replication-request", "true");
+            })
+        };
+    }
+    for key in ["new", "changes"] {
+        let put = client.put_object().bucket(&site.bucket).key(key);
+        as_a_replica!(put.body(b"replicated".to_vec().into())).send().await.unwrap();
+    }
+    as_a_replica!(client.delete_object().bucket(&site.bucket).key("goes")).send().await.unwrap();
+    site.converges(LATER).await;
+    assert_eq!(at_target(&site).await, 3);
+    assert_eq!(site.evermirror.metric(accepted).await, Some(told), "the store told of it");
+}
+
 async fn whatever_changed_on_either_side_while_evermirror_was_down_is_mended(pair: Pair) {
     let seed = seed();
     let (mut site, keys) = filled(pair, "rec-both", Setup::default(), 200).await;
@@ -205,6 +235,49 @@ async fn metadata_that_changed_without_an_event_is_found(pair: Pair) {
     site.converges(LATER).await;
     let drift = site.evermirror.metric("evermirror_drift_total{kind=\"newer\"}").await.unwrap();
     assert!(drift >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_that_are_newer_than_their_copies_are_looked_at_and_then_left_alone() {
+    let mut site = Servers::shared().await.site("rec-newer", often()).await;
+    let count = fill(&site.source, &site.bucket, 30).await.len();
+    site.converges(LATER).await;
+    down(&mut site).await;
+    let modified = async |store: &S3, bucket: &str| {
+        let listed = store.client.list_objects_v2().bucket(bucket).send().await.unwrap();
+        listed.contents().iter().map(|object| object.last_modified().unwrap().secs()).collect()
+    };
+    let copied: Vec<i64> = modified(&site.target, &site.target_bucket).await;
+    // As after a restore: the same objects, written later.
+    eventually("every object is newer than its copy", LATER, async || {
+        fill(&site.source, &site.bucket, count).await;
+        let written: Vec<i64> = modified(&site.source, &site.bucket).await;
+        let (oldest, newest) = (written.iter().min(), copied.iter().max());
+        (oldest > newest.map(|secs| secs + 3).as_ref()).then_some(()).ok_or("not yet".to_owned())
+    })
+    .await;
+    site.evermirror.start().await;
+    let newer = async |site: &Site| {
+        site.evermirror.metric("evermirror_drift_total{kind=\"newer\"}").await.unwrap()
+    };
+    more_passes(&site, "complete", 1.0).await;
+    assert!(newer(&site).await >= 30.0, "{}", newer(&site).await);
+    // A pass looks again at what was written while the one before it began.
+    eventually("nothing is looked at any more", LATER, async || {
+        let before = newer(&site).await;
+        more_passes(&site, "complete", 2.0).await;
+        let now = newer(&site).await;
+        (now <= before).then_some(()).ok_or(format!("{now} after {before}"))
+    })
+    .await;
+    let copied = "evermirror_replicated_total{action=\"copied\"}";
+    assert_eq!(site.evermirror.metric(copied).await.unwrap(), 0.0);
+
+    // A change of metadata alone is still found afterwards.
+    let put = site.source.client.put_object().bucket(&site.bucket).key("folder 0/00000");
+    let put = put.body(b"folder 0/00000".to_vec().into()).content_type("text/changed");
+    put.send().await.unwrap();
+    site.converges(LATER).await;
 }
 
 async fn a_reconcile_that_is_killed_again_and_again_comes_to_its_end(pair: Pair) {

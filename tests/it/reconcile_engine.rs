@@ -41,6 +41,7 @@ async fn options(source: &str, target: &str, bucket: &str) -> PassOptions {
         skew_ms: 0,
         opaque: false,
         closer: false,
+        looked_until_ms: None,
         pairs: Arc::new(NoPairs),
         parallel: NonZeroUsize::new(6).unwrap(),
         split_points: Vec::new(),

@@ -196,7 +196,13 @@ impl Checker {
         depth: Depth,
     ) -> Result<Option<(&'static str, Option<String>)>, StoreError> {
         let knows = |_: &str, source: &ETag, _: &ETag| replicate::remembers(pair.target, source);
-        let rules = Rules { skew_ms: 0, opaque: self.opaque, closer: false, pairs: &knows };
+        let rules = Rules {
+            skew_ms: 0,
+            opaque: self.opaque,
+            closer: false,
+            looked_until_ms: None,
+            pairs: &knows,
+        };
         let (source, target) = (listed(pair.key, pair.source), listed(pair.key, pair.target));
         let finding = merge::compare(Some(&source), Some(&target), rules);
         if depth == Depth::Bytes && source.size == target.size {
