@@ -8,9 +8,12 @@ use std::sync::Arc;
 
 use crate::clock;
 use crate::config::settings::DeleteSettings;
+use crate::reconcile::verdict::FEW_DELETES;
 
-/// After so many deletes in the window the source is asked whether it still lists anything at all.
-const LOOK_AFTER: u64 = 100;
+/// After so many deletes in the window the source is asked whether it still lists anything at all: a
+/// bucket that looks wiped costs no more of its copy than these. Fewer are everyday work, also in a
+/// small bucket whose last object goes; a pass judges by as many.
+const LOOK_AFTER: u64 = FEW_DELETES;
 /// A look is not repeated sooner than this.
 const LOOK_EVERY_MS: i64 = 1_000;
 const SLOTS: i64 = 10;

@@ -165,8 +165,9 @@ impl Removal<'_> {
             return Ok(verdict);
         }
         let _looking = hold.looking(bucket);
-        let one = ListQuery { max_keys: 1, ..ListQuery::default() };
-        if self.worker.source.list(bucket, &one).await?.objects.is_empty() {
+        // RustFS lists keys that were deleted when one is asked for (#5375).
+        let few = ListQuery { max_keys: 2, ..ListQuery::default() };
+        if self.worker.source.list(bucket, &few).await?.objects.is_empty() {
             let reason = "the source's bucket lists no object any more, it looks wiped";
             hold.pull(bucket, reason.into());
         } else {
