@@ -7,7 +7,7 @@
 use std::fmt;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{CONTENT_TYPE, DATE, HOST, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
@@ -178,6 +178,8 @@ pub(super) fn payload_hash(body: &[u8]) -> String {
 fn is_signed(name: &HeaderName) -> bool {
     *name == HOST
         || *name == CONTENT_TYPE
+        || *name == DATE
+        || *name == RANGE
         || name.as_str() == "content-md5"
         || name.as_str().starts_with("x-amz-")
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::{ErrorKind, GetOptions, PutBody, Store};
+use super::{ErrorKind, GetOptions, ListQuery, PutBody, Store};
 use crate::lease::Fence;
 use crate::object::ETag;
 
@@ -175,6 +175,44 @@ async fn a_redirect_names_the_right_region() {
     let error = store.head("b", "k").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Invalid);
     assert!(error.message.contains("region eu-west-3"), "{error}");
+}
+
+#[tokio::test]
+async fn a_signature_for_another_region_names_the_right_one() {
+    let code = "<Code>AuthorizationHeaderMalformed</Code><Region>eu-west-3</Region>";
+    let (store, _server) = server([answer("400 X", &format!("<Error>{code}</Error>"))]).await;
+    let error = store.list("b", &ListQuery::default()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid);
+    assert!(error.message.contains("region eu-west-3"), "{error}");
+}
+
+#[tokio::test]
+async fn a_session_token_is_sent_and_signed_with_every_request() {
+    let (plain, server) = server([answer("200 OK", "")]).await;
+    let settings = format!(
+        "endpoint = '{}'\naccess_key = 'a'\nsecret_key = 'b'\nsession_token = 'a token'",
+        plain.endpoint()
+    );
+    let settings = toml::from_str(&settings).unwrap();
+    let store = Store::connect(&settings, Duration::from_millis(300)).await.unwrap();
+    store.delete("b", "k").await.unwrap();
+    let received = server.await.unwrap().concat();
+    assert!(received.contains("x-amz-security-token: a token\r\n"), "{received}");
+    assert!(received.contains("x-amz-date;x-amz-security-token"), "{received}");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_is_learnt_from_an_answer_without_a_body_too() {
+    // A HEAD that is refused has no code; the time beside it says why.
+    let refused =
+        "HTTP/1.1 403 X\r\nConnection: close\r\nDate: Mon, 23 Nov 2020 10:00:00 GMT\r\n\r\n";
+    let (store, server) = server([refused.to_owned(), answer("200 OK", "")]).await;
+    let error = store.head("b", "k").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Transient, "{error}");
+    assert!(error.message.contains("clocks differ"), "{error}");
+    store.delete("b", "k").await.unwrap();
+    let received = server.await.unwrap();
+    assert!(received[1].contains("x-amz-date: 20201123T"), "{}", received[1]);
 }
 
 #[tokio::test]

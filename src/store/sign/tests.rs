@@ -29,27 +29,74 @@ fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
     map
 }
 
-/// The examples of AWS's "Authenticating Requests: Using the Authorization Header" for S3.
+const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// One example of AWS's.
+struct Example {
+    request: Signable<'static>,
+    /// Beside `host`, `x-amz-content-sha256` and `x-amz-date`.
+    headers: &'static [(&'static str, &'static str)],
+    signed: &'static str,
+    signature: &'static str,
+}
+
+const fn get(path: &'static str, query: &'static str) -> Signable<'static> {
+    Signable { method: "GET", path, query, payload: EMPTY }
+}
+
+/// All four of AWS's "Authenticating Requests: Using the Authorization Header (AWS Signature Version 4)"
+/// for S3: GET Object, PUT Object, GET Bucket Lifecycle, GET Bucket (List Objects).
+const EXAMPLES: [Example; 4] = [
+    Example {
+        request: get("/test.txt", ""),
+        headers: &[("range", "bytes=0-9")],
+        signed: "host;range;x-amz-content-sha256;x-amz-date",
+        signature: "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41",
+    },
+    Example {
+        request: Signable {
+            method: "PUT",
+            path: "/test%24file.text",
+            query: "",
+            payload: "44ce7dd67c959e0d3524ffac1771dfbba87d2b6b4b4e99e42034a8b803f8b072",
+        },
+        headers: &[
+            ("date", "Fri, 24 May 2013 00:00:00 GMT"),
+            ("x-amz-storage-class", "REDUCED_REDUNDANCY"),
+        ],
+        signed: "date;host;x-amz-content-sha256;x-amz-date;x-amz-storage-class",
+        signature: "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd",
+    },
+    Example {
+        request: get("/", "lifecycle="),
+        headers: &[],
+        signed: "host;x-amz-content-sha256;x-amz-date",
+        signature: "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543",
+    },
+    Example {
+        request: get("/", "max-keys=2&prefix=J"),
+        headers: &[],
+        signed: "host;x-amz-content-sha256;x-amz-date",
+        signature: "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7",
+    },
+];
+
 #[test]
 fn the_examples_that_aws_publishes_for_s3_come_out() {
-    const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     let date = AmzDate::at(1_369_353_600_000);
     assert_eq!(date.as_str(), "20130524T000000Z");
     let signer = signer("us-east-1", None, date);
-    for (query, signature) in [
-        ("lifecycle=", "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543"),
-        ("max-keys=2&prefix=J", "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"),
-    ] {
-        let headers = headers(&[
+    for Example { request, headers: more, signed, signature } in EXAMPLES {
+        let every = [
             ("host", "examplebucket.s3.amazonaws.com"),
-            ("x-amz-content-sha256", EMPTY),
+            ("x-amz-content-sha256", request.payload),
             ("x-amz-date", date.as_str()),
-        ]);
-        let request = Signable { method: "GET", path: "/", query, payload: EMPTY };
+        ];
         let expected = format!(
             "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, \
-             SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature={signature}"
+             SignedHeaders={signed}, Signature={signature}"
         );
+        let headers = headers(&[&every[..], more].concat());
         let answer = signer.authorization(date, request, &headers, Spaces::Ascii);
         assert_eq!(String::from_utf8(answer).unwrap(), expected);
     }
