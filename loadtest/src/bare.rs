@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use evermirror::config::settings::ReplicateSettings;
 use evermirror::store::{GetOptions, Store};
 use http::HeaderMap;
 use tokio::sync::mpsc;
@@ -10,8 +11,10 @@ use tokio::task::JoinSet;
 use crate::data::{self, Numbers};
 use crate::process::{Usage, own_usage};
 
-/// As many as rclone transfers at once.
-pub(crate) const WORKERS: usize = 32;
+/// As many as evermirror's.
+pub(crate) fn workers() -> usize {
+    ReplicateSettings::default().concurrency
+}
 
 /// A bucket to copy from and one to copy to.
 #[derive(Debug, Clone)]

@@ -28,7 +28,7 @@ pub(crate) const PEAK: &str = "peak memory, MiB";
 pub(crate) struct Bench {
     pub(crate) report: Report,
     pub(crate) rounds: u32,
-    /// The most memory that evermirror had in each workload of [`Self::note_usage`].
+    /// The most memory that evermirror had, of every [`Self::note_peak`].
     peaks: Vec<f64>,
     quick: bool,
     /// Only these subjects; all if there are none.
@@ -100,6 +100,12 @@ impl Bench {
         subjects
     }
 
+    /// Notes the most memory that evermirror had.
+    pub(crate) fn note_peak(&mut self, workload: &'static str, peak_mib: f64) {
+        self.report.note(workload, "evermirror", PEAK, peak_mib);
+        self.peaks.push(peak_mib);
+    }
+
     /// Notes what the replicating process used for so many objects.
     pub(crate) fn note_usage(
         &mut self,
@@ -109,12 +115,11 @@ impl Bench {
         objects: usize,
     ) {
         self.report.note(workload, subject, CPU, usage.cpu_s * 1e4 / float(objects));
-        if subject == "evermirror" {
-            self.peaks.push(usage.peak_mib);
-        }
-        // The bare loop's would be this program's own.
-        if subject != "bare" {
-            self.report.note(workload, subject, PEAK, usage.peak_mib);
+        match subject {
+            "evermirror" => self.note_peak(workload, usage.peak_mib),
+            // It would be this program's own.
+            "bare" => {}
+            _ => self.report.note(workload, subject, PEAK, usage.peak_mib),
         }
     }
 

@@ -108,7 +108,7 @@ async fn measure(
         }
         Copier::Bare => {
             restart(bench).await?;
-            bench.route(workload, &bucket).copy_all(count, bare::WORKERS).await?
+            bench.route(workload, &bucket).copy_all(count, bare::workers()).await?
         }
     };
     data::equal((&bench.source_store, workload), (&bench.target_store, &bucket)).await?;

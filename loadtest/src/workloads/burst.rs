@@ -145,7 +145,7 @@ async fn flat_out(
     bare: bool,
 ) -> anyhow::Result<Instant> {
     let (tell, told) = mpsc::channel(count);
-    let repeated = bare::follow(told, bare::WORKERS, |request| {
+    let repeated = bare::follow(told, bare::workers(), |request| {
         let route = route.clone();
         async move { change.repeat(&route, request).await }
     });

@@ -56,7 +56,7 @@ async fn measure(
             bench.peers().rclone(&options, SOURCE, &bucket).await?
         }
         Copier::Mc => bench.peers().mc(SOURCE, &bucket).await?,
-        Copier::Bare => bench.route(SOURCE, &bucket).copy_all(count, bare::WORKERS).await?,
+        Copier::Bare => bench.route(SOURCE, &bucket).copy_all(count, bare::workers()).await?,
     };
     data::equal((&bench.source_store, SOURCE), (&bench.target_store, &bucket)).await?;
     bench.report.note(SOURCE, name, RATE, float(count) / took.as_secs_f64());

@@ -45,6 +45,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         bench.report.note("intake", "evermirror", ONE, one.evermirror);
         bench.report.note("intake", "plain sync", ONE, one.sync);
         bench.report.note("intake", "bare webhook", ONE, one.webhook);
+        bench.note_peak("intake", evermirror.usage()?.peak_mib);
         drop(evermirror);
         bench.target.start_again().await?;
     }

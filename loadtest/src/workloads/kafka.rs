@@ -50,6 +50,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             tokio::time::sleep(LOOK).await;
         };
         bench.report.note("kafka", "evermirror", RATE, rate);
+        bench.note_peak("kafka", evermirror.usage()?.peak_mib);
         let read = tokio::task::block_in_place(|| kafka.read(&topic, PARTITIONS, count))?;
         bench.report.note("kafka", "bare consumer", RATE, float(count) / read.as_secs_f64());
     }
@@ -78,7 +79,11 @@ pub(crate) async fn scale(bench: &mut Bench) -> anyhow::Result<()> {
             let begun = Instant::now();
             copied(&running, float(count)).await?;
             let took = begun.elapsed();
-            let cpu_s: f64 = running.iter().flat_map(Evermirror::usage).map(|u| u.cpu_s).sum();
+            let used: Vec<_> = running.iter().flat_map(Evermirror::usage).collect();
+            let cpu_s: f64 = used.iter().map(|usage| usage.cpu_s).sum();
+            for usage in used {
+                bench.note_peak(SOURCE, usage.peak_mib);
+            }
             bench.report.note(SOURCE, subject, COPIED, float(count) / took.as_secs_f64());
             bench.report.note(SOURCE, subject, CPU, cpu_s * 1e4 / float(count));
             equal(bench, SOURCE, &name).await?;

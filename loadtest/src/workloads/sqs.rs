@@ -87,7 +87,9 @@ async fn measure(
             let evermirror = site.start()?;
             let took = durable(&evermirror, count, begun).await?;
             until("the queue is empty", || async { Ok(queue.holds().await? == 0) }).await?;
-            (took, evermirror.usage()?.cpu_s)
+            let usage = evermirror.usage()?;
+            bench.note_peak("sqs", usage.peak_mib);
+            (took, usage.cpu_s)
         }
         Receiver::Bare => {
             let (begun, own) = (Instant::now(), own_usage()?.cpu_s);
