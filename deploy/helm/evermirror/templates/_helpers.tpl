@@ -87,6 +87,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .Values.config.lease (include "evermirror.several" .) (not (include "evermirror.lease" .)) }}
 {{- fail "config.lease is not for config.intake.kafka.ack \"replicated\", with which all pods work at once" }}
 {{- end }}
+{{- if and .Values.verify.schedule (include "evermirror.isSidecar" .) }}
+{{- fail "verify.schedule is not for mode \"sidecar\": the source's address in the store's pod, config.source.endpoint, is none outside" }}
+{{- end }}
 {{- if and (include "evermirror.snapshots" .) (include "evermirror.isSidecar" .) (not .Values.serviceAccount.name) }}
 {{- fail "config.snapshot needs serviceAccount.name in mode \"sidecar\": the service account of the store's pod, whose token must be mounted" }}
 {{- end }}
@@ -181,20 +184,8 @@ resources:
 
 {{/* The container, the same in a pod of its own and in the pod of a store. */}}
 {{- define "evermirror.container" -}}
-name: evermirror
-image: {{ printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{ include "evermirror.program" . }}
 args: [run, --config, /etc/evermirror/evermirror.toml]
-{{- if or .Values.extraEnv (include "evermirror.lease" .) }}
-env:
-  {{- if include "evermirror.lease" . }}
-  - name: EVERMIRROR__LEASE__POD
-    valueFrom: {fieldRef: {fieldPath: metadata.name}}
-  {{- end }}
-  {{- with .Values.extraEnv }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-{{- end }}
 ports:
   {{- if and (include "evermirror.webhook" .) (not (include "evermirror.isSidecar" .)) }}
   - {name: events, containerPort: 8080}
@@ -217,6 +208,23 @@ readinessProbe:
   httpGet: {path: {{ ternary "/healthz" "/readyz" (eq (include "evermirror.lease" .) "true") }}, port: 8081}
   periodSeconds: 5
   timeoutSeconds: 5
+{{- end }}
+{{- end }}
+
+{{/* What every command of evermirror needs of its container. */}}
+{{- define "evermirror.program" -}}
+name: evermirror
+image: {{ printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{- if or .Values.extraEnv (include "evermirror.lease" .) }}
+env:
+  {{- if include "evermirror.lease" . }}
+  - name: EVERMIRROR__LEASE__POD
+    valueFrom: {fieldRef: {fieldPath: metadata.name}}
+  {{- end }}
+  {{- with .Values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 resources:
   {{- toYaml .Values.resources | nindent 2 }}
@@ -268,6 +276,11 @@ volumeMounts:
 - name: evermirror-data
   persistentVolumeClaim: {claimName: {{ include "evermirror.claim" . }}}
 {{- end }}
+{{ include "evermirror.files" . }}
+{{- end }}
+
+{{/* The volumes that are only read. */}}
+{{- define "evermirror.files" -}}
 - name: evermirror-config
   configMap: {name: {{ include "evermirror.fullname" . }}}
 {{- with include "evermirror.secretSources" . | trim }}
@@ -279,6 +292,68 @@ volumeMounts:
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{/* What the pod of `run` and those of Jobs have in common. */}}
+{{- define "evermirror.pod" -}}
+{{- if or (not (include "evermirror.isSidecar" .)) .Values.serviceAccount.name }}
+serviceAccountName: {{ include "evermirror.serviceAccountName" . }}
+{{- end }}
+# A Service named evermirror would put EVERMIRROR_… variables of its own into the environment.
+enableServiceLinks: false
+terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  fsGroup: 65532
+  # A volume of a large journal is not walked at every start.
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* A Job of one command: {root, args, claim}. Status 1 and 2 are for a person; a node that goes is not counted. */}}
+{{- define "evermirror.job" -}}
+backoffLimit: 6
+podFailurePolicy:
+  rules:
+    - {action: Ignore, onPodConditions: [{type: DisruptionTarget}]}
+    - {action: FailJob, onExitCodes: {containerName: evermirror, operator: In, values: [1, 2]}}
+template:
+  metadata:
+    # Not the labels of `run`, whose Service would send notifications here.
+    labels:
+      app.kubernetes.io/name: {{ include "evermirror.name" .root }}-job
+      app.kubernetes.io/instance: {{ .root.Release.Name }}
+  spec:
+    restartPolicy: Never
+    automountServiceAccountToken: false
+    {{- include "evermirror.pod" .root | trim | nindent 4 }}
+    containers:
+      - {{ include "evermirror.program" .root | indent 8 | trim }}
+        args: {{ concat .args (list "--config" "/etc/evermirror/evermirror.toml") | toJson }}
+    volumes:
+      - name: evermirror-data
+        {{- if .claim }}
+        {{- $first := printf "evermirror-data-%s-0" (include "evermirror.fullname" .root) }}
+        persistentVolumeClaim: {claimName: {{ ternary $first (include "evermirror.claim" .root) (eq (include "evermirror.several" .root) "true") }}}
+        {{- else }}
+        emptyDir: {}
+        {{- end }}
+      {{- include "evermirror.files" .root | nindent 6 }}
 {{- end }}
 
 {{- define "evermirror.checksum" -}}
