@@ -9,8 +9,9 @@
 //! Memory does not grow with the buckets: the listing is the queue, and goes no further ahead of the
 //! workers than their queue has room for. How far everything is settled is kept in `data_dir/restore`
 //! (`state`): after a stop or a crash the same command goes on from there, comparing first what may be
-//! there already. A key that fails again and again ends the restore before the next class of objects,
-//! unless it was told to keep going.
+//! there already; and until it is finished, `run` and `sync` hold the deletes of its buckets
+//! (`unfinished`). One restore at a time works there. A key that fails again and again ends the restore
+//! before the next class of objects, unless it was told to keep going.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,11 +38,13 @@ mod prepare;
 mod progress;
 mod report;
 mod state;
+mod unfinished;
 mod verify;
 mod way;
 pub mod when;
 
 pub use report::{BucketReport, Failed, Outcome, Report};
+pub(crate) use unfinished::unfinished;
 
 use feed::{End, Feed};
 use progress::Told;
@@ -182,9 +185,14 @@ async fn run(
 ) -> Result<Outcome, RestoreError> {
     let back = way::back(settings, options)?;
     *report = Report::new(&back);
+    let file = if options.dry_run {
+        StateFile::at(&back.data_dir)
+    } else {
+        StateFile::take(&back.data_dir)?
+    };
     let _kept_away = keep_run_away(settings, options, &back, report).await?;
     let request = request(&back, options);
-    let earlier = StateFile::at(&back.data_dir).load(&request)?;
+    let (earlier, others) = file.load(&request)?;
     let mut way = connect(back, options).await?;
     let empty = prepare::buckets(&way, options, earlier.is_some(), report).await?;
     // Where nothing is left of what an earlier restore did, this is a new one.
@@ -202,11 +210,9 @@ async fn run(
         prepare::count(&way, report).await?;
         return Ok(Outcome::Planned);
     }
-    let fresh = State { request, at_ms, class: 0, bucket: 0, after: None, seen: 1, settled: 0 };
+    let fresh = State::new(request, at_ms, others.clone());
     let aspects = if empty { Aspects::CONTENT } else { Aspects::CONTENT.with(Aspects::CHECK) };
-    let file = StateFile::create(&way.settings.data_dir)?;
-    let state = earlier.unwrap_or_else(|| fresh.clone());
-    file.save(&state)?;
+    let state = earlier.map_or_else(|| fresh.clone(), |state| State { others, ..state });
     let told = Told::new(state.settled);
     let _shown = told.show(way.to_count(at_ms));
     let end = copy(&way, options, aspects, (state, &file), &told, stop, report).await?;
@@ -219,7 +225,7 @@ async fn run(
         End::Stopped => Outcome::Interrupted,
     };
     match outcome {
-        Outcome::Restored => file.remove()?,
+        Outcome::Restored => file.finish(fresh)?,
         // The next try looks at everything again.
         Outcome::Differs => file.save(&fresh)?,
         Outcome::Incomplete | Outcome::Interrupted | Outcome::Planned | Outcome::Failed => {}
@@ -281,6 +287,8 @@ async fn copy(
     let engine = Engine::start(way.settings.clone(), stores, Direction::Back, metrics)
         .await
         .map_err(|error| RestoreError::io("use", &uploads, error))?;
+    // Before the first object: from here on until the end, `run` knows that the buckets are half restored.
+    file.save(&state)?;
     let mut feed = Feed::new(way, &engine, aspects, state, file, told, stop);
     feed.keep_going = options.keep_going;
     let end = feed.run().await;

@@ -4,6 +4,7 @@
 //! [`Backlog::finish`] returns. Failed keys stay in the journal. On an error, on cancellation and after a
 //! crash, the next backlog on the same directory goes on with what is left.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -50,15 +51,20 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// Opens the state in `settings.data_dir` and begins to work on what it holds.
-    pub(super) async fn start(mut settings: Settings, stores: Stores) -> anyhow::Result<Self> {
+    /// Opens the state in `settings.data_dir` and begins to work on what it holds. Deletes of the buckets in
+    /// `braked` are held, those that an earlier `sync` has left, too.
+    pub(super) async fn start(
+        mut settings: Settings,
+        stores: Stores,
+        braked: BTreeMap<Arc<str>, Arc<str>>,
+    ) -> anyhow::Result<Self> {
         settings.journal.durability = Durability::Write;
         settings.journal.segment_size = ByteSize(settings.journal.segment_size.0.min(SEGMENT));
         let metrics = Metrics::new();
         let lock = begin_afresh(&settings.data_dir)?;
         let (state, cursor) = recover::open(&settings, &metrics).await?;
         let recover::State { journal, held, discards, delays, deferred, remembered, .. } = state;
-        let hold = Hold::new(&settings.deletes, held, discards, Arc::clone(&remembered));
+        let hold = Hold::new(&settings.deletes, held, discards, Arc::clone(&remembered), braked);
         let direction = Direction::Forth(hold.clone(), Arc::new(delays));
         let uploads = settings.data_dir.join("uploads");
         let retry_deferred = settings.replicate.retry_max.min(LONGEST_WAIT);

@@ -2,11 +2,13 @@
 //!
 //! Promise: when it reports success, every key that the comparison found different was made to agree by
 //! the same workers as in `run`, read from the source after the comparison began. Deletes wait until
-//! the whole bucket is compared, and are held if the source looks wiped.
+//! the whole bucket is compared, and are held if the source looks wiped, or if a restore into it is not
+//! finished.
 //!
 //! Killed at any moment, the next `sync` first finishes what the journal holds and then compares again.
 //! A signal ends it as a crash would, but in good order.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -33,6 +35,7 @@ use crate::reconcile::ranges::KeyRange;
 use crate::reconcile::rate::Rate;
 use crate::reconcile::verdict::{Case, Verdict, judge};
 use crate::replicate::Stores;
+use crate::restore::unfinished;
 use crate::words::told;
 
 /// Appended to the journal at once.
@@ -41,6 +44,9 @@ const BATCH: usize = 256;
 const AHEAD: usize = 1_024;
 /// So many failed keys are named in the report.
 const NAMED: usize = 100;
+
+/// Source buckets whose deletes are held whatever the comparison finds, each with the reason.
+type Braked = BTreeMap<Arc<str>, Arc<str>>;
 
 /// What `sync` may do.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,17 +70,18 @@ pub async fn run(mut scope: Scope, options: SyncOptions, stop: impl Future<Outpu
             bucket.deletes = DeletePolicy::Archive;
         }
     }
+    let braked = if options.approve_deletes { Braked::new() } else { unfinished(&scope.settings) };
     scope.settings.data_dir = scope.settings.data_dir.join("sync");
     let (begin, json) = (Instant::now(), scope.json);
     let mut report = SyncReport { dry_run: options.dry_run, ..SyncReport::default() };
     tokio::pin!(stop);
     let result = if options.dry_run {
         tokio::select! {
-            told = dry_run(&scope, &mut report) => told.map(|()| true),
+            told = dry_run(&scope, &braked, &mut report) => told.map(|()| true),
             () = stop => Ok(false),
         }
     } else {
-        Box::pin(work(scope, options, stop, &mut report)).await
+        Box::pin(work(scope, options, braked, stop, &mut report)).await
     };
     match result {
         Ok(to_the_end) => report.interrupted = !to_the_end,
@@ -89,20 +96,22 @@ pub async fn run(mut scope: Scope, options: SyncOptions, stop: impl Future<Outpu
 async fn work(
     scope: Scope,
     options: SyncOptions,
+    braked: Braked,
     mut stop: impl Future<Output = ()> + Unpin,
     report: &mut SyncReport,
 ) -> anyhow::Result<bool> {
     let stores = pipeline::connect(&scope.settings).await?;
     let begun = async {
         let scope = usable(scope, &stores, report).await?;
-        let backlog = Backlog::start(scope.settings.clone(), stores.clone()).await?;
+        let backlog =
+            Backlog::start(scope.settings.clone(), stores.clone(), braked.clone()).await?;
         anyhow::Ok((scope, backlog))
     };
     let (scope, backlog) = tokio::select! {
         begun = begun => begun?,
         () = &mut stop => return Ok(false),
     };
-    let run = Run { scope, options, stores, backlog, counters: Arc::default() };
+    let run = Run { scope, options, braked, stores, backlog, counters: Arc::default() };
     let result = tokio::select! {
         result = run.to_the_end(report) => result.map(|()| true),
         () = stop => Ok(false),
@@ -142,6 +151,7 @@ struct Counters {
 struct Run {
     scope: Scope,
     options: SyncOptions,
+    braked: Braked,
     stores: Stores,
     backlog: Backlog,
     counters: Arc<Counters>,
@@ -193,7 +203,7 @@ impl Run {
         taken?;
         let pass = pass?;
         report.compared(&pass);
-        match verdict(&self.scope, bucket, &pass) {
+        match verdict(&self.scope, bucket, &self.braked, &pass) {
             Verdict::Keep => report.kept += pass.extra,
             Verdict::Hold(reason) if !self.options.approve_deletes => {
                 report.held.push(HeldBucket::new(bucket, pass.extra, &reason));
@@ -297,14 +307,14 @@ const fn aspects(finding: Finding) -> Option<Aspects> {
 }
 
 /// What becomes of the objects that only the target has.
-fn verdict(scope: &Scope, bucket: &BucketSettings, pass: &PassReport) -> Verdict {
+fn verdict(scope: &Scope, bucket: &BucketSettings, braked: &Braked, pass: &PassReport) -> Verdict {
     judge(Case {
         policy: bucket.deletes,
         report: pass,
         extras: pass.extra,
         prefix: !scope.prefix.is_empty(),
         max_percent: scope.settings.deletes.max_delete_percent,
-        brake: None,
+        brake: braked.get(bucket.source.as_str()).cloned(),
     })
 }
 
@@ -319,10 +329,10 @@ fn dirty(bucket: &Arc<str>, key: &str, aspects: Aspects, size: Option<u64>) -> D
 }
 
 /// Compares, and says what would be done. Writes nothing, not even state of its own.
-async fn dry_run(scope: &Scope, report: &mut SyncReport) -> anyhow::Result<()> {
+async fn dry_run(scope: &Scope, braked: &Braked, report: &mut SyncReport) -> anyhow::Result<()> {
     let stores = pipeline::connect(&scope.settings).await?;
     for bucket in &scope.settings.buckets {
-        if let Err(error) = dry_run_bucket(scope, &stores, bucket, report).await {
+        if let Err(error) = dry_run_bucket(scope, &stores, bucket, braked, report).await {
             report.errors.push(format!("bucket {}: {}", bucket.source, told(&error)));
         }
     }
@@ -333,6 +343,7 @@ async fn dry_run_bucket(
     scope: &Scope,
     stores: &Stores,
     bucket: &BucketSettings,
+    braked: &Braked,
     report: &mut SyncReport,
 ) -> anyhow::Result<()> {
     let options =
@@ -362,7 +373,7 @@ async fn dry_run_bucket(
     report.compared(&pass);
     (report.copied, report.bytes) = (report.copied + copied, report.bytes + bytes);
     report.checked += pass.newer + pass.unverifiable;
-    match verdict(scope, bucket, &pass) {
+    match verdict(scope, bucket, braked, &pass) {
         Verdict::Keep => report.kept += pass.extra,
         Verdict::Hold(reason) => {
             report.held.push(HeldBucket::new(bucket, pass.extra, &reason));

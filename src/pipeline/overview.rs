@@ -18,6 +18,7 @@ use crate::lease::LeaseStatus;
 use crate::metrics::Metrics;
 use crate::reconcile::{Parts, Reconciler};
 use crate::replicate::{Decision, Delays, Hold, Replicator, StoreState};
+use crate::restore::unfinished;
 use crate::shelf::Shelf;
 use crate::web::{
     Acted, AtRisk, BucketPending, Concurrency, DelayedDeletes, HeldDeletes, JournalStatus,
@@ -78,7 +79,9 @@ impl Overview {
         let position = Arc::new(AtomicU64::new(state.journal.stats().trimmed_lsn));
         let queue = Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval));
         let remembered = Arc::clone(&state.remembered);
-        let hold = Hold::new(&settings.deletes, state.held, state.discards, remembered);
+        let half_restored = unfinished(&settings);
+        let hold =
+            Hold::new(&settings.deletes, state.held, state.discards, remembered, half_restored);
         let delays = Arc::new(state.delays);
         let reconciler = Reconciler::new(Parts {
             settings: Arc::clone(&settings),

@@ -104,17 +104,22 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// A bucket that has held deletes from before keeps its brake on.
+    /// A bucket that has held deletes from before keeps its brake on. That of each bucket in `braked` is on
+    /// from the beginning, before any delete can ask; why is beside its name.
     pub fn new(
         settings: &DeleteSettings,
         held: HeldShelf,
         discards: Discards,
         remembered: Arc<Remembered>,
+        braked: BTreeMap<Arc<str>, Arc<str>>,
     ) -> Self {
         let HeldShelf { shelf, known } = held;
         let mut guard = Guard::new(settings);
         for bucket in shelf.counts().into_keys() {
             guard.pull(&bucket.into(), "deletes were held before the restart".into());
+        }
+        for (bucket, reason) in braked {
+            guard.pull(&bucket, reason);
         }
         let (guard, shelf, discards) =
             (Arc::new(Mutex::new(guard)), Arc::new(shelf), Arc::new(discards));

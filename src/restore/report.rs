@@ -118,9 +118,7 @@ impl Report {
     }
 
     pub(super) fn finish(&mut self, outcome: Outcome, elapsed: Duration) {
-        // A key that failed and was passed over is no success, whatever the listings say.
-        let passed_over = outcome == Outcome::Restored && !self.failed.is_empty();
-        self.outcome = if passed_over { Outcome::Differs } else { outcome };
+        self.outcome = outcome;
         self.interrupted = outcome == Outcome::Interrupted;
         self.elapsed_ms = clock::millis(elapsed);
     }

@@ -30,7 +30,9 @@ pub(super) async fn verify(
             None => return Ok(Outcome::Interrupted),
         }
     }
-    let agree = report.buckets.iter().all(|told| told.missing == 0 && told.different == 0);
+    // A key that failed and was passed over is no success, whatever the listings say.
+    let agree = report.failed.is_empty()
+        && report.buckets.iter().all(|told| told.missing == 0 && told.different == 0);
     Ok(if agree { Outcome::Restored } else { Outcome::Differs })
 }
 

@@ -37,6 +37,7 @@ mod reconcile; // What no event announced.
 mod reconcile_asked; // A reconcile begins after a gap, and when a person asks for it.
 mod reconcile_engine; // Two buckets compared by their listings.
 mod restore; // The way back, and the disaster drill.
+mod restore_unfinished; // A restore that is not finished: nothing is deleted at the target.
 mod rustfs; // The webhook with RustFS, `setup` and `doctor`.
 mod setup; // `evermirror setup`: what must change is changed, once, and nothing else.
 mod snapshot; // Volume snapshots, on a real API server, with a played CSI driver.
