@@ -69,9 +69,10 @@ async fn remembers(store: &Store, bucket: &str) -> Result<(), RestoreError> {
     }
 }
 
-/// `None` if there is no such bucket.
+/// `None` if there is no such bucket. Two keys are asked for, since RustFS lists keys that were deleted
+/// when one is asked for (#5375).
 async fn is_empty(store: &Store, bucket: &str) -> Result<Option<bool>, StoreError> {
-    match store.list(bucket, &ListQuery { max_keys: 1, ..ListQuery::default() }).await {
+    match store.list(bucket, &ListQuery { max_keys: 2, ..ListQuery::default() }).await {
         Ok(page) => Ok(Some(page.objects.is_empty())),
         Err(error) if error.kind == ErrorKind::NoSuchBucket => Ok(None),
         Err(error) => Err(error),
