@@ -220,12 +220,12 @@ fn text(report: &Report) -> Result<String, std::fmt::Error> {
         let (copied, unchanged) = (report.copied, report.unchanged);
         writeln!(out, "{copied} objects ({bytes}) copied, {unchanged} there already, {seconds} s")?;
     }
-    writeln!(out, "{}", verdict(report.outcome))?;
+    writeln!(out, "{}", verdict(report))?;
     Ok(out)
 }
 
-const fn verdict(outcome: Outcome) -> &'static str {
-    match outcome {
+fn verdict(report: &Report) -> String {
+    let told = match report.outcome {
         Outcome::Restored => "verified: both sides list the same objects",
         Outcome::Planned => "nothing was changed",
         Outcome::Differs => "NOT verified: not everything is there; the same command tries again",
@@ -237,6 +237,12 @@ const fn verdict(outcome: Outcome) -> &'static str {
             "NOT COMPLETE: mend what the error names, and run the same command again"
         }
         Outcome::Interrupted => "stopped; the same command goes on from here",
+    };
+    match report.buckets.iter().map(|bucket| bucket.unverifiable).sum::<u64>() {
+        0 => told.to_owned(),
+        count => format!(
+            "{told}; {count} objects were compared by name and size only (encrypted with KMS, or of other part sizes)"
+        ),
     }
 }
 
@@ -254,6 +260,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::restore::BucketReport;
 
     #[test]
     fn sizes_are_told_in_the_unit_that_fits() {
@@ -262,6 +269,22 @@ mod tests {
         assert_eq!(size(1536), "1.5 KiB");
         assert_eq!(size(1 << 40), "1.0 TiB");
         assert_eq!(size(u64::MAX), "16777215.9 TiB");
+    }
+
+    #[test]
+    fn the_last_line_tells_how_many_objects_no_listing_could_compare() {
+        let last = |unverifiable: &[u64]| {
+            let bucket = |&unverifiable| BucketReport { unverifiable, ..BucketReport::default() };
+            let buckets = unverifiable.iter().map(bucket).collect();
+            let report = Report { outcome: Outcome::Restored, buckets, ..Report::default() };
+            text(&report).unwrap().lines().last().unwrap().to_owned()
+        };
+        assert_eq!(last(&[0, 0]), "verified: both sides list the same objects");
+        let said = last(&[2, 3]);
+        assert!(
+            said.starts_with("verified: ") && said.contains("; 5 objects were compared by name"),
+            "{said}"
+        );
     }
 
     #[test]

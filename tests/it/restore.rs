@@ -90,6 +90,7 @@ async fn fill(pair: Pair, site: &Site) {
 on_every_pair![
     a_destroyed_source_comes_back_as_it_was_and_nothing_living_is_overwritten,
     another_store_another_bucket_and_a_prefix_while_run_goes_on,
+    only_the_chosen_bucket_comes_back,
     a_restore_that_is_killed_goes_on_where_it_was,
     a_commit_is_written_only_after_all_that_it_names,
     a_commit_is_left_out_while_a_file_before_it_fails,
@@ -153,6 +154,20 @@ async fn another_store_another_bucket_and_a_prefix_while_run_goes_on(pair: Pair)
     assert_eq!((metadata.len(), metadata["mine"].as_str()), (1, "yes"));
     refused(&site.evermirror, &["--map", "nothing=x"], "is not one of the source buckets");
     refused(&site.evermirror, &["--at", "1m", "--to-endpoint", &endpoint], "keeps no versions");
+}
+
+async fn only_the_chosen_bucket_comes_back(pair: Pair) {
+    let settings = vec![("BUCKETS__1__SOURCE", "not-chosen".to_owned())];
+    let setup = Setup { settings, ..Setup::default() };
+    let site = pair.shared().await.silent("chosen", setup).await;
+    for bucket in [&*site.target_bucket, "not-chosen"] {
+        site.target.create_bucket(bucket).await;
+        site.target.put(bucket, "key", bucket).await;
+    }
+    let report = restore(&site.evermirror, &["--bucket", "chosen"]);
+    assert_eq!((&report["copied"], report["buckets"].as_array().unwrap().len()), (&1.into(), 1));
+    assert_eq!(site.source.list("chosen").await.unwrap().len(), 1);
+    assert!(site.source.list("not-chosen").await.is_err(), "the other one was made, too");
 }
 
 async fn a_restore_that_is_killed_goes_on_where_it_was(pair: Pair) {
