@@ -22,6 +22,7 @@ pub(crate) mod disk;
 mod entry;
 #[cfg(test)]
 mod model;
+pub(crate) mod peek;
 mod recovery;
 mod ring;
 mod segment;

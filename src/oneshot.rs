@@ -11,6 +11,7 @@
 
 mod backlog;
 mod compare;
+mod deletes;
 pub(crate) mod engine;
 pub(crate) mod patience;
 pub(crate) mod progress;

@@ -29,5 +29,6 @@ mod walk;
 
 pub use progress::{BucketProgress, Drift};
 pub use reconciler::{Parts, Reconciler, UnknownBucket};
+pub(crate) use remembered::Kept;
 pub use remembered::Remembered;
 pub use schedule::Trigger;

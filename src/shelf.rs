@@ -5,12 +5,12 @@
 //! crash it may be in both, which is harmless because a key is only a hint.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::config::settings::Durability;
 use crate::dirty::DirtyKey;
-use crate::journal::{AppendError, Cursor, Journal, JournalError, JournalOptions, Recovery};
+use crate::journal::{AppendError, Cursor, Journal, JournalError, JournalOptions, Recovery, peek};
 use crate::object::ObjectKey;
 
 const SEGMENT_SIZE: u64 = 4 << 20;
@@ -70,6 +70,16 @@ impl Shelf {
             Self { journal, cursor: tokio::sync::Mutex::new(cursor), tally: Mutex::default() };
         shelf.count(seen).await?;
         Ok((shelf, recovery))
+    }
+
+    /// Shows each key on the shelf in `dir` to `see`, while another process may be using it: as
+    /// [`peek::peek`] does, whose promise this is.
+    pub(crate) fn peek(dir: &Path, mut see: impl FnMut(DirtyKey)) -> Result<(), JournalError> {
+        peek::peek(dir, |payload| {
+            if let Ok(dirty) = DirtyKey::decode(&payload) {
+                see(dirty);
+            }
+        })
     }
 
     /// Sets keys aside; durable when this returns. After an error some of them may be on the shelf.

@@ -1,5 +1,6 @@
 //! What survives beside the segments: the trim point, and how far the journal was durable.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,12 +42,14 @@ impl CheckpointFile {
         let path = dir.join("checkpoint");
         let (slots, held) =
             Slots::open(disk, &path, SLOT).map_err(JournalError::io("open", &path))?;
-        let checkpoint = held.value.as_deref().and_then(|value| {
-            let (trim, rest) = value.split_first_chunk()?;
-            let durable = u64::from_le_bytes(rest.try_into().ok()?);
-            Some(Checkpoint { trim: u64::from_le_bytes(*trim), durable })
-        });
+        let checkpoint = held.value.as_deref().and_then(decode);
         Ok((Self { slots, path }, Stored { checkpoint, newest: held.newest }))
+    }
+
+    /// The value in `dir`, whose file another process may be writing; nothing is written.
+    pub(super) fn peek(dir: &Path) -> io::Result<Option<Checkpoint>> {
+        let value = Slots::peek(&dir.join("checkpoint"), SLOT)?;
+        Ok(value.as_deref().and_then(decode))
     }
 
     /// Makes `checkpoint` durable; after an error the one before it stands.
@@ -55,4 +58,10 @@ impl CheckpointFile {
         value.extend(checkpoint.durable.to_le_bytes());
         self.slots.store(&value).map_err(|error| Failure::new(error, "write", &self.path))
     }
+}
+
+fn decode(value: &[u8]) -> Option<Checkpoint> {
+    let (trim, rest) = value.split_first_chunk()?;
+    let durable = u64::from_le_bytes(rest.try_into().ok()?);
+    Some(Checkpoint { trim: u64::from_le_bytes(*trim), durable })
 }

@@ -61,6 +61,16 @@ impl Slots {
         Ok((Self { disk, file, size, sequence }, Held { value, newest, created: length == 0 }))
     }
 
+    /// The newest readable value of a file of such slots that another process may be writing; nothing is
+    /// written. `None` if there is none.
+    pub(crate) fn peek(path: &Path, size: usize) -> io::Result<Option<Vec<u8>>> {
+        match std::fs::read(path) {
+            Ok(bytes) => Ok(bytes.chunks(size).filter_map(decode).max().map(|(_, value)| value)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether a value of `length` bytes fits.
     pub(crate) fn fits(&self, length: usize) -> bool {
         length.saturating_add(HEADER) <= self.size

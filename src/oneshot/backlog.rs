@@ -4,7 +4,6 @@
 //! [`Backlog::finish`] returns. Failed keys stay in the journal. On an error, on cancellation and after a
 //! crash, the next backlog on the same directory goes on with what is left.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -16,6 +15,7 @@ use anyhow::{Context as _, bail};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::deletes::Deletes;
 use super::engine::{Engine, LONGEST_WAIT};
 use crate::config::Settings;
 use crate::config::settings::Durability;
@@ -51,12 +51,12 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// Opens the state in `settings.data_dir` and begins to work on what it holds. Deletes of the buckets in
-    /// `braked` are held, those that an earlier `sync` has left, too.
+    /// Opens the state in `settings.data_dir` and begins to work on what it holds, within the limits that
+    /// `deletes` sets.
     pub(super) async fn start(
         mut settings: Settings,
         stores: Stores,
-        braked: BTreeMap<Arc<str>, Arc<str>>,
+        deletes: &Deletes,
     ) -> anyhow::Result<Self> {
         settings.journal.durability = Durability::Write;
         settings.journal.segment_size = ByteSize(settings.journal.segment_size.0.min(SEGMENT));
@@ -64,7 +64,9 @@ impl Backlog {
         let lock = begin_afresh(&settings.data_dir)?;
         let (state, cursor) = recover::open(&settings, &metrics).await?;
         let recover::State { journal, held, discards, delays, deferred, remembered, .. } = state;
-        let hold = Hold::new(&settings.deletes, held, discards, Arc::clone(&remembered), braked);
+        let remembered = Arc::new(remembered.heeding(deletes.kept.clone()));
+        let brakes = deletes.brakes.clone();
+        let hold = Hold::new(&settings.deletes, held, discards, Arc::clone(&remembered), brakes);
         let direction = Direction::Forth(hold.clone(), Arc::new(delays));
         let uploads = settings.data_dir.join("uploads");
         let retry_deferred = settings.replicate.retry_max.min(LONGEST_WAIT);
@@ -124,6 +126,11 @@ impl Backlog {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Why the bucket's brake is on, if it is.
+    pub(super) fn brake(&self, bucket: &str) -> Option<Arc<str>> {
+        self.hold.reason(bucket)
     }
 
     /// Deletes that the brake has held in this run.

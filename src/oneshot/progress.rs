@@ -23,16 +23,21 @@ fn bar() -> MutexGuard<'static, Option<ProgressBar>> {
     BAR.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Writes lines that must not run into a bar on the same terminal.
+pub(super) fn above_the_bar<T>(write: impl FnOnce() -> T) -> T {
+    match &*bar() {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
 /// Standard error, for lines that must not run into a bar.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match &*bar() {
-            Some(bar) => bar.suspend(|| io::stderr().write(line)),
-            None => io::stderr().write(line),
-        }
+        above_the_bar(|| io::stderr().write(line))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -9,7 +9,7 @@ use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
 use super::Ended;
-use super::progress::Stderr;
+use super::progress::{self, Stderr};
 use crate::config::settings::BucketSettings;
 use crate::reconcile::pass::PassReport;
 use crate::replicate::HeldDeletes;
@@ -17,7 +17,7 @@ use crate::workqueue::ParkedKey;
 
 /// One line of the answer.
 pub(super) fn answer(line: &str) {
-    drop(writeln!(io::stdout(), "{line}"));
+    progress::above_the_bar(|| drop(writeln!(io::stdout(), "{line}")));
 }
 
 /// One line for people, beside the answer.
@@ -58,8 +58,12 @@ pub(super) struct SyncReport {
     pub unchanged: u64,
     /// In a dry run: objects of which a HEAD would have to tell.
     pub checked: u64,
-    /// Objects only at the target that stay: `--no-delete`, or the bucket's delete policy.
+    /// Objects only at the target that stay: `--no-delete`, the bucket's delete policy, or a person.
     pub kept: u64,
+    /// Those of them whose deletes a person discarded.
+    pub discarded: u64,
+    /// Those of them whose deletes are delayed, and left to `run`.
+    pub delayed: u64,
     /// Bytes of the objects copied.
     pub bytes: u64,
     /// Deletes that wait for a person.
@@ -169,6 +173,19 @@ impl SyncReport {
         if self.kept > 0 {
             line(format!("{} objects that are only at the target stay", HumanCount(self.kept)));
         }
+        if self.discarded > 0 {
+            line(format!(
+                "{} of them because a person discarded their deletes (evermirror deletes discard)",
+                HumanCount(self.discarded)
+            ));
+        }
+        if self.delayed > 0 {
+            line(format!(
+                "{} of them because their buckets have deletes = \"delay\": only `evermirror run` deletes \
+                 there, when the delay is over",
+                HumanCount(self.delayed)
+            ));
+        }
         for held in &self.held {
             line(format!(
                 "{} deletes of bucket {} {would}held: {}. If they are right, run the same command with \
@@ -223,6 +240,18 @@ mod tests {
         assert!(text.contains("7 deletes of bucket b held: it looks wiped"), "{text}");
         assert!(text.contains("--approve-deletes") && text.contains("b/a\\nkey"), "{text}");
         assert_eq!(SyncReport::default().ended(), Ended::Agrees);
+    }
+
+    #[test]
+    fn what_stays_is_told_with_the_reason() {
+        let report = SyncReport { kept: 9, discarded: 2, delayed: 3, ..SyncReport::default() };
+        let text = report.text();
+        assert_eq!(report.ended(), Ended::Agrees);
+        assert!(text.contains("9 objects that are only at the target stay"), "{text}");
+        assert!(
+            text.contains("2 of them because a person") && text.contains("3 of them"),
+            "{text}"
+        );
     }
 
     #[test]

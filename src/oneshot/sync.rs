@@ -2,13 +2,16 @@
 //!
 //! Promise: when it reports success, every key that the comparison found different was made to agree by
 //! the same workers as in `run`, read from the source after the comparison began. Deletes wait until
-//! the whole bucket is compared, and are held if the source looks wiped, or if a restore into it is not
-//! finished.
+//! the whole bucket is compared, and are held if the source looks wiped. What a person decided in `run`
+//! stands here, too: an object whose delete was discarded stays, and where `run` holds deletes, or a restore is
+//! not finished, so does this.
 //!
 //! Killed at any moment, the next `sync` first finishes what the journal holds and then compares again.
 //! A signal ends it as a crash would, but in good order.
 
-use std::collections::BTreeMap;
+mod dry_run;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -18,8 +21,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::backlog::Backlog;
+use super::deletes::Deletes;
 use super::progress::{Progress, Sample};
-use super::report::{FailedKey, HeldBucket, SyncReport, answer, say};
+use super::report::{FailedKey, HeldBucket, SyncReport};
 use super::{Ended, Scope, compare};
 use crate::clock;
 use crate::config::settings::{BucketSettings, DeletePolicy};
@@ -28,14 +32,10 @@ use crate::metrics::Metrics;
 use crate::object::{ETag, ObjectKey};
 use crate::pipeline;
 use crate::reconcile::extras::Extras;
-use crate::reconcile::list::{Listing, Side};
-use crate::reconcile::merge::{Finding, NoPairs, Why};
+use crate::reconcile::merge::{Finding, Why};
 use crate::reconcile::pass::{self, PassEvent, PassOptions, PassReport};
-use crate::reconcile::ranges::KeyRange;
-use crate::reconcile::rate::Rate;
 use crate::reconcile::verdict::{Case, Verdict, judge};
 use crate::replicate::Stores;
-use crate::restore::unfinished;
 use crate::words::told;
 
 /// Appended to the journal at once.
@@ -44,9 +44,6 @@ const BATCH: usize = 256;
 const AHEAD: usize = 1_024;
 /// So many failed keys are named in the report.
 const NAMED: usize = 100;
-
-/// Source buckets whose deletes are held whatever the comparison finds, each with the reason.
-type Braked = BTreeMap<Arc<str>, Arc<str>>;
 
 /// What `sync` may do.
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,25 +60,12 @@ pub struct SyncOptions {
 }
 
 /// Runs it, and prints its report however it ends. Dropping the future is like a crash.
-pub async fn run(mut scope: Scope, options: SyncOptions, stop: impl Future<Output = ()>) -> Ended {
-    for bucket in &mut scope.settings.buckets {
-        // What `delay` keeps for a day is for `run` to count down.
-        if options.no_delete || bucket.deletes == DeletePolicy::Delay {
-            bucket.deletes = DeletePolicy::Archive;
-        }
-    }
-    let braked = if options.approve_deletes { Braked::new() } else { unfinished(&scope.settings) };
-    scope.settings.data_dir = scope.settings.data_dir.join("sync");
+pub async fn run(scope: Scope, options: SyncOptions, stop: impl Future<Output = ()>) -> Ended {
     let (begin, json) = (Instant::now(), scope.json);
     let mut report = SyncReport { dry_run: options.dry_run, ..SyncReport::default() };
-    tokio::pin!(stop);
-    let result = if options.dry_run {
-        tokio::select! {
-            told = dry_run(&scope, &braked, &mut report) => told.map(|()| true),
-            () = stop => Ok(false),
-        }
-    } else {
-        Box::pin(work(scope, options, braked, stop, &mut report)).await
+    let result = match Plan::new(scope, options).await {
+        Ok(plan) => carry_out(plan, stop, &mut report).await,
+        Err(error) => Err(error),
     };
     match result {
         Ok(to_the_end) => report.interrupted = !to_the_end,
@@ -92,26 +76,102 @@ pub async fn run(mut scope: Scope, options: SyncOptions, stop: impl Future<Outpu
     report.ended()
 }
 
-/// Returns whether it came to its end; if not, it was stopped.
-async fn work(
+/// What is to be done, and within which limits.
+#[derive(Debug)]
+struct Plan {
+    /// In its settings, a bucket in which this command deletes nothing is an archive.
     scope: Scope,
     options: SyncOptions,
-    braked: Braked,
+    deletes: Deletes,
+    /// The source buckets whose deletes are delayed: `run` counts that down.
+    delayed: BTreeSet<String>,
+}
+
+impl Plan {
+    async fn new(mut scope: Scope, options: SyncOptions) -> anyhow::Result<Self> {
+        let mut deletes = Deletes::read(&scope.settings).await?;
+        if options.approve_deletes {
+            deletes.brakes.clear();
+        }
+        let mut delayed = BTreeSet::new();
+        for bucket in &mut scope.settings.buckets {
+            if bucket.deletes == DeletePolicy::Delay {
+                delayed.insert(bucket.source.clone());
+            }
+            if options.no_delete || bucket.deletes == DeletePolicy::Delay {
+                bucket.deletes = DeletePolicy::Archive;
+            }
+        }
+        scope.settings.data_dir = scope.settings.data_dir.join("sync");
+        Ok(Self { scope, options, deletes, delayed })
+    }
+
+    /// What becomes of the objects that only the target has and nobody wants to stay: so many `extras`.
+    fn verdict(
+        &self,
+        bucket: &BucketSettings,
+        pass: &PassReport,
+        extras: u64,
+        brake: Option<Arc<str>>,
+    ) -> Verdict {
+        let verdict = judge(Case {
+            policy: bucket.deletes,
+            report: pass,
+            extras,
+            prefix: !self.scope.prefix.is_empty(),
+            max_percent: self.scope.settings.deletes.max_delete_percent,
+            brake,
+        });
+        match verdict {
+            Verdict::Hold(_) if self.options.approve_deletes => Verdict::Mark,
+            Verdict::Keep | Verdict::Mark | Verdict::Hold(_) => verdict,
+        }
+    }
+
+    /// Tells of objects that only the target has and that stay: so many `extras` because nothing is deleted
+    /// in the bucket, and so many because a person discarded their deletes.
+    fn stay(&self, bucket: &BucketSettings, extras: u64, discarded: u64, report: &mut SyncReport) {
+        report.kept += extras + discarded;
+        report.discarded += discarded;
+        if self.delayed.contains(&bucket.source) {
+            report.delayed += extras;
+        }
+    }
+}
+
+/// Returns whether it came to its end; if not, it was stopped.
+async fn carry_out(
+    plan: Plan,
+    stop: impl Future<Output = ()>,
+    report: &mut SyncReport,
+) -> anyhow::Result<bool> {
+    tokio::pin!(stop);
+    if !plan.options.dry_run {
+        return Box::pin(work(plan, stop, report)).await;
+    }
+    tokio::select! {
+        told = dry_run::run(&plan, report) => told.map(|()| true),
+        () = stop => Ok(false),
+    }
+}
+
+async fn work(
+    mut plan: Plan,
     mut stop: impl Future<Output = ()> + Unpin,
     report: &mut SyncReport,
 ) -> anyhow::Result<bool> {
-    let stores = pipeline::connect(&scope.settings).await?;
+    let stores = pipeline::connect(&plan.scope.settings).await?;
     let begun = async {
-        let scope = usable(scope, &stores, report).await?;
-        let backlog =
-            Backlog::start(scope.settings.clone(), stores.clone(), braked.clone()).await?;
-        anyhow::Ok((scope, backlog))
+        plan.scope = usable(plan.scope, &stores, report).await?;
+        let settings = plan.scope.settings.clone();
+        let backlog = Backlog::start(settings, stores.clone(), &plan.deletes).await?;
+        anyhow::Ok((plan, backlog))
     };
-    let (scope, backlog) = tokio::select! {
+    let (plan, backlog) = tokio::select! {
         begun = begun => begun?,
         () = &mut stop => return Ok(false),
     };
-    let run = Run { scope, options, braked, stores, backlog, counters: Arc::default() };
+    let run = Run { plan, stores, backlog, counters: Arc::default() };
     let result = tokio::select! {
         result = run.to_the_end(report) => result.map(|()| true),
         () = stop => Ok(false),
@@ -149,9 +209,7 @@ struct Counters {
 
 #[derive(Debug)]
 struct Run {
-    scope: Scope,
-    options: SyncOptions,
-    braked: Braked,
+    plan: Plan,
     stores: Stores,
     backlog: Backlog,
     counters: Arc<Counters>,
@@ -162,7 +220,7 @@ impl Run {
         let _progress = self.progress();
         self.backlog.finish().await?;
         self.counters.comparing.store(true, Ordering::Relaxed);
-        for bucket in &self.scope.settings.buckets {
+        for bucket in &self.plan.scope.settings.buckets {
             if let Err(error) = self.bucket(bucket, report).await {
                 report.errors.push(format!("bucket {}: {}", bucket.source, told(&error)));
             }
@@ -182,7 +240,13 @@ impl Run {
         let failed = self.backlog.engine.failing();
         report.failed = failed.len() as u64 + self.backlog.set_aside();
         report.failures = failed.iter().take(NAMED).map(FailedKey::from).collect();
-        report.held.extend(self.backlog.held().into_iter().map(HeldBucket::from));
+        for held in self.backlog.held().into_iter().map(HeldBucket::from) {
+            // What an earlier run had marked to be deleted, the comparison has found again.
+            match report.held.iter_mut().find(|told| told.bucket == held.bucket) {
+                Some(told) => told.count = told.count.max(held.count),
+                None => report.held.push(held),
+            }
+        }
     }
 
     /// Compares one bucket and has the differences worked on. Half a comparison deletes nothing.
@@ -193,9 +257,10 @@ impl Run {
         };
         let compared = &self.counters.compared;
         let options =
-            compare::options(&self.scope, &self.stores, bucket, compared, Arc::new(pairs)).await?;
-        let options = PassOptions { closer: self.options.metadata, ..options };
-        let mut extras = Extras::new(self.scope.settings.data_dir.join("extras"));
+            compare::options(&self.plan.scope, &self.stores, bucket, compared, Arc::new(pairs))
+                .await?;
+        let options = PassOptions { closer: self.plan.options.metadata, ..options };
+        let mut extras = Extras::new(self.plan.scope.settings.data_dir.join("extras"));
         let (sink, events) = mpsc::channel(AHEAD);
         let (pass, taken) =
             tokio::join!(pass::run(options, sink), self.take(bucket, &mut extras, events));
@@ -203,13 +268,14 @@ impl Run {
         taken?;
         let pass = pass?;
         report.compared(&pass);
-        match verdict(&self.scope, bucket, &self.braked, &pass) {
-            Verdict::Keep => report.kept += pass.extra,
-            Verdict::Hold(reason) if !self.options.approve_deletes => {
-                report.held.push(HeldBucket::new(bucket, pass.extra, &reason));
-            }
-            Verdict::Hold(_) | Verdict::Mark => self.delete(bucket, &mut extras).await?,
+        let (count, brake) = (extras.count(), self.backlog.brake(&bucket.source));
+        let mut kept = 0;
+        match self.plan.verdict(bucket, &pass, count, brake) {
+            Verdict::Keep => kept = count,
+            Verdict::Hold(reason) => report.held.push(HeldBucket::new(bucket, count, &reason)),
+            Verdict::Mark => self.delete(bucket, &mut extras).await?,
         }
+        self.plan.stay(bucket, kept, pass.extra - count, report);
         Ok(())
     }
 
@@ -227,6 +293,8 @@ impl Run {
             for event in batch.drain(..) {
                 let PassEvent::Difference(found) = event else { continue };
                 match aspects(found.finding) {
+                    Some(Aspects::REMOVED)
+                        if self.backlog.remembered.is_kept(&name, &found.key) => {}
                     Some(Aspects::REMOVED) => {
                         let pushed = extras.push(&found.key).await;
                         pushed.context("failed to set deletes aside in data_dir/sync")?;
@@ -248,7 +316,8 @@ impl Run {
     /// The bucket is compared, and its deletes may go ahead; each is still confirmed by the source.
     async fn delete(&self, bucket: &BucketSettings, extras: &mut Extras) -> anyhow::Result<()> {
         let name: Arc<str> = bucket.source.as_str().into();
-        let approved = if self.options.approve_deletes { Aspects::APPROVED } else { Aspects::NONE };
+        let approved =
+            if self.plan.options.approve_deletes { Aspects::APPROVED } else { Aspects::NONE };
         let aspects = Aspects::REMOVED.with(approved);
         let mut keys = extras.read().await?;
         loop {
@@ -306,18 +375,6 @@ const fn aspects(finding: Finding) -> Option<Aspects> {
     }
 }
 
-/// What becomes of the objects that only the target has.
-fn verdict(scope: &Scope, bucket: &BucketSettings, braked: &Braked, pass: &PassReport) -> Verdict {
-    judge(Case {
-        policy: bucket.deletes,
-        report: pass,
-        extras: pass.extra,
-        prefix: !scope.prefix.is_empty(),
-        max_percent: scope.settings.deletes.max_delete_percent,
-        brake: braked.get(bucket.source.as_str()).cloned(),
-    })
-}
-
 fn dirty(bucket: &Arc<str>, key: &str, aspects: Aspects, size: Option<u64>) -> DirtyKey {
     DirtyKey {
         key: ObjectKey::new(Arc::clone(bucket), key),
@@ -325,99 +382,5 @@ fn dirty(bucket: &Arc<str>, key: &str, aspects: Aspects, size: Option<u64>) -> D
         origin: Origin::Repair,
         since_ms: clock::now_ms(),
         size,
-    }
-}
-
-/// Compares, and says what would be done. Writes nothing, not even state of its own.
-async fn dry_run(scope: &Scope, braked: &Braked, report: &mut SyncReport) -> anyhow::Result<()> {
-    let stores = pipeline::connect(&scope.settings).await?;
-    for bucket in &scope.settings.buckets {
-        if let Err(error) = dry_run_bucket(scope, &stores, bucket, braked, report).await {
-            report.errors.push(format!("bucket {}: {}", bucket.source, told(&error)));
-        }
-    }
-    Ok(())
-}
-
-async fn dry_run_bucket(
-    scope: &Scope,
-    stores: &Stores,
-    bucket: &BucketSettings,
-    braked: &Braked,
-    report: &mut SyncReport,
-) -> anyhow::Result<()> {
-    let options =
-        match compare::options(scope, stores, bucket, &Arc::default(), Arc::new(NoPairs)).await {
-            Err(error) if error.is_missing_target() && scope.settings.target.create_buckets => {
-                return dry_run_new(scope, stores, bucket, report).await;
-            }
-            options => options?,
-        };
-    let (sink, mut events) = mpsc::channel(AHEAD);
-    let archive = bucket.deletes == DeletePolicy::Archive;
-    let tell = async {
-        let (mut copied, mut bytes) = (0, 0);
-        while let Some(event) = events.recv().await {
-            let PassEvent::Difference(found) = event else { continue };
-            let size = found.source.as_ref().map_or(0, |object| object.size);
-            let verb = verb(found.finding, archive);
-            if verb == "copy" {
-                (copied, bytes) = (copied + 1, bytes + size);
-            }
-            tell(scope, verb, bucket, &found.key, found.finding);
-        }
-        (copied, bytes)
-    };
-    let (pass, (copied, bytes)) = tokio::join!(pass::run(options, sink), tell);
-    let pass = pass?;
-    report.compared(&pass);
-    (report.copied, report.bytes) = (report.copied + copied, report.bytes + bytes);
-    report.checked += pass.newer + pass.unverifiable;
-    match verdict(scope, bucket, braked, &pass) {
-        Verdict::Keep => report.kept += pass.extra,
-        Verdict::Hold(reason) => {
-            report.held.push(HeldBucket::new(bucket, pass.extra, &reason));
-        }
-        Verdict::Mark => report.deleted += pass.extra,
-    }
-    Ok(())
-}
-
-/// The target's bucket is not there yet, and would be made: everything is missing.
-async fn dry_run_new(
-    scope: &Scope,
-    stores: &Stores,
-    bucket: &BucketSettings,
-    report: &mut SyncReport,
-) -> anyhow::Result<()> {
-    let rate = Rate::new(compare::rate(&scope.settings));
-    let (store, name) = (stores.source.clone(), bucket.source.as_str().into());
-    let side = Side { store, bucket: name, prefix: Arc::clone(&scope.prefix), rate };
-    let mut listing = Listing::new(side, KeyRange::ALL);
-    report.new_buckets.push(bucket.target_name().to_owned());
-    while let Some(object) = listing.next().await? {
-        if bucket.wants(&object.key) {
-            (report.source_objects, report.copied) = (report.source_objects + 1, report.copied + 1);
-            report.source_bytes += object.size;
-            report.bytes += object.size;
-            tell(scope, "copy", bucket, &object.key, Finding::Missing);
-        }
-    }
-    Ok(())
-}
-
-/// A line of the dry run: part of the answer, unless that is one JSON object.
-fn tell(scope: &Scope, verb: &str, bucket: &BucketSettings, key: &str, finding: Finding) {
-    let key = ObjectKey::new(bucket.source.as_str(), key);
-    let line = format!("{verb} {key} ({})", finding.name());
-    if scope.json { say(&line) } else { answer(&line) }
-}
-
-const fn verb(finding: Finding, archive: bool) -> &'static str {
-    match finding {
-        Finding::Missing | Finding::Different(_) => "copy",
-        Finding::Extra if archive => "keep",
-        Finding::Extra => "delete",
-        Finding::Newer | Finding::Unverifiable | Finding::Same => "check",
     }
 }

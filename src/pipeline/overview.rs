@@ -78,10 +78,15 @@ impl Overview {
         let replicate = &settings.replicate;
         let position = Arc::new(AtomicU64::new(state.journal.stats().trimmed_lsn));
         let queue = Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval));
-        let remembered = Arc::clone(&state.remembered);
+        let remembered = Arc::new(state.remembered);
         let half_restored = unfinished(&settings);
-        let hold =
-            Hold::new(&settings.deletes, state.held, state.discards, remembered, half_restored);
+        let hold = Hold::new(
+            &settings.deletes,
+            state.held,
+            state.discards,
+            Arc::clone(&remembered),
+            half_restored,
+        );
         let delays = Arc::new(state.delays);
         let reconciler = Reconciler::new(Parts {
             settings: Arc::clone(&settings),
@@ -91,7 +96,7 @@ impl Overview {
             gaps: Arc::clone(&state.gaps),
             hold: hold.clone(),
             delays: Arc::clone(&delays),
-            remembered: state.remembered,
+            remembered,
             metrics: metrics.clone(),
         });
         Self {

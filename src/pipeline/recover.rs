@@ -26,7 +26,7 @@ pub(crate) struct State {
     pub(crate) discards: Discards,
     pub(crate) delays: Delays,
     pub(crate) deferred: Arc<Shelf>,
-    pub(crate) remembered: Arc<Remembered>,
+    pub(crate) remembered: Remembered,
     /// Damaged segments kept aside, of the journal and of the shelves.
     pub(crate) quarantined: usize,
 }
@@ -100,7 +100,7 @@ async fn open_all(settings: &Settings, metrics: &Metrics) -> anyhow::Result<(Sta
         discards,
         delays,
         deferred: Arc::new(deferred),
-        remembered: Arc::new(remembered),
+        remembered,
         quarantined: recoveries.iter().map(|recovery| recovery.quarantined).sum(),
     };
     Ok((state, cursor))

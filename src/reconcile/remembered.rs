@@ -4,18 +4,22 @@
 //! memory. **Pairs** are a cache: an entry that is lost, or that another displaces, costs a HEAD.
 //! **Kept** objects are those at the target whose deletes a person discarded; no entry is displaced,
 //! and where no room is left, keys count as kept. Either file may be deleted. **On error** a pair is
-//! unknown, and a key is kept. **On crash** what was not yet on disk is forgotten.
+//! unknown, and a key is kept. **On crash** what was not yet on disk is forgotten. Other processes may read
+//! what is kept ([`Kept`]); an entry is written at once, so that they find it or do not.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::object::ETag;
+
+const PAIRS: &str = "pairs";
+const KEPT: &str = "kept";
 
 const SLOT: usize = 8;
 const SLOTS: usize = 4;
@@ -28,13 +32,20 @@ const SETS: u64 = 1 << 20;
 pub struct Remembered {
     pairs: Table,
     kept: Table,
+    heeded: Kept,
 }
 
 impl Remembered {
     /// Opens or creates the files in `dir`. Blocking.
     pub fn open(dir: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
-        Ok(Self { pairs: Table::open(&dir.join("pairs"))?, kept: Table::open(&dir.join("kept"))? })
+        let (pairs, kept) = (Table::open(&dir.join(PAIRS))?, Table::open(&dir.join(KEPT))?);
+        Ok(Self { pairs, kept, heeded: Kept::default() })
+    }
+
+    /// Keeps what a person wanted to stay in another process, too.
+    pub(crate) fn heeding(self, heeded: Kept) -> Self {
+        Self { heeded, ..self }
     }
 
     /// The target's object of this tag was seen to be a copy of the source's of that tag.
@@ -61,8 +72,8 @@ impl Remembered {
 
     /// Whether a person wants that.
     pub fn is_kept(&self, bucket: &str, key: &str) -> bool {
-        let found = self.kept.find(Print::of(&[bucket, key]));
-        found.map_or(true, |found| matches!(found, Found::Here | Found::NoRoom))
+        let kept = |table: &Table| table.keeps(bucket, key).unwrap_or(true);
+        kept(&self.kept) || self.heeded.has(bucket, key).unwrap_or(true)
     }
 
     /// The source has the object again, so that it is one like any other.
@@ -74,6 +85,26 @@ impl Remembered {
         if let Err(error) = self.kept.remove(Print::of(&[bucket, key])) {
             tracing::debug!(%error, "A kept object is remembered for longer than it need be.");
         }
+    }
+}
+
+/// The kept objects of a process that may be at work: only read. A copy reads the same file.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Kept(Option<Arc<Table>>);
+
+impl Kept {
+    /// Those of the process whose files are in `dir`; none if there are no such files.
+    pub(crate) fn read(dir: &Path) -> io::Result<Self> {
+        match File::open(dir.join(KEPT)) {
+            Ok(file) => Ok(Self(Some(Arc::new(Table::of(file)?)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self(None)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a person wants the object to stay at the target.
+    pub(crate) fn has(&self, bucket: &str, key: &str) -> io::Result<bool> {
+        self.0.as_ref().map_or(Ok(false), |table| table.keeps(bucket, key))
     }
 }
 
@@ -121,8 +152,18 @@ impl Table {
         let mut options = File::options();
         let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
         file.set_len(SETS * SET as u64)?;
+        Self::of(file)
+    }
+
+    fn of(file: File) -> io::Result<Self> {
         let written = AtomicBool::new(file.metadata()?.blocks() > 0);
         Ok(Self { file, written, writing: Mutex::default() })
+    }
+
+    /// Whether the key was put into this table, or was to be when there was no room.
+    fn keeps(&self, bucket: &str, key: &str) -> io::Result<bool> {
+        let found = self.find(Print::of(&[bucket, key]))?;
+        Ok(matches!(found, Found::Here | Found::NoRoom))
     }
 
     /// False only spares a look for an entry to be removed: a file system that tells of its blocks late
@@ -205,6 +246,23 @@ mod tests {
         remembered.replaced("b", "k");
         remembered.replaced("b", "never kept");
         assert!(!remembered.is_kept("b", "k"));
+    }
+
+    #[test]
+    fn another_process_reads_what_is_kept_as_it_is_now_and_keeps_it_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, its) = (dir.path().join("ours"), dir.path().join("its"));
+        assert!(!Kept::read(&its).unwrap().has("b", "k").unwrap() && !its.exists());
+        let remembered = Remembered::open(&its).unwrap();
+        let kept = Kept::read(&its).unwrap();
+        let heeding = Remembered::open(&ours).unwrap().heeding(kept.clone());
+        assert!(!kept.has("b", "k").unwrap() && !heeding.is_kept("b", "k"));
+        remembered.keep("b", "k").unwrap();
+        assert!(kept.has("b", "k").unwrap() && heeding.is_kept("b", "k"));
+        heeding.replaced("b", "k");
+        assert!(remembered.is_kept("b", "k"), "it is not ours to forget");
+        remembered.replaced("b", "k");
+        assert!(!kept.has("b", "k").unwrap() && !heeding.is_kept("b", "k"));
     }
 
     #[test]

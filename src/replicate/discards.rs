@@ -52,8 +52,15 @@ impl Discards {
         Ok(Self(Mutex::new(book)))
     }
 
+    /// What another process has recorded in the file, whether or not those records are finished; nothing is
+    /// written.
+    pub(crate) fn peek(path: &Path) -> io::Result<BTreeMap<String, Lsn>> {
+        let json = Slots::peek(path, SLOT)?;
+        Ok(json.map(|json| serde_json::from_slice(&json)).transpose()?.unwrap_or_default())
+    }
+
     /// Discards all deletes in `bucket` that records below `until` tell of.
-    pub(super) fn record(&self, bucket: &str, until: Lsn) -> io::Result<()> {
+    pub(crate) fn record(&self, bucket: &str, until: Lsn) -> io::Result<()> {
         let mut book = self.book();
         book.until.insert(bucket.to_owned(), until);
         book.store()

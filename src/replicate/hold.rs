@@ -137,6 +137,11 @@ impl Hold {
         Ok(covered)
     }
 
+    /// Whether a person wants the object to stay at the target.
+    pub(super) fn keeps(&self, key: &ObjectKey) -> bool {
+        self.remembered.is_kept(&key.bucket, &key.key)
+    }
+
     /// Decides on one confirmed delete.
     pub(super) fn admit(&self, bucket: &Arc<str>) -> Verdict {
         let mut guard = self.guard();

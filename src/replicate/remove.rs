@@ -59,6 +59,10 @@ impl Removal<'_> {
         if found && self.at_target().await?.is_none() {
             return Ok(Done::Ghost);
         }
+        // `sync` may have found it before a person discarded it in `run`.
+        if pending.origin == Origin::Repair && self.forth.hold.keeps(key) {
+            return Ok(Done::Kept);
+        }
         match self.mapping.settings.deletes {
             DeletePolicy::Archive => Ok(Done::Kept),
             DeletePolicy::Delay if pending.aspects.has(Aspects::DUE) => self.remove_due().await,

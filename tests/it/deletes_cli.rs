@@ -1,11 +1,13 @@
 //! `evermirror deletes` and `evermirror reconcile`, as an operator uses them against the running
 //! process.
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 
+use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::support::eventually::{SOON, eventually};
+use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::site::{Servers, Setup, Site};
 
 const TOKEN: &str = "a-person's-token";
@@ -181,4 +183,112 @@ async fn a_reconcile_that_was_asked_for_finds_what_no_event_announced() {
     failed(&unknown, 1, &["another", "not in the configuration"]);
     site.evermirror.kill();
     failed(&site.evermirror.command(&["reconcile"]).await, 1, &["no evermirror can be reached"]);
+}
+
+/// The same, with an object that the source still has, so that it does not look wiped.
+async fn holding_beside_another(bucket: &str) -> Site {
+    let site = holding(bucket, Some(TOKEN)).await;
+    site.put("stays", "stays").await;
+    eventually("it is copied", SOON, async || {
+        let copied = site.target.list(&site.target_bucket).await?.contains_key("stays");
+        copied.then_some(()).ok_or("it is not there".to_owned())
+    })
+    .await;
+    site
+}
+
+async fn at_target(site: &Site) -> Vec<String> {
+    site.target.list(&site.target_bucket).await.unwrap().into_keys().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_deletes_nothing_where_run_holds_deletes_until_a_person_approves() {
+    let mut site = holding_beside_another("cli-sync-held").await;
+    // It is the brake of `run` that holds them, not one of its own.
+    site.evermirror.set("DELETES__MAX_DELETES", "10000");
+    let refused = async |site: &Site, arguments: &[&str]| {
+        let (status, answer) = site.evermirror.once(arguments).await;
+        let dry = answer["dry_run"] == true;
+        assert_eq!((status, &answer["deleted"]), (i32::from(!dry), &json!(0)), "{answer}");
+        assert_eq!(answer["held"][0]["count"], 3, "{answer}");
+        let reason = answer["held"][0]["reason"].as_str().unwrap();
+        assert!(reason.contains("`evermirror run` holds"), "{reason}");
+        assert_eq!(at_target(site).await, ["a", "b", "c", "stays"]);
+    };
+    // While it is at work, and when it is not.
+    refused(&site, &["sync"]).await;
+    refused(&site, &["sync", "--dry-run"]).await;
+    assert!(site.evermirror.terminate().await.success());
+    refused(&site, &["sync"]).await;
+    let said = text(&site.evermirror.command(&["sync"]).await);
+    assert!(said.contains("deletes list") && said.contains("--approve-deletes"), "{said}");
+
+    let (status, answer) = site.evermirror.once(&["sync", "--approve-deletes"]).await;
+    assert_eq!((status, &answer["deleted"]), (0, &json!(3)), "{answer}");
+    assert_eq!(at_target(&site).await, ["stays"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_discarded_no_sync_deletes_whatever_else_is_approved() {
+    let mut site = holding_beside_another("cli-sync-kept").await;
+    let discard = ["deletes", "discard", "--bucket", "cli-sync-kept"];
+    assert_eq!(site.evermirror.command(&discard).await.status.code(), Some(0));
+    assert!(site.evermirror.terminate().await.success());
+    site.evermirror.set("DELETES__MAX_DELETES", "10000");
+    for arguments in [&["sync", "--dry-run"][..], &["sync"], &["sync", "--approve-deletes"]] {
+        let (status, answer) = site.evermirror.once(arguments).await;
+        assert_eq!((status, &answer["deleted"]), (0, &json!(0)), "{answer}");
+        assert_eq!((&answer["kept"], &answer["discarded"]), (&json!(3), &json!(3)), "{answer}");
+        assert_eq!(answer["held"], json!([]));
+        assert_eq!(at_target(&site).await, ["a", "b", "c", "stays"]);
+    }
+    let said = text(&site.evermirror.command(&["sync", "--dry-run"]).await);
+    assert!(said.contains("keep cli-sync-kept/a (extra)"), "{said}");
+    assert!(said.contains("3 of them because a person discarded"), "{said}");
+    // What nobody decided about is deleted as ever.
+    site.delete("stays").await;
+    site.put("new", "new").await;
+    let (status, answer) = site.evermirror.once(&["sync"]).await;
+    assert_eq!((status, &answer["deleted"], &answer["kept"]), (0, &json!(1), &json!(3)));
+    assert_eq!(at_target(&site).await, ["a", "b", "c", "new"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_that_a_killed_sync_has_left_is_not_carried_out_once_a_person_has_discarded_it() {
+    let servers = Servers::shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
+    let setup = Setup { target_endpoint: Some(proxy.endpoint()), ..setup(Some(TOKEN)) };
+    let mut site = servers.prepare("cli-sync-left", setup).await;
+    for key in ["a", "b", "stays"] {
+        site.put(key, key).await;
+    }
+    assert_eq!(site.evermirror.once(&["sync"]).await.0, 0);
+    for key in ["a", "b"] {
+        site.delete(key).await;
+    }
+    site.evermirror.set("DELETES__MAX_DELETES", "10000");
+    proxy.misbehave(|method, uri| {
+        let delete = method == Method::POST && uri.query().is_some_and(|q| q.contains("delete"));
+        delete.then_some(Fault::Answer(503, "SlowDown"))
+    });
+    let mut sync = site.evermirror.process(&["sync"]);
+    let mut sync = sync.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("it tries to delete", SOON, async || {
+        let tries = proxy.faults();
+        (tries > 0).then_some(()).ok_or("no delete yet".to_owned())
+    })
+    .await;
+    sync.kill().unwrap();
+    sync.wait().unwrap();
+    proxy.behave();
+
+    site.evermirror.set("DELETES__MAX_DELETES", "0");
+    site.evermirror.start().await;
+    held(&site, 2).await;
+    assert_eq!(site.evermirror.command(&["deletes", "discard"]).await.status.code(), Some(0));
+    assert!(site.evermirror.terminate().await.success());
+    site.evermirror.set("DELETES__MAX_DELETES", "10000");
+    let (status, answer) = site.evermirror.once(&["sync"]).await;
+    assert_eq!((status, &answer["deleted"], &answer["kept"]), (0, &json!(0), &json!(2)));
+    assert_eq!(at_target(&site).await, ["a", "b", "stays"]);
 }

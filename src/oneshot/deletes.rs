@@ -1,0 +1,127 @@
+//! Which deletes at the target a person decided about in `run`, or has yet to decide, and where a restore is
+//! not finished: its objects stay.
+//!
+//! Read from the `data_dir` of `run`, which may be at work meanwhile; nothing is written there. What a person
+//! decides while a command runs it need not know of. **On error** nothing may be deleted.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::config::Settings;
+use crate::journal::JournalError;
+use crate::journal::peek::first_unfinished;
+use crate::reconcile::Kept;
+use crate::replicate::Discards;
+use crate::restore::unfinished;
+use crate::shelf::Shelf;
+
+const HELD: &str = "`evermirror run` holds deletes in this bucket for a person to decide about (see \
+`evermirror deletes list`)";
+const UNSEEN: &str = "a person discarded deletes in this bucket that `evermirror run` has not looked at yet; \
+let it run until nothing is pending";
+
+/// What was decided, and what was not.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Deletes {
+    /// Objects that a person wants to stay.
+    pub(super) kept: Kept,
+    /// Buckets whose deletes are held, by their names at the source, and why.
+    pub(super) brakes: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+impl Deletes {
+    /// Reads what `run` has written down.
+    pub(super) async fn read(settings: &Settings) -> anyhow::Result<Self> {
+        let dir = settings.data_dir.clone();
+        let half_restored = unfinished(settings);
+        let read = tokio::task::spawn_blocking(move || {
+            let deletes = Self::of(&dir);
+            deletes.with_context(|| {
+                format!(
+                    "failed to read in {} which deletes `evermirror run` holds and which a person discarded; \
+                     nothing was changed. Make it readable for this command",
+                    dir.display()
+                )
+            })
+        });
+        let mut deletes = read.await??;
+        deletes.brakes.extend(half_restored);
+        Ok(deletes)
+    }
+
+    fn of(dir: &Path) -> anyhow::Result<Self> {
+        let mut brakes = BTreeMap::new();
+        let unfinished = first_unfinished(&dir.join("journal"))?;
+        for (bucket, until) in Discards::peek(&dir.join("discards"))? {
+            if until > unfinished {
+                brakes.insert(bucket.into(), UNSEEN.into());
+            }
+        }
+        for bucket in held(&dir.join("held"))? {
+            brakes.insert(bucket.into(), HELD.into());
+        }
+        Ok(Self { kept: Kept::read(&dir.join("reconcile"))?, brakes })
+    }
+
+    /// Whether a person wants this object of a source bucket to stay. In doubt it stays.
+    pub(super) fn keeps(&self, bucket: &str, key: &str) -> bool {
+        self.kept.has(bucket, key).unwrap_or(true)
+    }
+}
+
+fn held(dir: &Path) -> Result<Vec<String>, JournalError> {
+    let mut buckets: Vec<String> = Vec::new();
+    Shelf::peek(dir, |dirty| {
+        if !buckets.iter().any(|bucket| **bucket == *dirty.key.bucket) {
+            buckets.push(dirty.key.bucket.to_string());
+        }
+    })?;
+    Ok(buckets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dirty::{Aspects, DirtyKey, Origin};
+    use crate::object::ObjectKey;
+    use crate::reconcile::Remembered;
+
+    #[tokio::test]
+    async fn what_run_holds_and_what_a_person_discarded_is_read_while_it_is_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let none = Deletes::of(&dir.join("nowhere")).unwrap();
+        assert!(none.brakes.is_empty() && !none.keeps("b", "k") && !dir.join("nowhere").exists());
+
+        let (shelf, _) = Shelf::open(dir.join("held"), 64 << 20).await.unwrap();
+        let dirty = DirtyKey {
+            key: ObjectKey::new("held", "k"),
+            aspects: Aspects::REMOVED,
+            origin: Origin::Live,
+            since_ms: 1,
+            size: None,
+        };
+        shelf.put(&[dirty.clone(), dirty]).await.unwrap();
+        let remembered = Remembered::open(&dir.join("reconcile")).unwrap();
+        remembered.keep("b", "k").unwrap();
+        let deletes = Deletes::of(dir).unwrap();
+        assert_eq!(deletes.brakes.keys().map(|b| &**b).collect::<Vec<_>>(), ["held"]);
+        assert!(deletes.keeps("b", "k") && !deletes.keeps("b", "other"));
+        shelf.close().await;
+    }
+
+    #[test]
+    fn what_was_discarded_and_not_looked_at_is_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let discards = Discards::open(&dir.path().join("discards"), &(1..=9)).unwrap();
+        assert!(Deletes::of(dir.path()).unwrap().brakes.is_empty());
+        discards.record("done", 1).unwrap();
+        discards.record("unseen", 7).unwrap();
+        let deletes = Deletes::of(dir.path()).unwrap();
+        let named: Vec<_> = deletes.brakes.keys().map(|bucket| &**bucket).collect();
+        assert_eq!(named, ["unseen"], "the journal is at 1");
+    }
+}
