@@ -3,7 +3,8 @@
 //! Promise: every difference that both listings show is reported once, with what it is, and only when both
 //! sides were asked twice and stood still: a key that changes meanwhile, or is on its way, is not blamed. Listings tell of existence,
 //! size and `ETag`; where two tags cannot agree, the target's own metadata is asked; with `metadata` and
-//! `deep` every pair of objects is looked at, since a listing shows neither headers, tags nor bytes.
+//! `deep` every pair of objects is looked at, since a listing shows neither headers, tags nor bytes. An object
+//! that only the target has is no difference where it is to stay: by its bucket's policy, or by a person's will.
 //!
 //! On an error of one key that key is `unverifiable`; when a listing fails, the report says that it is
 //! not complete, and the command has failed. A signal ends it with what was found so far.
@@ -11,7 +12,7 @@
 mod check;
 mod recorder;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -24,6 +25,7 @@ use super::progress::{Progress, Sample};
 use super::{Ended, Scope, compare};
 use crate::config::settings::BucketSettings;
 use crate::pipeline;
+use crate::reconcile::Kept;
 use crate::reconcile::list::{Listing, Side};
 use crate::reconcile::merge::{Finding, NoPairs};
 use crate::reconcile::pass::{self, PassEvent, PassOptions, PassReport};
@@ -103,15 +105,26 @@ struct Verify {
     counters: Arc<Counters>,
 }
 
+/// What a person wants to stay at the target. Where that cannot be read, it counts as a difference.
+fn kept(data_dir: &Path) -> Kept {
+    let dir = data_dir.join("reconcile");
+    Kept::read(&dir).unwrap_or_else(|error| {
+        tracing::warn!(dir = %dir.display(), %error, "It cannot be read which deletes a person discarded; the objects that stay because of that are told as extra. Make the directory readable for this command.");
+        Kept::default()
+    })
+}
+
 impl Verify {
     async fn buckets(&self, recorder: &mut Recorder) {
         let _progress = self.progress();
         let buckets = &self.scope.settings.buckets;
+        let kept = kept(&self.scope.settings.data_dir);
         for (left, bucket) in (0..buckets.len()).rev().zip(buckets) {
             let checker = Checker::new(
                 &self.scope.settings,
                 &self.stores,
                 bucket,
+                kept.clone(),
                 Arc::clone(&self.counters.bytes),
             );
             let (jobs, received) = mpsc::channel(AHEAD);

@@ -220,6 +220,12 @@ async fn a_sync_deletes_nothing_where_run_holds_deletes_until_a_person_approves(
     refused(&site, &["sync", "--dry-run"]).await;
     assert!(site.evermirror.terminate().await.success());
     refused(&site, &["sync"]).await;
+    let (status, answer) = site.evermirror.once(&["verify"]).await;
+    assert_eq!(
+        (status, &answer["by_kind"]["extra"]),
+        (1, &json!(3)),
+        "nobody has decided: {answer}"
+    );
     let said = text(&site.evermirror.command(&["sync"]).await);
     assert!(said.contains("deletes list") && said.contains("--approve-deletes"), "{said}");
 
@@ -242,6 +248,8 @@ async fn what_a_person_discarded_no_sync_deletes_whatever_else_is_approved() {
         assert_eq!(answer["held"], json!([]));
         assert_eq!(at_target(&site).await, ["a", "b", "c", "stays"]);
     }
+    let (status, answer) = site.evermirror.once(&["verify"]).await;
+    assert_eq!((status, &answer["differences"], &answer["kept"]), (0, &json!(0), &json!(3)));
     let said = text(&site.evermirror.command(&["sync", "--dry-run"]).await);
     assert!(said.contains("keep cli-sync-kept/a (extra)"), "{said}");
     assert!(said.contains("3 of them because a person discarded"), "{said}");

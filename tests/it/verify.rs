@@ -40,6 +40,7 @@ fn expected<const N: usize>(kinds: [&str; N]) -> BTreeMap<String, u64> {
 on_every_pair![
     sides_that_agree_are_told_so_however_closely_they_are_looked_at,
     every_difference_that_listings_show_is_reported_with_what_it_is,
+    what_is_to_stay_at_the_target_is_no_difference,
     headers_and_tags_are_compared_if_asked_for,
     bytes_that_differ_under_the_same_etag_are_found_by_reading_them,
     objects_whose_tags_cannot_agree_are_known_by_their_pair_and_else_by_their_bytes,
@@ -96,6 +97,46 @@ async fn every_difference_that_listings_show_is_reported_with_what_it_is(pair: P
     // However closely it is looked, each is reported once.
     let (status, answer) = site.evermirror.once(&["verify", "--metadata", "--deep"]).await;
     assert_eq!((status, &answer["differences"]), (1, &json!(4)), "{answer}");
+}
+
+async fn what_is_to_stay_at_the_target_is_no_difference(pair: Pair) {
+    let mut site = agreeing(pair, "verify-kept", Setup::default()).await;
+    for key in ["key/0", "key/1"] {
+        site.delete(key).await;
+    }
+    let (status, answer) = site.evermirror.once(&["verify"]).await;
+    assert_eq!((status, &answer["by_kind"]["extra"]), (1, &json!(2)), "{answer}");
+    for policy in ["archive", "delay"] {
+        site.evermirror.set("BUCKETS__0__DELETES", policy);
+        let report = tempfile::tempdir().unwrap();
+        let file = report.path().join("differences");
+        let arguments = ["verify", "--metadata", "--report", file.to_str().unwrap()];
+        let (status, answer) = site.evermirror.once(&arguments).await;
+        assert_eq!((status, &answer["differences"]), (0, &json!(0)), "{answer}");
+        assert_eq!((&answer["kept"], &answer["first"]), (&json!(2), &json!([])), "{answer}");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let mut keys: Vec<_> = lines
+            .map(|line| {
+                assert_eq!(line["finding"], "kept");
+                assert!(line["detail"].as_str().unwrap().contains(policy), "{line}");
+                line["key"].as_str().unwrap().to_owned()
+            })
+            .collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ["key/0", "key/1"]);
+        let said = site.evermirror.command(&["verify"]).await.stdout;
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.contains("0 differences") && said.contains("2 more are only at"), "{said}");
+        // Whatever else differs is told all the same.
+        site.target.delete(&site.target_bucket, "rich").await;
+        let (status, answer) = site.evermirror.once(&["verify"]).await;
+        assert_eq!((status, kinds(&answer)), (1, expected(["missing"])), "{answer}");
+        let (status, answer) = site.evermirror.once(&["sync"]).await;
+        assert_eq!((status, &answer["copied"], &answer["deleted"]), (0, &json!(1), &json!(0)));
+        let delayed = if policy == "delay" { 2 } else { 0 };
+        assert_eq!((&answer["kept"], &answer["delayed"]), (&json!(2), &json!(delayed)), "{answer}");
+    }
 }
 
 async fn headers_and_tags_are_compared_if_asked_for(pair: Pair) {

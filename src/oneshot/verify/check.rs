@@ -9,9 +9,10 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::Settings;
-use crate::config::settings::BucketSettings;
+use crate::config::settings::{BucketSettings, DeletePolicy};
 use crate::object::ETag;
 use crate::oneshot::patience::patiently;
+use crate::reconcile::Kept;
 use crate::reconcile::merge::{self, Finding, Rules};
 use crate::replicate::{self, Stores};
 use crate::store::{ErrorKind, GetOptions, ListedObject, ObjectHead, Store, StoreError, Tags};
@@ -43,7 +44,7 @@ pub(super) struct Mismatch {
     pub bucket: Arc<str>,
     /// The key.
     pub key: String,
-    /// One of [`KINDS`].
+    /// One of [`KINDS`], or [`KEPT`].
     pub finding: &'static str,
     /// What exactly, where there is more to say.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,6 +76,11 @@ pub(super) const KINDS: [&str; 8] = [
     "unverifiable",
 ];
 
+/// An object that only the target has and that is to stay there: no difference. So is every one of a bucket
+/// whose deletes are delayed, although its delay may be over: no listing tells since when the source has
+/// it no more.
+pub(super) const KEPT: &str = "kept";
+
 /// Looks at the keys of one bucket.
 #[derive(Debug)]
 pub(super) struct Checker {
@@ -82,6 +88,8 @@ pub(super) struct Checker {
     target: (Store, Arc<str>),
     opaque: bool,
     tags: bool,
+    deletes: DeletePolicy,
+    kept: Kept,
     read: Arc<AtomicU64>,
 }
 
@@ -101,11 +109,12 @@ struct Pair<'a> {
 }
 
 impl Checker {
-    /// For the keys of `bucket`; `read` counts the bytes.
+    /// For the keys of `bucket`; `kept` tells what a person wants to stay, `read` counts the bytes.
     pub(super) fn new(
         settings: &Settings,
         stores: &Stores,
         bucket: &BucketSettings,
+        kept: Kept,
         read: Arc<AtomicU64>,
     ) -> Self {
         Self {
@@ -113,6 +122,8 @@ impl Checker {
             target: (stores.target.clone(), bucket.target_name().into()),
             opaque: settings.target.encrypts_with_kms(),
             tags: settings.replicate.tags,
+            deletes: bucket.deletes,
+            kept,
             read,
         }
     }
@@ -171,8 +182,12 @@ impl Checker {
             // Every pair is looked at: of those without a partner the listings tell.
             _ if !suspect => return Ok(Look::default()),
             (source, target) => {
-                let kind = if source.is_some() { "missing" } else { "extra" };
-                let found = self.mismatch(key, kind, None, source.as_ref(), target.as_ref());
+                let (kind, detail) = match self.wanted(key) {
+                    _ if source.is_some() => ("missing", None),
+                    Some(why) => (KEPT, Some(why.to_owned())),
+                    None => ("extra", None),
+                };
+                let found = self.mismatch(key, kind, detail, source.as_ref(), target.as_ref());
                 return Ok(Look { found: vec![found], fresh });
             }
         };
@@ -187,6 +202,19 @@ impl Checker {
             }
         }
         Ok(Look { found, fresh })
+    }
+
+    /// Why an object that only the target has is to stay there, if it is.
+    fn wanted(&self, key: &str) -> Option<&'static str> {
+        match self.deletes {
+            DeletePolicy::Archive => Some("deletes = \"archive\""),
+            DeletePolicy::Delay => Some("deletes = \"delay\""),
+            DeletePolicy::Mirror => {
+                // What cannot be told apart is a difference.
+                let discarded = self.kept.has(&self.source.1, key).unwrap_or(false);
+                discarded.then_some("a person discarded its delete")
+            }
+        }
     }
 
     /// What is wrong with the content, if anything is.

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
-use super::check::{KINDS, Mismatch};
+use super::check::{KEPT, KINDS, Mismatch};
 use crate::oneshot::{Ended, report};
 use crate::reconcile::pass::PassReport;
 use crate::words::told;
@@ -40,7 +40,9 @@ struct VerifyReport {
     differences: u64,
     /// The same by kind.
     by_kind: BTreeMap<&'static str, u64>,
-    /// The first of them.
+    /// Objects that only the target has and that are to stay there: no differences.
+    kept: u64,
+    /// The first differences.
     first: Vec<Mismatch>,
     /// How long it took, in seconds.
     elapsed_s: f64,
@@ -69,6 +71,7 @@ impl Recorder {
             newer: 0,
             differences: 0,
             by_kind: KINDS.into_iter().map(|kind| (kind, 0)).collect(),
+            kept: 0,
             first: Vec::new(),
             elapsed_s: 0.0,
         };
@@ -83,16 +86,20 @@ impl Recorder {
         Ok(())
     }
 
-    /// Takes one difference.
+    /// Takes one difference, or an object that is kept.
     pub(super) fn record(&mut self, found: Mismatch) {
-        self.report.differences += 1;
-        *self.report.by_kind.entry(found.finding).or_default() += 1;
         if let Some((_, file)) = &mut self.file {
             let written = serde_json::to_writer(&mut *file, &found)
                 .map_err(std::io::Error::from)
                 .and_then(|()| file.write_all(b"\n"));
             self.unwritten = self.unwritten.take().or(written.err());
         }
+        if found.finding == KEPT {
+            self.report.kept += 1;
+            return;
+        }
+        self.report.differences += 1;
+        *self.report.by_kind.entry(found.finding).or_default() += 1;
         if self.report.first.len() < SHOWN {
             self.report.first.push(found);
         }
@@ -161,6 +168,13 @@ impl VerifyReport {
             if self.differences == 1 { "" } else { "s" },
             self.elapsed_s,
         ));
+        if self.kept > 0 {
+            lines.push(format!(
+                "{} more are only at the target and stay there: their bucket keeps or delays deletes, or a \
+                 person discarded theirs",
+                HumanCount(self.kept)
+            ));
+        }
         let of = |kind| self.by_kind.get(kind).copied().unwrap_or_default();
         if of("metadata") + of("tags") > 0 {
             lines.push("headers and tags are mended by `evermirror sync --metadata`".to_owned());
@@ -202,6 +216,19 @@ mod tests {
         assert_eq!(file.lines().count(), SHOWN + 3);
         let line: serde_json::Value = serde_json::from_str(file.lines().next().unwrap()).unwrap();
         assert_eq!((&line["finding"], &line["key"]), (&"missing".into(), &"key\n0".into()));
+    }
+
+    #[test]
+    fn what_is_kept_is_counted_and_written_down_and_no_difference() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("report");
+        let mut recorder = Recorder::new();
+        recorder.create_file(&path).unwrap();
+        recorder.record(Mismatch { finding: KEPT, ..mismatch(1) });
+        let text = recorder.report.text();
+        assert!(text.contains("0 differences") && text.contains("1 more are only at"), "{text}");
+        assert_eq!(recorder.finish(60, Duration::ZERO, false), Ended::Agrees);
+        assert!(std::fs::read_to_string(path).unwrap().contains(r#""finding":"kept""#));
     }
 
     #[test]
