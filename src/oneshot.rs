@@ -31,7 +31,7 @@ pub enum Ended {
     /// All that was asked for is done, and both sides agree.
     Agrees,
     /// It did what it could, and they do not agree: differences, failed keys, held deletes; or it was
-    /// interrupted, and the same command goes on.
+    /// interrupted, and its report says how to go on.
     Differs,
     /// It could not run, or not to its end: refused, or a store, a bucket or `data_dir` cannot be used.
     Failed,

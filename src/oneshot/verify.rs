@@ -7,14 +7,16 @@
 //! that only the target has is no difference where it is to stay: by its bucket's policy, or by a person's will.
 //!
 //! On an error of one key that key is `unverifiable`; when a listing fails, the report says that it is
-//! not complete, and the command has failed. A signal ends it with what was found so far.
+//! not complete, and the command has failed. A signal ends it with what was found so far. In both cases the
+//! report names the place of each bucket, up to which every key was looked at, and from which another one goes on.
 
 mod check;
+mod place;
 mod recorder;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt as _, stream};
 use indicatif::HumanCount;
@@ -26,14 +28,15 @@ use super::{Ended, Scope, compare};
 use crate::config::settings::BucketSettings;
 use crate::pipeline;
 use crate::reconcile::Kept;
-use crate::reconcile::list::{Listing, Side};
+use crate::reconcile::list::{Listing, ListingError, Side};
 use crate::reconcile::merge::{Finding, NoPairs};
 use crate::reconcile::pass::{self, PassEvent, PassOptions, PassReport};
 use crate::reconcile::ranges::KeyRange;
 use crate::reconcile::rate::Rate;
 use crate::replicate::Stores;
 use check::{Checker, Depth};
-use recorder::Recorder;
+use place::Place;
+use recorder::{Recorder, Unfinished};
 
 /// Keys on their way to a check.
 const AHEAD: usize = 1_024;
@@ -49,19 +52,29 @@ pub struct VerifyOptions {
     pub deep: bool,
     /// Where to write one JSON object per difference.
     pub report: Option<PathBuf>,
+    /// Leave out all keys up to this one, and it: where an earlier one came to. For a single bucket.
+    pub start_after: Option<String>,
+}
+
+impl VerifyOptions {
+    /// Whether every pair of objects is looked at, not only those that listings show to differ.
+    const fn every(&self) -> bool {
+        self.metadata || self.deep
+    }
 }
 
 /// Compares all buckets of `scope`, and prints the result however it ends.
 pub async fn run(scope: Scope, options: VerifyOptions, stop: impl Future<Output = ()>) -> Ended {
     let (begin, json, counters) = (Instant::now(), scope.json, Arc::<Counters>::default());
-    let mut recorder = Recorder::new();
+    let mut recorder = Recorder::new(options.start_after.clone());
+    let places = Arc::new(Places::new(&scope, &options));
     let compare = async {
         if let Some(path) = &options.report {
             recorder.create_file(path)?;
         }
         let stores = pipeline::connect(&scope.settings).await?;
-        let counters = Arc::clone(&counters);
-        Verify { scope, options, stores, counters }.buckets(&mut recorder).await;
+        let (counters, places) = (Arc::clone(&counters), Arc::clone(&places));
+        Verify { scope, options, stores, counters, places }.buckets(&mut recorder).await;
         anyhow::Ok(())
     };
     let compared = tokio::select! {
@@ -73,6 +86,7 @@ pub async fn run(scope: Scope, options: VerifyOptions, stop: impl Future<Output 
         Some(Err(error)) => recorder.incomplete(&error),
         None => recorder.interrupted(),
     }
+    recorder.unfinished(places.unfinished());
     recorder.finish(counters.compared.load(Ordering::Relaxed), begin.elapsed(), json)
 }
 
@@ -86,6 +100,31 @@ struct Counters {
     expected: AtomicU64,
     bytes: Arc<AtomicU64>,
     all_listed: AtomicBool,
+}
+
+/// How far each bucket is, in the order in which they are compared.
+#[derive(Debug)]
+struct Places(Vec<(String, Mutex<Place>)>);
+
+impl Places {
+    fn new(scope: &Scope, options: &VerifyOptions) -> Self {
+        let place = || Mutex::new(Place::new(options.start_after.as_deref(), options.every()));
+        let buckets = scope.settings.buckets.iter();
+        Self(buckets.map(|bucket| (bucket.source.clone(), place())).collect())
+    }
+
+    fn unfinished(&self) -> Vec<Unfinished> {
+        let unfinished = |(bucket, place): &(String, Mutex<Place>)| {
+            let place = locked(place);
+            let start_after = place.last().map(str::to_owned);
+            (!place.is_finished()).then(|| Unfinished { bucket: bucket.clone(), start_after })
+        };
+        self.0.iter().filter_map(unfinished).collect()
+    }
+}
+
+fn locked(place: &Mutex<Place>) -> MutexGuard<'_, Place> {
+    place.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One key to look at.
@@ -103,6 +142,7 @@ struct Verify {
     options: VerifyOptions,
     stores: Stores,
     counters: Arc<Counters>,
+    places: Arc<Places>,
 }
 
 /// What a person wants to stay at the target. Where that cannot be read, it counts as a difference.
@@ -119,7 +159,9 @@ impl Verify {
         let _progress = self.progress();
         let buckets = &self.scope.settings.buckets;
         let kept = kept(&self.scope.settings.data_dir);
-        for (left, bucket) in (0..buckets.len()).rev().zip(buckets) {
+        for ((left, bucket), (_, place)) in
+            (0..buckets.len()).rev().zip(buckets).zip(&self.places.0)
+        {
             let checker = Checker::new(
                 &self.scope.settings,
                 &self.stores,
@@ -129,11 +171,14 @@ impl Verify {
             );
             let (jobs, received) = mpsc::channel(AHEAD);
             let (listed, ()) = tokio::join!(
-                self.list(bucket, left == 0, jobs),
-                self.check(&checker, received, recorder),
+                self.list(bucket, place, left == 0, jobs),
+                self.check(&checker, received, place, recorder),
             );
             match listed {
-                Ok(pass) => recorder.compared(&pass),
+                Ok(pass) => {
+                    locked(place).finish();
+                    recorder.compared(&pass);
+                }
                 Err(error) => {
                     recorder.incomplete(&error.context(format!("bucket {}", bucket.source)));
                 }
@@ -146,6 +191,7 @@ impl Verify {
     async fn list(
         &self,
         bucket: &BucketSettings,
+        place: &Mutex<Place>,
         last: bool,
         jobs: mpsc::Sender<Job>,
     ) -> anyhow::Result<PassReport> {
@@ -157,19 +203,21 @@ impl Verify {
             Arc::new(NoPairs),
         )
         .await?;
+        let left_out = self.options.start_after.clone();
+        let left_out = left_out.map(|end| KeyRange { start: None, end: Some(end) });
+        let options = PassOptions { done: left_out.into_iter().collect(), ..options };
         let compare = async |options, jobs| {
-            let report = self.compare(options, jobs).await?;
+            let report = self.compare(options, place, jobs).await?;
             let alone = report.missing + report.extra;
             self.counters.expected.fetch_add(report.source_objects + alone, Ordering::Relaxed);
             self.counters.all_listed.store(last, Ordering::Relaxed);
             anyhow::Ok(report)
         };
-        let every = self.options.metadata || self.options.deep;
-        if !every {
+        if !self.options.every() {
             return compare(options, jobs).await;
         }
         let (report, ()) = tokio::try_join!(compare(options.clone(), jobs.clone()), async {
-            self.every_pair(bucket, &options, jobs).await
+            self.every_pair(bucket, &options, place, jobs).await
         })?;
         Ok(report)
     }
@@ -178,13 +226,20 @@ impl Verify {
     async fn compare(
         &self,
         options: PassOptions,
+        place: &Mutex<Place>,
         jobs: mpsc::Sender<Job>,
     ) -> anyhow::Result<PassReport> {
-        let every = self.options.metadata || self.options.deep;
+        let every = self.options.every();
         let (sink, mut events) = mpsc::channel(AHEAD);
         let pass_on = async {
             while let Some(event) = events.recv().await {
-                let PassEvent::Difference(found) = event else { continue };
+                let found = match event {
+                    PassEvent::Difference(found) => found,
+                    PassEvent::RangeDone(range) => {
+                        locked(place).compared(range);
+                        continue;
+                    }
+                };
                 let depth = match found.finding {
                     Finding::Missing | Finding::Extra => Depth::Existence,
                     // They are among the pairs that are all looked at.
@@ -193,6 +248,7 @@ impl Verify {
                     Finding::Same | Finding::Different(_) | Finding::Unverifiable => Depth::Content,
                 };
                 self.counters.to_check.fetch_add(1, Ordering::Relaxed);
+                locked(place).difference(&found.key);
                 // The checks end only after this.
                 drop(jobs.send(Job { key: found.key, depth, suspect: true }).await);
             }
@@ -206,43 +262,66 @@ impl Verify {
         &self,
         bucket: &BucketSettings,
         options: &PassOptions,
+        place: &Mutex<Place>,
         jobs: mpsc::Sender<Job>,
     ) -> anyhow::Result<()> {
         let (store, name) = options.source.clone();
         let rate = Rate::new(options.requests_per_second);
         let side = Side { store, bucket: name, prefix: Arc::clone(&self.scope.prefix), rate };
         let depth = if self.options.deep { Depth::Bytes } else { Depth::Metadata };
-        let mut listing = Listing::new(side, KeyRange::ALL);
-        while let Some(object) = listing.next().await? {
+        let range = KeyRange { start: self.options.start_after.clone(), end: None };
+        let mut listing = Listing::new(side.clone(), range.clone());
+        loop {
+            let object = match listing.next().await {
+                // It says so before it gives anything out.
+                Err(ListingError::StartIgnored { .. }) => {
+                    listing = Listing::from_the_beginning(side.clone(), range.clone());
+                    continue;
+                }
+                object => object?,
+            };
+            let Some(object) = object else { break };
             if bucket.wants(&object.key) {
                 self.counters.to_check.fetch_add(1, Ordering::Relaxed);
+                locked(place).pair(&object.key);
                 drop(jobs.send(Job { key: object.key, depth, suspect: false }).await);
             }
         }
+        locked(place).all_pairs();
         Ok(())
     }
 
     /// Looks at keys side by side, and records what differs.
-    async fn check(&self, checker: &Checker, jobs: mpsc::Receiver<Job>, recorder: &mut Recorder) {
+    async fn check(
+        &self,
+        checker: &Checker,
+        jobs: mpsc::Receiver<Job>,
+        place: &Mutex<Place>,
+        recorder: &mut Recorder,
+    ) {
         let most = self.scope.settings.replicate.concurrency;
         let parallel = if self.options.deep { most.min(DEEP_PARALLEL) } else { most };
         let metadata = self.options.metadata;
         let mut checks = std::pin::pin!(
             stream::unfold(jobs, |mut jobs| async { jobs.recv().await.map(|job| (job, jobs)) })
-                .map(|job| checker.check(job.key, job.depth, metadata, job.suspect))
+                .map(|job| async move {
+                    let found = checker.check(&job.key, job.depth, metadata, job.suspect).await;
+                    (job, found)
+                })
                 .buffer_unordered(parallel)
         );
-        while let Some(differences) = checks.next().await {
+        while let Some((job, differences)) = checks.next().await {
             self.counters.checked.fetch_add(1, Ordering::Relaxed);
             for difference in differences {
                 recorder.record(difference);
             }
+            locked(place).done(&job.key, job.suspect);
         }
     }
 
     fn progress(&self) -> Progress {
         let counters = Arc::clone(&self.counters);
-        let every = self.options.metadata || self.options.deep;
+        let every = self.options.every();
         Progress::show(move || Sample {
             step: format!("{} compared", HumanCount(counters.compared.load(Ordering::Relaxed))),
             failing: 0,

@@ -1,6 +1,7 @@
 //! `evermirror verify`: every planted difference is found, and no other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -209,6 +210,90 @@ async fn a_comparison_that_cannot_be_finished_is_no_agreement(pair: Pair) {
     let (status, answer) = site.evermirror.once(&["verify"]).await;
     assert_eq!((status, &answer["complete"]), (2, &json!(false)), "{answer}");
     assert!(answer["errors"][0].as_str().unwrap().contains("verify-half-copy"), "{answer}");
+    assert_eq!(answer["unfinished"], json!([{"bucket": "verify-half", "start_after": null}]));
+}
+
+/// Keys of the lines of a report file.
+fn keys(file: &Path) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.map(|line| line["key"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_verify_names_the_place_from_which_another_finds_the_rest() {
+    let servers = Pair::MINIO.shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
+    let setup = Setup {
+        target_endpoint: Some(proxy.endpoint()),
+        settings: vec![("REPLICATE__CONCURRENCY", "2".to_owned())],
+        ..Setup::default()
+    };
+    let mut site = servers.silent("verify-place", setup).await;
+    for number in 0..100 {
+        site.put(&format!("{number:03}"), format!("value {number}")).await;
+    }
+    assert_eq!(site.evermirror.once(&["sync"]).await.0, 0);
+    let copy = site.target.client.copy_object().bucket(&site.target_bucket).key("005");
+    let copy = copy.copy_source(format!("{}/005", site.target_bucket)).metadata("who", "they");
+    copy.metadata_directive("REPLACE".into()).send().await.unwrap();
+    site.target.delete(&site.target_bucket, "097").await;
+    site.target.put(&site.target_bucket, "050 extra", "theirs").await;
+    site.target.put(&site.target_bucket, "060", "another value").await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    let verify = async |name: &str, options: &[&str]| {
+        let path = file(name);
+        let report = ["verify", "--metadata", "--report", path.to_str().unwrap()];
+        site.evermirror.once(&[&report[..], options].concat()).await
+    };
+    // From now on, nothing was written a moment ago, for which a key is looked at again and again.
+    let (status, answer) = verify("whole", &[]).await;
+    assert_eq!((status, &answer["unfinished"]), (1, &json!([])), "{answer}");
+    let whole = keys(&file("whole"));
+    assert_eq!(whole, ["005", "050 extra", "060", "097"].map(str::to_owned).into());
+
+    proxy.misbehave(|method, uri| {
+        let object = uri.path().matches('/').count() > 1 && uri.path().len() > 20;
+        (object && method == Method::HEAD).then_some(Fault::Wait(Duration::from_millis(50)))
+    });
+    let first = file("first");
+    let arguments = ["verify", "--metadata", "--json", "--report", first.to_str().unwrap()];
+    let mut command = site.evermirror.process(&arguments);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("it is in the middle", SOON, async || {
+        let heads = proxy.faults();
+        if heads > 40 { Ok(()) } else { Err(format!("{heads} looks")) }
+    })
+    .await;
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+    let output = ended.await.unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &answer["interrupted"]), (Some(1), &json!(true)), "{answer}");
+    assert_eq!(answer["unfinished"][0]["bucket"], "verify-place", "{answer}");
+    let place = answer["unfinished"][0]["start_after"].as_str().expect("a place").to_owned();
+    assert!(("006"..="096").contains(&&*place), "{answer}");
+    proxy.behave();
+
+    let (status, answer) =
+        verify("second", &["--bucket", "verify-place", "--start-after", &place]).await;
+    assert_eq!((status, &answer["complete"]), (1, &json!(true)), "{answer}");
+    assert!(answer["compared"].as_u64().unwrap() < 95, "{answer}");
+    let (first, second) = (keys(&first), keys(&file("second")));
+    assert!(second.iter().all(|key| *key > place), "{second:?}");
+    assert_eq!(first.union(&second).cloned().collect::<BTreeSet<_>>(), whole);
+    let said = site.evermirror.command(&["verify", "--start-after", "098"]).await.stdout;
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("1 keys compared") && said.contains("up to \"098\" were left"), "{said}");
+
+    // A place is one of one bucket.
+    site.evermirror.set("BUCKETS__1__SOURCE", "another");
+    let output = site.evermirror.command(&["verify", "--start-after", "1"]).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{said}");
+    assert!(said.contains("--bucket") && said.contains("verify-place, another"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

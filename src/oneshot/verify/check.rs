@@ -132,7 +132,7 @@ impl Checker {
     /// may be on its way, and is looked at until it has come or [`SETTLES_MS`] have passed.
     pub(super) async fn check(
         &self,
-        key: String,
+        key: &str,
         depth: Depth,
         metadata: bool,
         suspect: bool,
@@ -140,13 +140,13 @@ impl Checker {
         let metadata = metadata || depth == Depth::Metadata;
         let mut before = None;
         for _ in 0..LOOKS {
-            let look = match self.look(&key, depth, metadata, suspect).await {
+            let look = match self.look(key, depth, metadata, suspect).await {
                 Ok(look) => look,
                 // What was replaced between two requests is looked at again.
                 Err(error) if error.kind == ErrorKind::Changed => continue,
                 Err(error) => {
                     let detail = Some(error.to_string());
-                    return vec![self.mismatch(&key, "unverifiable", detail, None, None)];
+                    return vec![self.mismatch(key, "unverifiable", detail, None, None)];
                 }
             };
             let stands = before.as_ref() == Some(&look.found);
@@ -160,7 +160,7 @@ impl Checker {
         }
         before.unwrap_or_else(|| {
             let detail = Some("it is replaced again and again while it is read".to_owned());
-            vec![self.mismatch(&key, "unverifiable", detail, None, None)]
+            vec![self.mismatch(key, "unverifiable", detail, None, None)]
         })
     }
 

@@ -25,6 +25,10 @@ struct VerifyReport {
     complete: bool,
     /// It was stopped before that.
     interrupted: bool,
+    /// Buckets that it did not compare to their end, and where to go on.
+    unfinished: Vec<Unfinished>,
+    /// Keys up to this one, and it, were left out.
+    start_after: Option<String>,
     /// What kept it from the end.
     errors: Vec<String>,
     /// Keys compared.
@@ -48,6 +52,15 @@ struct VerifyReport {
     elapsed_s: f64,
 }
 
+/// A bucket that was not compared to its end.
+#[derive(Debug, Serialize)]
+pub(super) struct Unfinished {
+    /// The source bucket.
+    pub bucket: String,
+    /// Every key up to this one was looked at; none can be named if there is none.
+    pub start_after: Option<String>,
+}
+
 /// Takes differences as they are found.
 #[derive(Debug)]
 pub(super) struct Recorder {
@@ -58,11 +71,13 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Nothing was found yet.
-    pub(super) fn new() -> Self {
+    /// Nothing was found yet; keys up to `start_after` are left out.
+    pub(super) fn new(start_after: Option<String>) -> Self {
         let report = VerifyReport {
             complete: true,
             interrupted: false,
+            unfinished: Vec::new(),
+            start_after,
             errors: Vec::new(),
             compared: 0,
             source_objects: 0,
@@ -124,6 +139,11 @@ impl Recorder {
         (self.report.complete, self.report.interrupted) = (false, true);
     }
 
+    /// These buckets were not compared to their end.
+    pub(super) fn unfinished(&mut self, unfinished: Vec<Unfinished>) {
+        self.report.unfinished = unfinished;
+    }
+
     /// Prints the answer. A report file that cannot be written is an error.
     pub(super) fn finish(mut self, compared: u64, elapsed: Duration, json: bool) -> Ended {
         self.report.compared = compared;
@@ -183,8 +203,35 @@ impl VerifyReport {
             let why = if self.interrupted { "INTERRUPTED" } else { "NOT COMPLETE" };
             lines.push(format!("{why}: there may be more differences"));
         }
+        if let Some(key) = &self.start_after {
+            lines.push(format!("keys up to {key:?} were left out (--start-after)"));
+        }
+        for Unfinished { bucket, start_after } in &self.unfinished {
+            lines.push(match start_after {
+                Some(key) => format!(
+                    "bucket {bucket}: every key up to {key:?} was compared; go on with --bucket {bucket} \
+                     --start-after {}",
+                    quoted(key)
+                ),
+                None => format!("bucket {bucket}: go on with --bucket {bucket}, from its beginning"),
+            });
+        }
         lines.join("\n")
     }
+}
+
+/// The key as one word of a shell's command line.
+fn quoted(key: &str) -> String {
+    if key.chars().any(char::is_control) {
+        let escape = |char: char| match char {
+            '\'' | '\\' => format!("\\{char}"),
+            _ if char.is_ascii_control() => format!("\\x{:02x}", u32::from(char)),
+            _ if char.is_control() => format!("\\u{:04x}", u32::from(char)),
+            _ => char.to_string(),
+        };
+        return format!("$'{}'", key.chars().map(escape).collect::<String>());
+    }
+    format!("'{}'", key.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
@@ -206,7 +253,7 @@ mod tests {
     fn every_difference_is_a_line_of_the_file_and_the_first_ones_are_shown() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("report");
-        let mut recorder = Recorder::new();
+        let mut recorder = Recorder::new(None);
         recorder.create_file(&path).unwrap();
         (0..SHOWN + 3).for_each(|number| recorder.record(mismatch(number)));
         let text = recorder.report.text();
@@ -222,7 +269,7 @@ mod tests {
     fn what_is_kept_is_counted_and_written_down_and_no_difference() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("report");
-        let mut recorder = Recorder::new();
+        let mut recorder = Recorder::new(None);
         recorder.create_file(&path).unwrap();
         recorder.record(Mismatch { finding: KEPT, ..mismatch(1) });
         let text = recorder.report.text();
@@ -233,7 +280,7 @@ mod tests {
 
     #[test]
     fn what_no_listing_shows_comes_with_the_command_that_mends_it() {
-        let mut recorder = Recorder::new();
+        let mut recorder = Recorder::new(None);
         recorder.record(mismatch(1));
         assert!(!recorder.report.text().contains("sync --metadata"), "a sync finds that by itself");
         recorder.record(Mismatch { finding: "tags", ..mismatch(2) });
@@ -244,13 +291,33 @@ mod tests {
     #[test]
     fn an_incomplete_comparison_is_no_agreement() {
         let finish = |recorder: Recorder| recorder.finish(1, Duration::ZERO, false);
-        assert_eq!(finish(Recorder::new()), Ended::Agrees);
-        let mut recorder = Recorder::new();
+        assert_eq!(finish(Recorder::new(None)), Ended::Agrees);
+        let mut recorder = Recorder::new(None);
         recorder.interrupted();
         assert_eq!(finish(recorder), Ended::Differs);
-        let mut recorder = Recorder::new();
+        let mut recorder = Recorder::new(None);
         recorder.record(mismatch(1));
         recorder.incomplete(&anyhow::anyhow!("the listing failed"));
         assert_eq!(finish(recorder), Ended::Failed);
+    }
+
+    #[test]
+    fn where_to_go_on_is_told_as_options_that_can_be_pasted_into_a_shell() {
+        let mut recorder = Recorder::new(Some("a".to_owned()));
+        recorder.interrupted();
+        let place = |key: Option<&str>| Unfinished {
+            bucket: "b".to_owned(),
+            start_after: key.map(str::to_owned),
+        };
+        recorder.unfinished(vec![place(Some("it's $x")), place(Some("a\nb'\\")), place(None)]);
+        let text = recorder.report.text();
+        for told in [
+            "up to \"a\" were left out",
+            r"--bucket b --start-after 'it'\''s $x'",
+            r"--start-after $'a\x0ab\'\\'",
+            "go on with --bucket b, from its beginning",
+        ] {
+            assert!(text.contains(told), "{told}: {text}");
+        }
     }
 }
