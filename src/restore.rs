@@ -153,7 +153,7 @@ impl Way {
             store: self.from.clone(),
             bucket: bucket.source.as_str().into(),
             prefix: Arc::clone(&self.prefix),
-            rate: Rate::new(None),
+            rate: Rate::new(self.settings.reconcile.rate()),
         }
     }
 }

@@ -182,6 +182,24 @@ impl Shelf {
         Ok(())
     }
 
+    /// Shows the keys that are on the shelf now to `see`, from the oldest on, until it wants no more.
+    pub async fn look(&self, mut see: impl FnMut(DirtyKey) -> bool) -> Result<(), JournalError> {
+        let mut cursor = self.cursor.lock().await;
+        cursor.rewind();
+        let end = self.journal.stats().next_lsn;
+        while cursor.position() < end {
+            let left = usize::try_from(end - cursor.position()).unwrap_or(PAGE);
+            for record in cursor.next(left.min(PAGE)).await? {
+                if let Ok(dirty) = DirtyKey::decode(&record.payload)
+                    && !see(dirty)
+                {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Persists and closes.
     pub async fn close(&self) {
         self.journal.close().await;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -37,12 +37,20 @@ use crate::serve::BearerToken;
 pub use history::History;
 pub use live::Latest;
 pub use status::{
-    AtRisk, BucketPending, Concurrency, DelayedDeletes, HeldDeletes, IntakeStatus, JournalStatus,
-    KafkaStatus, KeyCounts, ParkedKey, SnapshotStatus, Status, StoreStatus,
+    AtRisk, BucketPending, Concurrency, DelayedDeletes, HeldDeletes, HeldKey, IntakeStatus,
+    JournalStatus, KafkaStatus, KeyCounts, ParkedKey, SnapshotStatus, Status, StoreStatus,
 };
 
 /// The answer to an act: how many deletes it concerned, or why it could not be done.
 pub type Acted<'a> = Pin<Box<dyn Future<Output = Result<u64, String>> + Send + 'a>>;
+
+/// Some keys of held deletes, or why they cannot be read.
+pub type HeldKeys<'a> = Pin<Box<dyn Future<Output = Result<Vec<HeldKey>, String>> + Send + 'a>>;
+
+/// So many keys of held deletes are shown where nobody says how many.
+const SHOWN_KEYS: usize = 100;
+/// And never more than these.
+const MOST_KEYS: usize = 10_000;
 
 /// What the pages ask of the running pipeline.
 pub trait Operations: Send + Sync {
@@ -55,6 +63,9 @@ pub trait Operations: Send + Sync {
     /// Asks for a pass over one bucket or all, whole or below a prefix, as soon as possible. Answers how
     /// many buckets that is, or why it cannot be.
     fn reconcile(&self, bucket: Option<&str>, prefix: Option<&str>) -> Result<u64, String>;
+
+    /// The held deletes of `bucket`, at most so many, those held longest first.
+    fn held_keys<'a>(&'a self, bucket: &'a str, most: usize) -> HeldKeys<'a>;
 
     /// Carries out a person's decision on the held deletes of `bucket`.
     fn decide<'a>(&'a self, bucket: &'a str, decision: Decision) -> Acted<'a>;
@@ -96,6 +107,7 @@ pub fn router(web: Web) -> Router {
         .route("/api/v1/history", get(history))
         .route("/api/v1/dead-letters", get(dead_letters))
         .route("/api/v1/deletes", get(deletes))
+        .route("/api/v1/deletes/{bucket}", get(held_keys))
         .route_layer(middleware::from_fn_with_state(web.clone(), may_read));
     page::routes()
         .merge(reading)
@@ -175,6 +187,28 @@ async fn dead_letters(State(web): State<Web>) -> Response {
 async fn deletes(State(web): State<Web>) -> Response {
     let Status { held, delayed, .. } = web.operations.status();
     Json(json!({ "held": held, "delayed": delayed })).into_response()
+}
+
+/// How many are to be shown.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shown {
+    limit: Option<usize>,
+}
+
+/// Which deletes of a bucket are held.
+async fn held_keys(
+    State(web): State<Web>,
+    Path(bucket): Path<String>,
+    Query(Shown { limit }): Query<Shown>,
+) -> Response {
+    let most = limit.unwrap_or(SHOWN_KEYS).min(MOST_KEYS);
+    match web.operations.held_keys(&bucket, most).await {
+        Ok(keys) => Json(json!({ "bucket": bucket, "keys": keys })).into_response(),
+        Err(error) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": error }))).into_response()
+        }
+    }
 }
 
 async fn decide(

@@ -19,7 +19,7 @@ pub struct DeletesArgs {
 #[derive(Debug, Subcommand)]
 enum DeletesCommand {
     /// Show which deletes are held, and why, and which are delayed
-    List(BucketArgs),
+    List(ListArgs),
     /// Let held deletes go ahead, each after the source has confirmed it once more
     Approve(BucketArgs),
     /// Forget held deletes: their objects stay at the target
@@ -35,6 +35,16 @@ struct BucketArgs {
     api: ApiArgs,
 }
 
+#[derive(Debug, Args)]
+struct ListArgs {
+    #[command(flatten)]
+    of: BucketArgs,
+    /// Show the keys of held deletes, too: so many of each bucket, those held longest first
+    #[arg(long, value_name = "MOST", num_args = 0..=1, default_missing_value = "100")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    keys: Option<u32>,
+}
+
 /// Asks the running process.
 pub async fn execute(args: DeletesArgs) -> anyhow::Result<ExitCode> {
     match args.command {
@@ -44,13 +54,21 @@ pub async fn execute(args: DeletesArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn list(args: &BucketArgs) -> anyhow::Result<()> {
-    let mut answer = Api::reader(&args.api)?.get("/api/v1/deletes").await?;
+async fn list(ListArgs { of: args, keys }: &ListArgs) -> anyhow::Result<()> {
+    let api = Api::reader(&args.api)?;
+    let mut answer = api.get("/api/v1/deletes").await?;
     if let Some(bucket) = &args.bucket {
         for list in ["held", "delayed"] {
             if let Some(Value::Array(entries)) = answer.get_mut(list) {
                 entries.retain(|entry| entry["bucket"] == **bucket);
             }
+        }
+    }
+    if let (Some(most), Some(Value::Array(held))) = (keys, answer.get_mut("held")) {
+        for entry in held {
+            let bucket = segment(text(entry, "bucket"));
+            let mut shown = api.get(&format!("/api/v1/deletes/{bucket}?limit={most}")).await?;
+            entry["keys"] = shown["keys"].take();
         }
     }
     let mut out = io::stdout().lock();
@@ -69,6 +87,15 @@ async fn list(args: &BucketArgs) -> anyhow::Result<()> {
             text(entry, "bucket"),
             text(entry, "reason")
         )?;
+        let shown = entries(entry, "keys");
+        for held in shown {
+            // A key may hold line ends, and whatever else.
+            writeln!(out, "                     {}", text(held, "key").escape_debug())?;
+        }
+        let more = count(entry).saturating_sub(shown.len() as u64);
+        if keys.is_some() && more > 0 {
+            writeln!(out, "                     … and {more} more")?;
+        }
     }
     for entry in delayed {
         let next = match entry["next_due_in_ms"].as_u64() {

@@ -5,6 +5,7 @@
 //! `"<hidden>"` and leaves out what is not set; it exists for `check-config`.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -338,6 +339,14 @@ pub struct ReconcileSettings {
     pub parallel: usize,
     /// The most listing requests per second to each store; unlimited if absent.
     pub requests_per_second: Option<u64>,
+}
+
+impl ReconcileSettings {
+    /// The most listing requests per second to each store, if they are limited.
+    pub fn rate(&self) -> Option<NonZeroU32> {
+        let rate = self.requests_per_second?;
+        NonZeroU32::new(u32::try_from(rate).unwrap_or(u32::MAX))
+    }
 }
 
 impl Default for ReconcileSettings {

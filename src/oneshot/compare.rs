@@ -1,12 +1,11 @@
 //! The first contact with both sides of a bucket, and the options of their comparison.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Scope;
 use super::patience::{Unusable, patiently};
-use crate::config::Settings;
 use crate::config::settings::BucketSettings;
 use crate::pipeline::prepare;
 use crate::reconcile::merge::Pairs;
@@ -60,14 +59,8 @@ pub(super) async fn options(
         parallel: NonZeroUsize::new(reconcile.parallel).unwrap_or(NonZeroUsize::MIN),
         split_points: Vec::new(),
         done: Vec::new(),
-        requests_per_second: rate(&scope.settings),
+        requests_per_second: scope.settings.reconcile.rate(),
     })
-}
-
-/// `[reconcile] requests_per_second`.
-pub(super) fn rate(settings: &Settings) -> Option<NonZeroU32> {
-    let rate = settings.reconcile.requests_per_second?;
-    NonZeroU32::new(u32::try_from(rate).unwrap_or(u32::MAX))
 }
 
 /// How far the store's clock is ahead of ours; whether it answers, too.

@@ -21,8 +21,9 @@ use crate::replicate::{Decision, Delays, Hold, Replicator, StoreState};
 use crate::restore::unfinished;
 use crate::shelf::Shelf;
 use crate::web::{
-    Acted, AtRisk, BucketPending, Concurrency, DelayedDeletes, HeldDeletes, JournalStatus,
-    KafkaStatus, KeyCounts, Operations, ParkedKey, SnapshotStatus, Status, StoreStatus,
+    Acted, AtRisk, BucketPending, Concurrency, DelayedDeletes, HeldDeletes, HeldKey, HeldKeys,
+    JournalStatus, KafkaStatus, KeyCounts, Operations, ParkedKey, SnapshotStatus, Status,
+    StoreStatus,
 };
 use crate::workqueue::{Counts, WorkQueue};
 
@@ -294,6 +295,15 @@ impl Operations for Overview {
             return Err("another process of this Kafka group reconciles: ask the one that has partition 0, whose log says so".to_owned());
         }
         self.reconciler.request(bucket, prefix).map_err(|error| error.to_string())
+    }
+
+    fn held_keys<'a>(&'a self, bucket: &'a str, most: usize) -> HeldKeys<'a> {
+        Box::pin(async move {
+            let keys = self.hold.keys(bucket, most).await.map_err(|error| error.to_string())?;
+            let held =
+                |(key, since_ms): (Arc<str>, i64)| HeldKey { key: key.to_string(), since_ms };
+            Ok(keys.into_iter().map(held).collect())
+        })
     }
 
     fn decide<'a>(&'a self, bucket: &'a str, decision: Decision) -> Acted<'a> {

@@ -225,7 +225,7 @@ mod tests {
     fn what_was_looked_at_is_not_newer_again() {
         let at = |source_ms, looked_until_ms, closer| {
             let (source, target) = (object(A, 1, source_ms), object(A, 1, 10_000));
-            let rules = Rules { looked_until_ms, closer, ..RULES };
+            let rules = Rules { closer, looked_until_ms, ..RULES };
             compare(Some(&source), Some(&target), rules)
         };
         assert_eq!(at(19_999, Some(20_000), false), Finding::Same);

@@ -5,7 +5,7 @@
 //! source does not look wiped. **On error** what was found is marked all the same, and the ranges that
 //! were finished are not walked again by the next pass. **On crash** likewise.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -142,7 +142,6 @@ impl Walk<'_> {
 
     fn options(&self, checkpoint: &Checkpoint, resumed: bool, clocks: Clocks) -> PassOptions {
         let reconcile = &self.parts.settings.reconcile;
-        let rate = reconcile.requests_per_second;
         let (settings, progress) = (self.settings.clone(), Arc::clone(self.progress));
         let (remembered, bucket) =
             (Arc::clone(&self.parts.remembered), Arc::clone(&self.job.bucket));
@@ -165,8 +164,7 @@ impl Walk<'_> {
             parallel: NonZeroUsize::new(reconcile.parallel).unwrap_or(NonZeroUsize::MIN),
             split_points: checkpoint.split_points.clone(),
             done: if resumed { checkpoint.done.clone() } else { Vec::new() },
-            requests_per_second: rate
-                .and_then(|rate| NonZeroU32::new(u32::try_from(rate).unwrap_or(u32::MAX))),
+            requests_per_second: reconcile.rate(),
         }
     }
 

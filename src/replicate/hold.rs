@@ -276,6 +276,25 @@ impl Hold {
         counts.into_iter().map(entry).collect()
     }
 
+    /// Of the bucket's held deletes at most so many, those held longest first: the key, and since when in
+    /// milliseconds since the Unix epoch. A key that was held anew may be there twice.
+    pub async fn keys(
+        &self,
+        bucket: &str,
+        most: usize,
+    ) -> Result<Vec<(Arc<str>, i64)>, JournalError> {
+        let mut keys = Vec::new();
+        self.shelf
+            .look(|dirty| {
+                if *dirty.key.bucket == *bucket && keys.len() < most {
+                    keys.push((dirty.key.key, dirty.since_ms));
+                }
+                keys.len() < most
+            })
+            .await?;
+        Ok(keys)
+    }
+
     /// Carries out a person's decision; returns how many deletes it concerned.
     pub async fn decide(
         &self,

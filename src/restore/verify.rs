@@ -55,7 +55,7 @@ async fn verify_bucket(
         parallel: NonZeroUsize::new(way.settings.reconcile.parallel).unwrap_or(NonZeroUsize::MIN),
         split_points: Vec::new(),
         done: Vec::new(),
-        requests_per_second: None,
+        requests_per_second: way.settings.reconcile.rate(),
     };
     let (sink, mut events) = mpsc::channel(CHANNEL);
     let judge = async {

@@ -278,6 +278,15 @@ pub struct HeldDeletes {
     pub reason: String,
 }
 
+/// One held delete.
+#[derive(Debug, Clone, Serialize)]
+pub struct HeldKey {
+    /// The key.
+    pub key: String,
+    /// Since when the source has not had it, as far as is known; milliseconds since the Unix epoch.
+    pub since_ms: i64,
+}
+
 /// The delayed deletes of one bucket.
 #[derive(Debug, Clone, Serialize)]
 pub struct DelayedDeletes {

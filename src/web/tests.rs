@@ -32,6 +32,11 @@ impl Operations for Fixed {
         }
     }
 
+    fn held_keys<'a>(&'a self, bucket: &'a str, most: usize) -> HeldKeys<'a> {
+        let key = move |number| HeldKey { key: format!("{bucket}/{number}"), since_ms: 1 };
+        Box::pin(async move { Ok((0..most.min(3)).map(key).collect()) })
+    }
+
     fn decide<'a>(&'a self, bucket: &'a str, decision: Decision) -> Acted<'a> {
         let known = bucket == "photos";
         Box::pin(async move {
@@ -204,7 +209,16 @@ async fn what_waits_to_be_deleted_is_listed() {
     fixed.status.held = vec![HeldDeletes { bucket: bucket.clone(), count: 7, reason }];
     let delayed = DelayedDeletes { bucket, count: 2, next_due_in_ms: Some(5) };
     fixed.status.delayed = vec![delayed];
-    let (status, _, body) = ask(&web(fixed, None), "GET", "/api/v1/deletes", "").await;
+    let web = web(fixed, None);
+    let (status, _, keys) = ask(&web, "GET", "/api/v1/deletes/photos?limit=1", "").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&keys).unwrap(),
+        json!({"bucket": "photos", "keys": [{"key": "photos/0", "since_ms": 1}]})
+    );
+    let (status, ..) = ask(&web, "GET", "/api/v1/deletes/photos?limit=all", "").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (status, _, body) = ask(&web, "GET", "/api/v1/deletes", "").await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(
         serde_json::from_str::<serde_json::Value>(&body).unwrap(),

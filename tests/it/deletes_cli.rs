@@ -70,6 +70,14 @@ async fn held_deletes_are_listed_and_approved() {
     assert!(said.starts_with("held ") && said.contains("3  cli-approve: more than 0"), "{said}");
     let list = answer(&site.evermirror.command(&["deletes", "list", "--json"]).await);
     assert_eq!((&list["held"][0]["count"], &list["delayed"]), (&json!(3), &json!([])));
+    let list = text(&site.evermirror.command(&["deletes", "list", "--keys", "2"]).await);
+    let lines: Vec<_> = list.lines().map(str::trim).skip(1).collect();
+    assert!(matches!(lines[..], ["a" | "b" | "c", "a" | "b" | "c", "… and 1 more"]), "{list}");
+    let list = answer(&site.evermirror.command(&["deletes", "list", "--json", "--keys"]).await);
+    let keys = list["held"][0]["keys"].as_array().unwrap().iter().map(|held| &held["key"]);
+    let mut keys: Vec<_> = keys.collect();
+    keys.sort_by_key(|key| key.as_str());
+    assert_eq!(keys, ["a", "b", "c"]);
     let other = ["deletes", "list", "--json", "--bucket", "other"];
     assert_eq!(answer(&site.evermirror.command(&other).await)["held"], json!([]));
 

@@ -112,7 +112,7 @@ async fn new_bucket(
     counters: &Counters,
     report: &mut SyncReport,
 ) -> anyhow::Result<()> {
-    let rate = Rate::new(compare::rate(&scope.settings));
+    let rate = Rate::new(scope.settings.reconcile.rate());
     let (store, name) = (stores.source.clone(), bucket.source.as_str().into());
     let side = Side { store, bucket: name, prefix: Arc::clone(&scope.prefix), rate };
     let mut listing = Listing::new(side, KeyRange::ALL);
