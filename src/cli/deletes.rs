@@ -68,7 +68,8 @@ async fn list(ListArgs { of: args, keys }: &ListArgs) -> anyhow::Result<()> {
         for entry in held {
             let bucket = segment(text(entry, "bucket"));
             let mut shown = api.get(&format!("/api/v1/deletes/{bucket}?limit={most}")).await?;
-            entry["keys"] = shown["keys"].take();
+            let shown = shown.get_mut("keys").map(Value::take).unwrap_or_default();
+            drop(entry.as_object_mut().map(|entry| entry.insert("keys".to_owned(), shown)));
         }
     }
     let mut out = io::stdout().lock();

@@ -28,7 +28,7 @@ use super::{Ended, Scope, compare};
 use crate::config::settings::BucketSettings;
 use crate::pipeline;
 use crate::reconcile::Kept;
-use crate::reconcile::list::{Listing, ListingError, Side};
+use crate::reconcile::list::{Listing, Side};
 use crate::reconcile::merge::{Finding, NoPairs};
 use crate::reconcile::pass::{self, PassEvent, PassOptions, PassReport};
 use crate::reconcile::ranges::KeyRange;
@@ -270,17 +270,8 @@ impl Verify {
         let side = Side { store, bucket: name, prefix: Arc::clone(&self.scope.prefix), rate };
         let depth = if self.options.deep { Depth::Bytes } else { Depth::Metadata };
         let range = KeyRange { start: self.options.start_after.clone(), end: None };
-        let mut listing = Listing::new(side.clone(), range.clone());
-        loop {
-            let object = match listing.next().await {
-                // It says so before it gives anything out.
-                Err(ListingError::StartIgnored { .. }) => {
-                    listing = Listing::from_the_beginning(side.clone(), range.clone());
-                    continue;
-                }
-                object => object?,
-            };
-            let Some(object) = object else { break };
+        let mut listing = Listing::new(side, range);
+        while let Some(object) = listing.next_despite_start_ignored().await? {
             if bucket.wants(&object.key) {
                 self.counters.to_check.fetch_add(1, Ordering::Relaxed);
                 locked(place).pair(&object.key);

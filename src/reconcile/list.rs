@@ -211,6 +211,19 @@ impl Listing {
         Ok(self.pop())
     }
 
+    /// As [`Listing::next`], also where the store does not honour `start-after`, which shows before anything
+    /// is given out: then it is listed from its beginning, and what comes before the range is dropped.
+    pub(crate) async fn next_despite_start_ignored(
+        &mut self,
+    ) -> Result<Option<ListedObject>, ListingError> {
+        if let Err(error) = self.fill().await {
+            let ListingError::StartIgnored { .. } = error else { return Err(error) };
+            let range = KeyRange { start: self.order.last.clone(), end: self.order.end.clone() };
+            *self = Self::from_the_beginning(self.side.clone(), range);
+        }
+        self.next().await
+    }
+
     /// The last key that was received, whether or not it was given out.
     pub fn received(&self) -> Option<&str> {
         self.order.last.as_deref()

@@ -159,10 +159,11 @@ impl<'a> Feed<'a> {
         let mut listing = Listing::new(self.way.side(bucket), KeyRange { start, end: None });
         let mut folder = None;
         loop {
-            let next = match self.stop.run_until_cancelled(listing.next()).await {
-                Some(next) => next?,
-                None => return Ok(End::Stopped),
-            };
+            let next =
+                match self.stop.run_until_cancelled(listing.next_despite_start_ignored()).await {
+                    Some(next) => next?,
+                    None => return Ok(End::Stopped),
+                };
             let Some(object) = next else { return Ok(End::Done) };
             if !bucket.wants(&object.key) {
                 continue;

@@ -213,7 +213,7 @@ async fn a_listing_that_fails_is_tried_again_and_never_makes_a_difference() {
 }
 
 /// What a store answers that does not honour `start-after`: it begins with the first key of all.
-fn from_the_first_key(page: &str) -> String {
+pub(crate) fn from_the_first_key(page: &str) -> String {
     let first = "<Contents><Key>0</Key><LastModified>2026-11-23T14:26:59.123Z</LastModified>\
                  <ETag>&#34;9a0364b9e99bb480dd25e1f0284c8555&#34;</ETag><Size>7</Size></Contents>";
     page.replacen("<Contents>", &format!("{first}<Contents>"), 1)

@@ -6,8 +6,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use hyper::Method;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
+use crate::reconcile_engine::from_the_first_key;
 use crate::support::eventually::{SOON, eventually};
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::server::{Pair, on_every_pair};
@@ -294,6 +296,40 @@ async fn an_interrupted_verify_names_the_place_from_which_another_finds_the_rest
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{said}");
     assert!(said.contains("--bucket") && said.contains("verify-place, another"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_are_compared_by_how_far_the_clocks_are_apart() {
+    let servers = Pair::MINIO.shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
+    let setup = Setup { target_endpoint: Some(proxy.endpoint()), ..Setup::default() };
+    let site = agreeing(Pair::MINIO, "verify-clocks", setup).await;
+    // If the target's clock is an hour slow, its copies are an hour older than it says, so later than what
+    // they were made of. If it is an hour fast, every one looks older than its object.
+    for (hours, newer) in [(-1, 0), (1, 12)] {
+        let by = SignedDuration::from_hours(hours);
+        proxy.misbehave(move |_, _| Some(Fault::MoveClock(by)));
+        let (status, answer) = site.evermirror.once(&["verify"]).await;
+        assert_eq!((status, &answer["newer"]), (0, &json!(newer)), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verify_goes_on_also_where_the_store_ignores_start_after() {
+    let servers = Pair::MINIO.shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.source.authority()).await;
+    let setup = Setup { source_endpoint: Some(proxy.endpoint()), ..Setup::default() };
+    let site = agreeing(Pair::MINIO, "verify-ignores", setup).await;
+    site.target.delete(&site.target_bucket, "key/1").await;
+    site.target.delete(&site.target_bucket, "rich").await;
+    proxy.misbehave(|_, uri| {
+        uri.to_string().contains("start-after=").then_some(Fault::EditAnswer(from_the_first_key))
+    });
+    let arguments = ["verify", "--metadata", "--start-after", "key/7"];
+    let (status, answer) = site.evermirror.once(&arguments).await;
+    assert_eq!((status, kinds(&answer)), (1, expected(["missing"])), "{answer}");
+    assert_eq!((&answer["first"][0]["key"], &answer["complete"]), (&json!("rich"), &json!(true)));
+    assert!(proxy.faults() > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,8 @@ use hyper::{Method, Request, Response, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use jiff::SignedDuration;
+use jiff::fmt::rfc2822;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -36,6 +38,8 @@ pub(crate) enum Fault {
     SpoilAnswer,
     /// Answer what this makes of the store's answer.
     EditAnswer(fn(&str) -> String),
+    /// Answer as a store would whose clock is this far ahead.
+    MoveClock(SignedDuration),
 }
 
 #[derive(Default)]
@@ -184,7 +188,10 @@ async fn pass(
     match fault {
         Some(Fault::Answer(status, code)) => return error(status, code),
         Some(Fault::Wait(time)) => tokio::time::sleep(time).await,
-        Some(Fault::SpoilRequest | Fault::SpoilAnswer | Fault::EditAnswer(_)) | None => {}
+        Some(
+            Fault::SpoilRequest | Fault::SpoilAnswer | Fault::EditAnswer(_) | Fault::MoveClock(_),
+        )
+        | None => {}
     }
     let (mut head, body) = request.into_parts();
     // The Host header stays as the client signed it.
@@ -203,6 +210,11 @@ async fn pass(
             head.headers.remove("content-length");
             Response::from_parts(head, full(edit(&text).into()))
         }
+        Ok(mut answer) if let Some(Fault::MoveClock(by)) = fault => {
+            let date = answer.headers_mut().get_mut("date").expect("a date");
+            *date = moved(date.to_str().expect("text"), by).parse().expect("a value");
+            answer.map(BodyExt::boxed)
+        }
         Ok(answer) if matches!(fault, Some(Fault::SpoilAnswer)) => {
             let (head, body) = answer.into_parts();
             let body = spoilt(body, 1).await.unwrap_or_else(|_| full(Bytes::new()));
@@ -211,6 +223,11 @@ async fn pass(
         Ok(answer) => answer.map(BodyExt::boxed),
         Err(_) => error(502, "UpstreamUnreachable"),
     }
+}
+
+fn moved(date: &str, by: SignedDuration) -> String {
+    let date = rfc2822::parse(date).expect("a date").timestamp() + by;
+    rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&date).expect("a date")
 }
 
 /// The body with one bit of its last byte changed; its length stays. Each way changes a bit of its own,
