@@ -208,8 +208,11 @@ async fn whatever_changed_on_either_side_while_evermirror_was_down_is_mended(pai
             _ => site.delete(key).await,
         }
     }
+    let as_written = site.source.list(&site.bucket).await.unwrap();
     site.evermirror.start().await;
     site.converges(LATER).await;
+    // They are equal because the target follows, and not the other way about.
+    assert_eq!(site.source.list(&site.bucket).await.unwrap(), as_written);
 }
 
 async fn metadata_that_changed_without_an_event_is_found(pair: Pair) {
