@@ -136,6 +136,8 @@ struct Way {
     from: Store,
     to: Store,
     prefix: Arc<str>,
+    /// Of listing the store that is read, over all its buckets.
+    rate: Rate,
 }
 
 impl Way {
@@ -153,7 +155,7 @@ impl Way {
             store: self.from.clone(),
             bucket: bucket.source.as_str().into(),
             prefix: Arc::clone(&self.prefix),
-            rate: Rate::new(self.settings.reconcile.rate()),
+            rate: self.rate.clone(),
         }
     }
 }
@@ -268,7 +270,8 @@ async fn connect(settings: Settings, options: &RestoreOptions) -> Result<Way, Re
     let from = Store::connect(&settings.source, timeout).await.map_err(refused("target"))?;
     let to =
         Store::connect(&settings.target.store(), timeout).await.map_err(refused("destination"))?;
-    Ok(Way { settings, from, to, prefix: options.prefix.as_str().into() })
+    let rate = Rate::new(settings.reconcile.rate());
+    Ok(Way { settings, from, to, prefix: options.prefix.as_str().into(), rate })
 }
 
 /// Runs the engine on the way back and feeds it, until everything is settled or it was stopped.

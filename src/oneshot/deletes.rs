@@ -1,5 +1,4 @@
-//! Which deletes at the target a person decided about in `run`, or has yet to decide, and where a restore is
-//! not finished: its objects stay.
+//! Which deletes at the target a person decided about in `run`, or has yet to decide: its objects stay.
 //!
 //! Read from the `data_dir` of `run`, which may be at work meanwhile; nothing is written there. What a person
 //! decides while a command runs it need not know of. **On error** nothing may be deleted.
@@ -11,11 +10,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::config::Settings;
-use crate::journal::JournalError;
 use crate::journal::peek::first_unfinished;
 use crate::reconcile::Kept;
 use crate::replicate::Discards;
-use crate::restore::unfinished;
 use crate::shelf::Shelf;
 
 const HELD: &str = "`evermirror run` holds deletes in this bucket for a person to decide about (see \
@@ -36,7 +33,6 @@ impl Deletes {
     /// Reads what `run` has written down.
     pub(super) async fn read(settings: &Settings) -> anyhow::Result<Self> {
         let dir = settings.data_dir.clone();
-        let half_restored = unfinished(settings);
         let read = tokio::task::spawn_blocking(move || {
             let deletes = Self::of(&dir);
             deletes.with_context(|| {
@@ -47,9 +43,7 @@ impl Deletes {
                 )
             })
         });
-        let mut deletes = read.await??;
-        deletes.brakes.extend(half_restored);
-        Ok(deletes)
+        read.await?
     }
 
     fn of(dir: &Path) -> anyhow::Result<Self> {
@@ -60,9 +54,10 @@ impl Deletes {
                 brakes.insert(bucket.into(), UNSEEN.into());
             }
         }
-        for bucket in held(&dir.join("held"))? {
-            brakes.insert(bucket.into(), HELD.into());
-        }
+        let held: Arc<str> = HELD.into();
+        Shelf::peek(&dir.join("held"), |dirty| {
+            brakes.insert(dirty.key.bucket, Arc::clone(&held));
+        })?;
         Ok(Self { kept: Kept::read(&dir.join("reconcile"))?, brakes })
     }
 
@@ -70,16 +65,6 @@ impl Deletes {
     pub(super) fn keeps(&self, bucket: &str, key: &str) -> bool {
         self.kept.has(bucket, key).unwrap_or(true)
     }
-}
-
-fn held(dir: &Path) -> Result<Vec<String>, JournalError> {
-    let mut buckets: Vec<String> = Vec::new();
-    Shelf::peek(dir, |dirty| {
-        if !buckets.iter().any(|bucket| **bucket == *dirty.key.bucket) {
-            buckets.push(dirty.key.bucket.to_string());
-        }
-    })?;
-    Ok(buckets)
 }
 
 #[cfg(test)]

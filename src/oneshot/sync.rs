@@ -36,6 +36,7 @@ use crate::reconcile::merge::{Finding, Why};
 use crate::reconcile::pass::{self, PassEvent, PassOptions, PassReport};
 use crate::reconcile::verdict::{Case, Verdict, judge};
 use crate::replicate::Stores;
+use crate::restore::unfinished;
 use crate::words::told;
 
 /// Appended to the journal at once.
@@ -92,6 +93,8 @@ impl Plan {
         let mut deletes = Deletes::read(&scope.settings).await?;
         if options.approve_deletes {
             deletes.brakes.clear();
+        } else {
+            deletes.brakes.extend(unfinished(&scope.settings));
         }
         let mut delayed = BTreeSet::new();
         for bucket in &mut scope.settings.buckets {

@@ -163,7 +163,7 @@ impl Listing {
     }
 
     /// As [`Listing::new`], without `start-after`: what comes before the range is listed, too, and dropped.
-    pub(crate) fn from_the_beginning(side: Side, range: KeyRange) -> Self {
+    pub(super) fn from_the_beginning(side: Side, range: KeyRange) -> Self {
         Self::begin(side, range, Place::After(None))
     }
 

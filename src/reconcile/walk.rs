@@ -84,11 +84,7 @@ impl Walk<'_> {
             (checkpoint.began_ms, checkpoint.done) = (began_ms, Vec::new());
         }
         let clocks = self.clocks().await?;
-        let between = self.between();
-        let looked = checkpoint.looked.as_ref().filter(|looked| looked.between == between);
-        // Marks may be among what was lost.
-        let looked_until_ms = looked.map(|looked| looked.until_ms).filter(|_| !self.has_gap());
-        let options = PassOptions { looked_until_ms, ..self.options(&checkpoint, resumed, clocks) };
+        let options = self.options(&checkpoint, resumed, clocks.skew_ms);
         let mut extras = Extras::new(self.dir.join(format!("{}.extras", self.file_name())));
         let (differences, received) = mpsc::channel(QUEUE);
         let (report, marked) = tokio::join!(
@@ -110,7 +106,7 @@ impl Walk<'_> {
             checkpoint.split_points.clone_from(&report.split_points);
             checkpoint.last_complete_ms = Some(clock::now_ms());
             let until_ms = clocks.source_ms.saturating_sub(OVERLAP_MS);
-            checkpoint.looked = Some(Looked { between, until_ms });
+            checkpoint.looked = Some(Looked { between: self.between(), until_ms });
             self.save(&checkpoint).await;
             self.progress.last_complete(checkpoint.last_complete_ms);
             self.clear_gap(began_ms).await?;
@@ -135,12 +131,18 @@ impl Walk<'_> {
         format!("{source} {target}/{bucket} include {include:?} exclude {exclude:?}")
     }
 
-    fn has_gap(&self) -> bool {
-        self.parts.gaps.damaged()
-            || self.parts.gaps.list().iter().any(|gap| *gap.bucket == *self.job.bucket)
+    /// Until when an earlier pass has looked: [`Looked::until_ms`]. After a gap that says nothing, since its
+    /// marks may be among what was lost.
+    fn looked_until_ms(&self, checkpoint: &Checkpoint) -> Option<i64> {
+        let gaps = &self.parts.gaps;
+        if gaps.damaged() || gaps.list().iter().any(|gap| *gap.bucket == *self.job.bucket) {
+            return None;
+        }
+        let looked = checkpoint.looked.as_ref()?;
+        (looked.between == self.between()).then_some(looked.until_ms)
     }
 
-    fn options(&self, checkpoint: &Checkpoint, resumed: bool, clocks: Clocks) -> PassOptions {
+    fn options(&self, checkpoint: &Checkpoint, resumed: bool, skew_ms: i64) -> PassOptions {
         let reconcile = &self.parts.settings.reconcile;
         let (settings, progress) = (self.settings.clone(), Arc::clone(self.progress));
         let (remembered, bucket) =
@@ -154,10 +156,10 @@ impl Walk<'_> {
                 progress.key_compared();
                 settings.wants(key)
             }),
-            skew_ms: clocks.skew_ms,
+            skew_ms,
             opaque: self.parts.settings.target.encrypts_with_kms(),
             closer: false,
-            looked_until_ms: None,
+            looked_until_ms: self.looked_until_ms(checkpoint),
             pairs: Arc::new(move |key: &str, source: &_, target: &_| {
                 remembered.is_pair(&bucket, key, source, target)
             }),

@@ -16,7 +16,7 @@ use super::worker::{Done, Mapping, Worker};
 use crate::clock;
 use crate::config::settings::DeletePolicy;
 use crate::dirty::{Aspects, DirtyKey, Origin};
-use crate::store::{ErrorKind, ListQuery, ObjectHead, StoreError};
+use crate::store::{ErrorKind, ObjectHead, StoreError};
 use crate::workqueue::Work;
 
 /// What only the way from source to target needs.
@@ -169,9 +169,7 @@ impl Removal<'_> {
             return Ok(verdict);
         }
         let _looking = hold.looking(bucket);
-        // RustFS lists keys that were deleted when one is asked for (#5375).
-        let few = ListQuery { max_keys: 2, ..ListQuery::default() };
-        if self.worker.source.list(bucket, &few).await?.objects.is_empty() {
+        if self.worker.source.is_empty(bucket).await? {
             let reason = "the source's bucket lists no object any more, it looks wiped";
             hold.pull(bucket, reason.into());
         } else {

@@ -5,7 +5,7 @@ use super::{Report, RestoreError, RestoreOptions, Way};
 use crate::oneshot::patience::{Unusable, patiently};
 use crate::reconcile::list::Listing;
 use crate::reconcile::ranges::KeyRange;
-use crate::store::{ErrorKind, ListQuery, Store, StoreError, Versioning};
+use crate::store::{ErrorKind, Store, StoreError, Versioning};
 
 /// Looks at every bucket of both sides before anything is changed, then creates what is missing.
 /// Returns whether all destinations are empty.
@@ -69,11 +69,10 @@ async fn remembers(store: &Store, bucket: &str) -> Result<(), RestoreError> {
     }
 }
 
-/// `None` if there is no such bucket. Two keys are asked for, since RustFS lists keys that were deleted
-/// when one is asked for (#5375).
+/// `None` if there is no such bucket.
 async fn is_empty(store: &Store, bucket: &str) -> Result<Option<bool>, StoreError> {
-    match store.list(bucket, &ListQuery { max_keys: 2, ..ListQuery::default() }).await {
-        Ok(page) => Ok(Some(page.objects.is_empty())),
+    match store.is_empty(bucket).await {
+        Ok(empty) => Ok(Some(empty)),
         Err(error) if error.kind == ErrorKind::NoSuchBucket => Ok(None),
         Err(error) => Err(error),
     }

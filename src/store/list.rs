@@ -70,6 +70,13 @@ impl Store {
         })
     }
 
+    /// Whether the bucket lists no object. Two are asked for, since RustFS lists keys that were deleted when one
+    /// is asked for (#5375).
+    pub async fn is_empty(&self, bucket: &str) -> Result<bool, StoreError> {
+        let few = ListQuery { max_keys: 2, ..ListQuery::default() };
+        Ok(self.list(bucket, &few).await?.objects.is_empty())
+    }
+
     /// Whether the bucket can be read, and how far the store's clock is ahead of ours, in milliseconds.
     ///
     /// By a HEAD: MinIO reads a whole folder, with all its names, to list one key of it. Only if that

@@ -33,11 +33,7 @@ async fn holding(bucket: &str, token: Option<&str>) -> Site {
 }
 
 async fn held(site: &Site, wanted: u64) {
-    eventually("the deletes are held", SOON, async || {
-        let count = site.evermirror.count("held").await?;
-        (count == wanted).then_some(()).ok_or(format!("{count} of {wanted} are held"))
-    })
-    .await;
+    site.evermirror.counts("held", wanted, SOON).await;
 }
 
 /// It ended with this status and said that on stderr, as a sentence and not as a panic.

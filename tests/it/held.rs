@@ -36,11 +36,7 @@ async fn decide(site: &Site, decision: &str, token: Option<&str>) -> http::Answe
 }
 
 async fn shows(site: &Site, name: &str, wanted: usize) {
-    eventually("the keys are counted", SOON, async || {
-        let counted = site.evermirror.count(name).await?;
-        (counted == wanted as u64).then_some(()).ok_or(format!("{counted} of {wanted} {name}"))
-    })
-    .await;
+    site.evermirror.counts(name, wanted as u64, SOON).await;
 }
 
 /// Keys of the target, sorted.

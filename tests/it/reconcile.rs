@@ -76,11 +76,7 @@ async fn at_target(site: &Site) -> usize {
 }
 
 async fn held(site: &Site, wanted: u64) {
-    eventually("deletes are held", LATER, async || {
-        let count = site.evermirror.count("held").await?;
-        (count == wanted).then_some(()).ok_or(format!("{count} of {wanted}"))
-    })
-    .await;
+    site.evermirror.counts("held", wanted, LATER).await;
 }
 
 async fn decide(site: &Site, decision: &str) {

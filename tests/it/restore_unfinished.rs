@@ -23,11 +23,7 @@ fn state(site: &Site) -> PathBuf {
 
 /// Waits until as many deletes are held, because of the restore.
 async fn held(site: &Site, wanted: usize) {
-    eventually("the deletes are held", SOON, async || {
-        let count = site.evermirror.count("held").await?;
-        (count == wanted as u64).then_some(()).ok_or(format!("{count} of {wanted} are held"))
-    })
-    .await;
+    site.evermirror.counts("held", wanted as u64, SOON).await;
     let list = site.evermirror.command(&["deletes", "list", "--json"]).await;
     let list: Value = serde_json::from_slice(&list.stdout).unwrap();
     assert_eq!(

@@ -76,9 +76,8 @@ async fn every_difference_that_listings_show_is_reported_with_what_it_is(pair: P
     assert_eq!(status, 1);
     let kinds = kinds(&answer);
     assert_eq!(kinds, expected(["missing", "extra", "different_etag", "different_size"]));
-    let text = std::fs::read_to_string(&file).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let found: BTreeMap<_, _> = lines
+    let found: BTreeMap<_, _> = lines(&file)
+        .iter()
         .map(|line| {
             assert_eq!(line["bucket"], "verify-listed");
             let text = |name: &str| line[name].as_str().unwrap().to_owned();
@@ -117,9 +116,8 @@ async fn what_is_to_stay_at_the_target_is_no_difference(pair: Pair) {
         let (status, answer) = site.evermirror.once(&arguments).await;
         assert_eq!((status, &answer["differences"]), (0, &json!(0)), "{answer}");
         assert_eq!((&answer["kept"], &answer["first"]), (&json!(2), &json!([])), "{answer}");
-        let text = std::fs::read_to_string(&file).unwrap();
-        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let mut keys: Vec<_> = lines
+        let mut keys: Vec<_> = lines(&file)
+            .iter()
             .map(|line| {
                 assert_eq!(line["finding"], "kept");
                 assert!(line["detail"].as_str().unwrap().contains(policy), "{line}");
@@ -215,11 +213,15 @@ async fn a_comparison_that_cannot_be_finished_is_no_agreement(pair: Pair) {
     assert_eq!(answer["unfinished"], json!([{"bucket": "verify-half", "start_after": null}]));
 }
 
-/// Keys of the lines of a report file.
-fn keys(file: &Path) -> BTreeSet<String> {
+/// The lines of a report file.
+fn lines(file: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(file).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.map(|line| line["key"].as_str().unwrap().to_owned()).collect()
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Their keys.
+fn keys(file: &Path) -> BTreeSet<String> {
+    lines(file).iter().map(|line| line["key"].as_str().unwrap().to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -202,10 +202,11 @@ fn judge(bench: &mut Bench, layout: Layout) {
     let [ours, listing, mc, rclone] = ["evermirror", "listing", "mc", "rclone"]
         .map(|subject| report.rounds(layout.name, subject, SECONDS));
     let rounds = ours.iter().zip(listing).zip(mc.iter().zip(rclone));
-    let either = rounds.map(|((ours, listing), (mc, rclone))| {
-        (mc.min(*rclone) / (3.0 * ours)).max(listing / (0.9 * ours))
-    });
-    let either = either.collect();
+    let either = rounds
+        .map(|((ours, listing), (mc, rclone))| {
+            (mc.min(*rclone) / (3.0 * ours)).max(listing / (0.9 * ours))
+        })
+        .collect();
     report.judge_ratios(over_either, Bound::AtLeast(1.0), either);
     let peaks = report.rounds(layout.name, "evermirror", PEAK).to_vec();
     report.judge(memory, Bound::AtMost(100.0), &peaks);

@@ -138,7 +138,7 @@ impl Place {
 
 impl Pairs {
     fn done(&mut self, key: &str) {
-        // The window is as short as the checks are parallel.
+        // It is near the front: only as many keys are before it as are looked at at once.
         if let Some((_, done)) = self.window.iter_mut().find(|(other, _)| other == key) {
             *done = true;
         }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -260,6 +261,15 @@ impl Evermirror {
     pub(crate) async fn count(&self, name: &str) -> Result<u64, String> {
         let status = self.status().await?;
         status["keys"][name].as_u64().ok_or_else(|| format!("no count {name:?} in {status}"))
+    }
+
+    /// Waits until one of the status's counts is this.
+    pub(crate) async fn counts(&self, name: &str, wanted: u64, within: Duration) {
+        eventually("the keys are counted", within, async || {
+            let counted = self.count(name).await?;
+            (counted == wanted).then_some(()).ok_or(format!("{counted} of {wanted} {name}"))
+        })
+        .await;
     }
 
     /// `Ok` when it has nothing left to do.
