@@ -72,7 +72,7 @@ impl Live {
             Self::McWatch => Running::McWatch(bench.peers().mc_watch(bucket)?),
             Self::Bare => Running::Elsewhere,
             Self::Minio => {
-                bench.peers().replicate(bucket).await?;
+                bench.peers().replicate(bucket, "delete,delete-marker").await?;
                 // Of replicas the target tells nobody.
                 bench.peers().notify(source, SEEN, "replica").await?;
                 Running::Elsewhere

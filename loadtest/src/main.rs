@@ -8,6 +8,7 @@ mod bench;
 mod copy_double;
 mod data;
 mod double;
+mod existing;
 mod facts;
 mod growth;
 mod http;

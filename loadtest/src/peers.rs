@@ -4,6 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
+use serde_json::Value;
+
 use crate::process::{Process, Usage};
 use crate::servers::{ACCESS_KEY, Minio, SECRET_KEY, peer};
 
@@ -54,14 +57,37 @@ impl Peers<'_> {
         Process::start(&mut self.mc_command(&options)?, &self.dir.join("mc-watch.log"))
     }
 
-    /// Has MinIO itself replicate the source's bucket to the target's of the same name, deletes too.
-    /// Both keep versions.
-    pub(crate) async fn replicate(&self, bucket: &str) -> anyhow::Result<()> {
+    /// Has MinIO itself replicate the source's bucket to the target's of the same name: what is put, and
+    /// `also` (as `delete,delete-marker`). Both keep versions.
+    pub(crate) async fn replicate(&self, bucket: &str, also: &str) -> anyhow::Result<()> {
         let (from, port) = (format!("source/{bucket}"), self.target.port);
         let to = format!("http://{ACCESS_KEY}:{SECRET_KEY}@127.0.0.1:{port}/{bucket}");
-        let options = ["--remote-bucket", &to, "--replicate", "delete,delete-marker"];
+        let options = ["--remote-bucket", &to, "--replicate", also];
         let command = self.mc_command(&[&["replicate", "add", &from], &options[..]].concat())?;
         self.time(command, "mc.log").await.map(drop)
+    }
+
+    /// The name that MinIO gave to where the source's bucket is replicated to.
+    pub(crate) async fn replication_arn(&self, bucket: &str) -> anyhow::Result<String> {
+        let from = format!("source/{bucket}");
+        let mut list = self.mc_command(&["replicate", "ls", "--json", &from])?;
+        let listed = tokio::task::spawn_blocking(move || list.output()).await??;
+        let rule: Value = serde_json::from_slice(&listed.stdout)?;
+        let arn = rule.pointer("/rule/Destination/Bucket").and_then(Value::as_str);
+        Ok(arn.with_context(|| format!("{from} is not replicated: {rule}"))?.to_owned())
+    }
+
+    /// Asks MinIO to replicate what the source's bucket has already.
+    pub(crate) async fn resync(&self, bucket: &str, arn: &str) -> anyhow::Result<()> {
+        let from = format!("source/{bucket}");
+        let start = ["replicate", "resync", "start", &from, "--remote-bucket", arn];
+        self.time(self.mc_command(&start)?, "mc.log").await.map(drop)
+    }
+
+    /// Deletes a bucket of `server` (`source` or `target`) with all versions of all that is in it.
+    pub(crate) async fn remove_bucket(&self, server: &str, bucket: &str) -> anyhow::Result<()> {
+        let place = format!("{server}/{bucket}");
+        self.time(self.mc_command(&["rb", "--force", &place])?, "mc.log").await.map(drop)
     }
 
     /// Has `server` (`source` or `target`) tell a webhook of these events in `bucket`.

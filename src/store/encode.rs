@@ -15,7 +15,7 @@ pub(super) fn push_path(to: &mut String, text: &str) {
 }
 
 /// A query in canonical form: `name=value` joined by `&`, sorted by name.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Query(String);
 
 impl Query {

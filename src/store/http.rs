@@ -8,14 +8,14 @@
 use std::io;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
@@ -29,9 +29,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shorter than what servers keep idle connections for (MinIO 30 s, AWS 20 s or so), because a
 /// request on a connection that the server is just closing fails.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-/// 2 KiB of metadata, the most that MinIO takes, can be 157 headers; hyper's own limit is 100. Room
-/// for many more costs CPU on every answer.
-const MAX_HEADERS: usize = 256;
+/// 2 KiB of metadata, the most that MinIO takes, can be 157 headers; hyper's own limit is 100.
+const MANY_HEADERS: usize = 256;
 
 /// Why an exchange gave no answer.
 #[derive(Debug)]
@@ -45,12 +44,24 @@ pub(super) enum Failure {
         /// The whole request had been handed to the connection.
         sent: bool,
     },
+    /// The answer has more headers than there is room for; [`Transport::make_room`] helps.
+    Headers {
+        /// For people.
+        message: String,
+    },
 }
+
+/// A client and its connection pool.
+type Http = Client<HttpsConnector<HttpConnector>, RequestBody>;
 
 /// The client of one endpoint.
 #[derive(Debug)]
 pub(super) struct Transport {
-    client: Client<HttpsConnector<HttpConnector>, RequestBody>,
+    client: Http,
+    connector: HttpsConnector<HttpConnector>,
+    /// The client whose answers have room for [`MANY_HEADERS`], once it is needed. It costs memory and CPU on
+    /// every one of them, and hardly a store needs it.
+    roomy: OnceLock<Http>,
     timeout: Duration,
 }
 
@@ -66,12 +77,23 @@ impl Transport {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .http1_max_headers(MAX_HEADERS)
-            .build(connector);
-        Self { client, timeout }
+        let client = pool().build(connector.clone());
+        Self { client, connector, roomy: OnceLock::new(), timeout }
+    }
+
+    fn client(&self) -> &Http {
+        self.roomy.get().unwrap_or(&self.client)
+    }
+
+    /// Whether [`Transport::make_room`] has been called.
+    pub(super) fn has_room(&self) -> bool {
+        self.roomy.get().is_some()
+    }
+
+    /// From the next request on, answers have room for more headers.
+    pub(super) fn make_room(&self) {
+        let roomy = || pool().http1_max_headers(MANY_HEADERS).build(self.connector.clone());
+        self.roomy.get_or_init(roomy);
     }
 
     /// How long a request may make no progress.
@@ -87,7 +109,7 @@ impl Transport {
     ) -> Result<Response<Incoming>, Failure> {
         let progress = request.body().progress();
         let left = || progress.as_deref().map_or(0, Progress::left);
-        let mut answer = pin!(self.client.request(request));
+        let mut answer = pin!(self.client().request(request));
         loop {
             let before = left();
             match tokio::time::timeout(timeout, &mut answer).await {
@@ -104,11 +126,21 @@ impl Transport {
     }
 }
 
+/// What all clients have in common.
+fn pool() -> Builder {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_TIMEOUT);
+    builder
+}
+
 fn failure(error: &hyper_util::client::legacy::Error, left: u64) -> Failure {
     let mut canceled = false;
     for cause in causes(error) {
         if let Some(hyper) = cause.downcast_ref::<hyper::Error>() {
             canceled |= hyper.is_canceled();
+            if hyper.is_parse_too_large() {
+                return Failure::Headers { message: describe(error) };
+            }
         }
         match cause.downcast_ref::<BodyError>() {
             Some(BodyError::Stream(error)) => {

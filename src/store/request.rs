@@ -172,6 +172,16 @@ impl Inner {
         answer
     }
 
+    /// Reads an object, whose metadata may be more headers than there is room for at first: then it is asked for
+    /// once more.
+    pub(super) async fn read<'a>(&self, call: impl Fn() -> Call<'a>) -> Result<Answer, StoreError> {
+        let had_room = self.transport.has_room();
+        match self.send(call()).await {
+            Err(_) if !had_room && self.transport.has_room() => self.send(call()).await,
+            answer => answer,
+        }
+    }
+
     async fn ask(&self, call: Call<'_>) -> Result<Answer, StoreError> {
         let origin = self.origin(call.operation, call.bucket, call.key);
         let writes = call.writes();
@@ -197,6 +207,11 @@ impl Inner {
             Err(Failure::Connection { message, sent }) => {
                 let error = origin.error(ErrorKind::Transient, message);
                 return Err(StoreError { maybe_applied: sent && writes, ..error });
+            }
+            Err(Failure::Headers { message }) => {
+                self.transport.make_room();
+                let error = origin.error(ErrorKind::Transient, message);
+                return Err(StoreError { maybe_applied: writes, ..error });
             }
         };
         self.note_server(&head.headers);

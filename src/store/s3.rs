@@ -182,22 +182,26 @@ impl Store {
         key: &str,
         options: GetOptions<'_>,
     ) -> Result<ObjectBody, StoreError> {
-        let mut call = Call::new("GetObject", Method::GET, bucket, key);
         let mut query = Query::default();
         if let Some(part) = options.part {
             query = query.with("partNumber", &part.to_string());
         }
         let version = self.version("GetObject", bucket, key).await?;
-        call = call.query(of_version(query, version.as_deref()));
+        let query = of_version(query, version.as_deref());
         let range = options.range.map(|(first, last)| (RANGE, format!("bytes={first}-{last}")));
         let condition = options.if_match.map(|etag| (IF_MATCH, format!("\"{etag}\"")));
+        let mut headers = Vec::new();
         for (name, text) in range.into_iter().chain(condition) {
             let value = HeaderValue::try_from(text).map_err(|error| {
                 self.0.origin("GetObject", bucket, key).error(ErrorKind::Invalid, error.to_string())
             })?;
-            call = call.header(name, value);
+            headers.push((name, value));
         }
-        let answer = self.0.send(call).await?;
+        let call = || {
+            let call = Call::new("GetObject", Method::GET, bucket, key).query(query.clone());
+            headers.iter().cloned().fold(call, |call, (name, value)| call.header(name, value))
+        };
+        let answer = self.0.read(call).await?;
         let head = object_head(answer.status, answer.headers, &answer.origin)?;
         Ok(ObjectBody { head, body: answer.body })
     }
@@ -207,9 +211,9 @@ impl Store {
     /// without a code is followed by `HeadBucket`, and what that says comes first.
     pub async fn head(&self, bucket: &str, key: &str) -> Result<ObjectHead, StoreError> {
         let version = self.version("HeadObject", bucket, key).await?;
-        let call = Call::new("HeadObject", Method::HEAD, bucket, key)
-            .query(of_version(Query::default(), version.as_deref()));
-        let answer = match self.0.send(call).await {
+        let query = of_version(Query::default(), version.as_deref());
+        let call = || Call::new("HeadObject", Method::HEAD, bucket, key).query(query.clone());
+        let answer = match self.0.read(call).await {
             Err(error) if error.kind == ErrorKind::NotFound && error.code.is_none() => {
                 self.head_bucket(bucket).await?;
                 return Err(error);

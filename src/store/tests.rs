@@ -73,6 +73,29 @@ async fn a_key_reaches_the_wire_as_it_is() {
     assert_eq!(line, "GET /b//a//../.%01%252F%2B%20%3F%23%C3%A9/ HTTP/1.1");
 }
 
+/// An answer with so many headers of metadata.
+fn metadata(count: usize) -> String {
+    let headers: Vec<_> = (0..count).map(|n| format!("\r\nx-amz-meta-{n}: {n}")).collect();
+    answer(&format!("200 OK{}", headers.concat()), "x")
+}
+
+#[tokio::test]
+async fn an_object_with_more_metadata_than_usual_is_asked_for_once_more_and_then_there_is_room() {
+    let answers = [metadata(150), metadata(150), metadata(160), metadata(300)];
+    let (store, server) = server(answers).await;
+    let body = store.get("b", "k", GetOptions::default()).await.unwrap();
+    assert_eq!(body.head.headers["x-amz-meta-149"], "149");
+    assert_eq!(body.bytes().await.unwrap(), "x");
+    let head = store.head("b", "k").await.unwrap();
+    assert_eq!(head.headers["x-amz-meta-159"], "159");
+    let error = store.head("b", "k").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Transient);
+    assert!(error.message.contains("too large"), "{error}");
+    let asked = server.await.unwrap();
+    let methods: Vec<_> = asked.iter().map(|request| request.split(' ').next().unwrap()).collect();
+    assert_eq!(methods, ["GET", "GET", "HEAD", "HEAD"]);
+}
+
 #[tokio::test]
 async fn nothing_is_written_once_the_fence_has_fallen() {
     // One answer for the read; a write that was sent would find nobody.

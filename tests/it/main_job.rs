@@ -22,6 +22,7 @@ on_every_pair![
     a_versioned_source_is_mirrored_in_its_latest_state,
     empty_objects_and_folder_markers_arrive,
     hostile_keys_arrive_with_all_their_headers_and_tags,
+    as_much_metadata_as_a_store_takes_arrives,
 ];
 
 async fn puts_and_overwrites_arrive(pair: Pair) {
@@ -238,6 +239,22 @@ async fn hostile_keys_arrive_with_all_their_headers_and_tags(pair: Pair) {
         let left = picture(&site.target, &site.target_bucket, key).await;
         assert!(left.is_err(), "{key:?} is deleted at the source and left at the target");
     }
+}
+
+async fn as_much_metadata_as_a_store_takes_arrives(pair: Pair) {
+    let site = pair.site("metadata").await;
+    // 2 KiB in all, so names and values are short (AWS user guide, "User-defined object metadata").
+    for (key, count) in [("usual", 3), ("much", 150)] {
+        let body = ByteStream::from_static(b"content");
+        let call = site.source.client.put_object().bucket(&site.bucket).key(key).body(body);
+        let all = (0..count).fold(call, |call, n| call.metadata(format!("m{n}"), n.to_string()));
+        all.send().await.unwrap();
+    }
+    site.converges(SOON).await;
+    let copy = site.target.client.head_object().bucket(&site.target_bucket).key("much");
+    let metadata = copy.send().await.unwrap().metadata.unwrap_or_default();
+    let kept = (0..150).filter(|n: &u32| metadata.get(&format!("m{n}")) == Some(&n.to_string()));
+    assert_eq!(kept.count(), 150);
 }
 
 async fn objects_that_only_one_side_may_list_are_copied_and_stay(pair: Pair) {

@@ -84,7 +84,7 @@ pub(crate) async fn run(bench: &mut Bench, change: Change) -> anyhow::Result<()>
         let (claim, bound) = ("rate of a burst, over the bare loop's", Bound::AtLeast(0.95));
         bench.report.judge_ratio(claim, bound, workload, (ours, RATE), ("bare", RATE));
         let peers = [Live::McWatch, Live::Minio].map(Live::name);
-        bench.judge_ahead("rate of a burst, over the fastest peer's", workload, RATE, peers);
+        bench.judge_ahead("rate of a burst, over the fastest peer's", workload, RATE, &peers);
     }
     for other in live::ALL.into_iter().filter(|live| *live != Live::Evermirror) {
         bench.report.relate(workload, RATE, [ours, other.name()]);

@@ -3,9 +3,9 @@
 use crate::bare;
 use crate::bench::{Bench, CPU, PEAK, RATE};
 use crate::data;
+use crate::existing;
 use crate::report::{Bound, progress};
-use crate::stats::float;
-use crate::subject::{Copier, Subject as _};
+use crate::subject::{Copier, Cost, Subject as _};
 
 const OBJECTS: usize = 20_000;
 const SOURCE: &str = "first-sync";
@@ -30,7 +30,9 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     }
     let peaks = report.rounds(SOURCE, "evermirror", PEAK).to_vec();
     report.judge("resident memory in a first sync, MiB", Bound::AtMost(100.0), &peaks);
-    report.relate(SOURCE, RATE, ["evermirror", "bare"]);
+    for other in ["bare", "MinIO"] {
+        report.relate(SOURCE, RATE, ["evermirror", other]);
+    }
     report.relate(SOURCE, CPU, ["evermirror", "bare"]);
     Ok(())
 }
@@ -43,23 +45,29 @@ async fn measure(
 ) -> anyhow::Result<()> {
     let name = subject.name();
     progress(&format!("first-sync, round {}: {name}.", round + 1));
-    let bucket = format!("{SOURCE}-{round}-{name}");
+    let bucket = format!("{SOURCE}-{round}-{name}").to_lowercase();
     bench.target_bucket(&bucket).await?;
     bench.settle().await?;
-    let (took, usage) = match subject {
+    let cost: Cost = match subject {
         Copier::Evermirror => {
             let sync = bench.site(&bucket, SOURCE, &bucket)?.sync(&[]).await?;
-            (sync.took, sync.usage)
+            (sync.took, sync.usage).into()
         }
         Copier::Rclone => {
             let options = ["sync", "--transfers", "32"];
-            bench.peers().rclone(&options, SOURCE, &bucket).await?
+            bench.peers().rclone(&options, SOURCE, &bucket).await?.into()
         }
-        Copier::Mc => bench.peers().mc(SOURCE, &bucket).await?,
-        Copier::Bare => bench.route(SOURCE, &bucket).copy_all(count, bare::workers()).await?,
+        Copier::Mc => bench.peers().mc(SOURCE, &bucket).await?.into(),
+        Copier::Minio => {
+            let put = data::seed(&bench.source_store, &bucket, count, data::OBJECT_SIZE);
+            existing::replicate(bench, &bucket, count, put).await?.into()
+        }
+        Copier::Bare => bench.route(SOURCE, &bucket).copy_all(count, bare::workers()).await?.into(),
     };
     data::equal((&bench.source_store, SOURCE), (&bench.target_store, &bucket)).await?;
-    bench.report.note(SOURCE, name, RATE, float(count) / took.as_secs_f64());
-    bench.note_usage(SOURCE, name, usage, count);
+    if subject == Copier::Minio {
+        existing::remove(bench, &bucket).await?;
+    }
+    bench.note_cost(SOURCE, name, cost, count);
     Ok(())
 }
