@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
 use evermirror::reconcile::list::ListingError;
 use evermirror::reconcile::merge::{Finding, NoPairs, Why};
 use evermirror::reconcile::pass::{self, PassError, PassEvent, PassOptions, PassReport};
 use evermirror::reconcile::ranges::{KeyRange, union, without};
-use evermirror::store::{ErrorKind, Store};
+use evermirror::store::ErrorKind;
 use futures_util::{StreamExt as _, stream};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -17,20 +16,12 @@ use tokio::sync::mpsc;
 
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::hostile;
-use crate::support::minio::{ACCESS_KEY, SECRET_KEY};
+use crate::support::ours::store;
 use crate::support::s3::S3;
 use crate::support::server::{Pair, on_every_pair};
 use crate::support::site::Servers;
 
 on_every_pair![a_folder_is_compared_beside_a_large_one_whose_name_goes_on];
-
-async fn store(endpoint: &str) -> Store {
-    let settings = format!(
-        "endpoint = '{endpoint}'\naccess_key = '{ACCESS_KEY}'\nsecret_key = '{SECRET_KEY}'"
-    );
-    let settings = toml::from_str(&settings).unwrap();
-    Store::connect(&settings, Duration::from_secs(20)).await.unwrap()
-}
 
 async fn options(source: &str, target: &str, bucket: &str) -> PassOptions {
     PassOptions {
