@@ -248,7 +248,7 @@ const MUCH_METADATA: u32 = 120;
 
 async fn more_metadata_than_clients_have_room_for_arrives(pair: Pair) {
     let servers = pair.shared().await;
-    let site = servers.site("metadata", Setup::default()).await;
+    let site = servers.site("much-metadata", Setup::default()).await;
     let body = ByteStream::from_static(b"content");
     let call = site.source.client.put_object().bucket(&site.bucket).key("much").body(body);
     // MinIO takes 2 KiB of it, prefixes included.
