@@ -146,15 +146,12 @@ impl Bench {
         peers: &[&str],
     ) {
         let ours = self.report.rounds(workload, "evermirror", rate);
-        let peers: Vec<_> =
-            peers.iter().map(|peer| self.report.rounds(workload, peer, rate)).collect();
-        let best = |round| {
-            let rates = peers.iter().map(|rates| rates.get(round).copied());
-            // Without the figure of one of them nobody is known to be the fastest.
-            rates.collect::<Option<Vec<_>>>()?.into_iter().reduce(f64::max)
-        };
-        let ratios = ours.iter().enumerate();
-        let ratios = ratios.filter_map(|(round, ours)| Some(ours / best(round)?)).collect();
+        let theirs = peers.iter().map(|peer| self.report.rounds(workload, peer, rate).to_vec());
+        let best = theirs.reduce(|best, other| {
+            best.iter().zip(other).map(|(best, other)| best.max(other)).collect()
+        });
+        let best = best.unwrap_or_default();
+        let ratios = ours.iter().zip(best).map(|(ours, best)| ours / best).collect();
         self.report.judge_ratios(claim, Bound::AtLeast(1.0), ratios);
     }
 
@@ -174,6 +171,12 @@ impl Bench {
     /// Makes a bucket at the target.
     pub(crate) async fn target_bucket(&self, bucket: &str) -> anyhow::Result<()> {
         Ok(self.target_store.create_bucket(bucket).await?)
+    }
+
+    /// Has both sides keep versions in a bucket, without which MinIO replicates nothing.
+    pub(crate) async fn keep_versions(&self, bucket: &str) -> anyhow::Result<()> {
+        self.source_store.enable_versioning(bucket).await?;
+        Ok(self.target_store.enable_versioning(bucket).await?)
     }
 
     /// An evermirror with a fresh data directory between these buckets.

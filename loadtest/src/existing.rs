@@ -7,7 +7,6 @@ use anyhow::ensure;
 
 use crate::bench::Bench;
 use crate::live::PATIENCE;
-use crate::servers::SEEN;
 
 /// Fills a bucket at the source by `put`, and has MinIO replicate its objects, so many, to the target's bucket
 /// of the same name, which is there and empty. The time is from the request until the source has told of
@@ -19,12 +18,9 @@ pub(crate) async fn replicate(
     put: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<Duration> {
     bench.source_bucket(bucket).await?;
-    bench.source_store.enable_versioning(bucket).await?;
-    bench.target_store.enable_versioning(bucket).await?;
+    bench.keep_versions(bucket).await?;
     put.await?;
     bench.peers().replicate(bucket, "existing-objects").await?;
-    // Of replicas the target tells nobody.
-    bench.peers().notify(("source", bucket), SEEN, "replica").await?;
     let arn = bench.peers().replication_arn(bucket).await?;
     bench.receiver.clear();
     bench.settle().await?;

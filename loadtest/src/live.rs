@@ -52,8 +52,7 @@ impl Live {
         bench.source_bucket(bucket).await?;
         bench.target_bucket(bucket).await?;
         if self == Self::Minio {
-            bench.source_store.enable_versioning(bucket).await?;
-            bench.target_store.enable_versioning(bucket).await?;
+            bench.keep_versions(bucket).await?;
         }
         Ok(())
     }
@@ -73,8 +72,6 @@ impl Live {
             Self::Bare => Running::Elsewhere,
             Self::Minio => {
                 bench.peers().replicate(bucket, "delete,delete-marker").await?;
-                // Of replicas the target tells nobody.
-                bench.peers().notify(source, SEEN, "replica").await?;
                 Running::Elsewhere
             }
         };

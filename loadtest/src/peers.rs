@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::process::{Process, Usage};
-use crate::servers::{ACCESS_KEY, Minio, SECRET_KEY, peer};
+use crate::servers::{ACCESS_KEY, Minio, SECRET_KEY, SEEN, peer};
 
 /// The two servers, by the names `source` and `target`, for `mc` and `rclone`.
 #[derive(Debug, Clone, Copy)]
@@ -58,13 +58,15 @@ impl Peers<'_> {
     }
 
     /// Has MinIO itself replicate the source's bucket to the target's of the same name: what is put, and
-    /// `also` (as `delete,delete-marker`). Both keep versions.
+    /// `also` (as `delete,delete-marker`). Both keep versions. The source tells the stop-watch of what is
+    /// replicated, since of replicas the target tells nobody.
     pub(crate) async fn replicate(&self, bucket: &str, also: &str) -> anyhow::Result<()> {
         let (from, port) = (format!("source/{bucket}"), self.target.port);
         let to = format!("http://{ACCESS_KEY}:{SECRET_KEY}@127.0.0.1:{port}/{bucket}");
         let options = ["--remote-bucket", &to, "--replicate", also];
         let command = self.mc_command(&[&["replicate", "add", &from], &options[..]].concat())?;
-        self.time(command, "mc.log").await.map(drop)
+        self.time(command, "mc.log").await?;
+        self.notify(("source", bucket), SEEN, "replica").await
     }
 
     /// The name that MinIO gave to where the source's bucket is replicated to.

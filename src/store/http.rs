@@ -44,11 +44,6 @@ pub(super) enum Failure {
         /// The whole request had been handed to the connection.
         sent: bool,
     },
-    /// The answer has more headers than there is room for; [`Transport::make_room`] helps.
-    Headers {
-        /// For people.
-        message: String,
-    },
 }
 
 /// A client and its connection pool.
@@ -85,13 +80,13 @@ impl Transport {
         self.roomy.get().unwrap_or(&self.client)
     }
 
-    /// Whether [`Transport::make_room`] has been called.
+    /// Whether an answer had more headers than there was room for, so that there is room for more now.
     pub(super) fn has_room(&self) -> bool {
         self.roomy.get().is_some()
     }
 
     /// From the next request on, answers have room for more headers.
-    pub(super) fn make_room(&self) {
+    fn make_room(&self) {
         let roomy = || pool().http1_max_headers(MANY_HEADERS).build(self.connector.clone());
         self.roomy.get_or_init(roomy);
     }
@@ -113,7 +108,13 @@ impl Transport {
         loop {
             let before = left();
             match tokio::time::timeout(timeout, &mut answer).await {
-                Ok(answer) => return answer.map_err(|error| failure(&error, left())),
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => {
+                    if is_too_large(&error) {
+                        self.make_room();
+                    }
+                    return Err(failure(&error, left()));
+                }
                 Err(_) if left() != before => {}
                 // A source that stalls must be blamed itself; it has the same time and then fails.
                 Err(_) if progress.as_deref().is_some_and(Progress::is_starved) => {}
@@ -133,14 +134,18 @@ fn pool() -> Builder {
     builder
 }
 
+/// Whether the answer had more headers than there is room for.
+fn is_too_large(error: &hyper_util::client::legacy::Error) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<hyper::Error>())
+        .any(hyper::Error::is_parse_too_large)
+}
+
 fn failure(error: &hyper_util::client::legacy::Error, left: u64) -> Failure {
     let mut canceled = false;
     for cause in causes(error) {
         if let Some(hyper) = cause.downcast_ref::<hyper::Error>() {
             canceled |= hyper.is_canceled();
-            if hyper.is_parse_too_large() {
-                return Failure::Headers { message: describe(error) };
-            }
         }
         match cause.downcast_ref::<BodyError>() {
             Some(BodyError::Stream(error)) => {

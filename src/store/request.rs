@@ -208,11 +208,6 @@ impl Inner {
                 let error = origin.error(ErrorKind::Transient, message);
                 return Err(StoreError { maybe_applied: sent && writes, ..error });
             }
-            Err(Failure::Headers { message }) => {
-                self.transport.make_room();
-                let error = origin.error(ErrorKind::Transient, message);
-                return Err(StoreError { maybe_applied: writes, ..error });
-            }
         };
         self.note_server(&head.headers);
         let body = ObjectStream::new(body, silence, origin.clone());

@@ -190,16 +190,16 @@ impl Store {
         let query = of_version(query, version.as_deref());
         let range = options.range.map(|(first, last)| (RANGE, format!("bytes={first}-{last}")));
         let condition = options.if_match.map(|etag| (IF_MATCH, format!("\"{etag}\"")));
-        let mut headers = Vec::new();
+        let mut headers = HeaderMap::new();
         for (name, text) in range.into_iter().chain(condition) {
             let value = HeaderValue::try_from(text).map_err(|error| {
                 self.0.origin("GetObject", bucket, key).error(ErrorKind::Invalid, error.to_string())
             })?;
-            headers.push((name, value));
+            headers.insert(name, value);
         }
         let call = || {
-            let call = Call::new("GetObject", Method::GET, bucket, key).query(query.clone());
-            headers.iter().cloned().fold(call, |call, (name, value)| call.header(name, value))
+            let call = Call::new("GetObject", Method::GET, bucket, key);
+            call.query(query.clone()).headers(&headers)
         };
         let answer = self.0.read(call).await?;
         let head = object_head(answer.status, answer.headers, &answer.origin)?;
