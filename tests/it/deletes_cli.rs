@@ -1,7 +1,7 @@
 //! `evermirror deletes` and `evermirror reconcile`, as an operator uses them against the running
 //! process.
 
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -283,15 +283,13 @@ async fn a_delete_that_a_killed_sync_has_left_is_not_carried_out_once_a_person_h
         let delete = method == Method::POST && uri.query().is_some_and(|q| q.contains("delete"));
         delete.then_some(Fault::Answer(503, "SlowDown"))
     });
-    let mut sync = site.evermirror.process(&["sync"]);
-    let mut sync = sync.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let sync = site.evermirror.begin(&["sync"]);
     eventually("it tries to delete", SOON, async || {
         let tries = proxy.faults();
         (tries > 0).then_some(()).ok_or("no delete yet".to_owned())
     })
     .await;
-    sync.kill().unwrap();
-    sync.wait().unwrap();
+    sync.kill();
     proxy.behave();
 
     site.evermirror.set("DELETES__MAX_DELETES", "0");

@@ -1,13 +1,9 @@
 //! How the commands that end do end: their exit status, and a report in every case.
 
-use std::process::Stdio;
-use std::time::Duration;
-
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::support::eventually::{SOON, eventually};
-use crate::support::fault_proxy::{Fault, FaultProxy};
+use crate::support::fault_proxy::FaultProxy;
 use crate::support::ports::free_port;
 use crate::support::site::{Servers, Setup, Site};
 
@@ -83,9 +79,9 @@ async fn with_json_every_command_that_fails_answers_one_object() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_command_reports_how_far_it_came() {
     let servers = Servers::shared().await;
-    let slow = FaultProxy::in_front_of(&servers.target.authority()).await;
+    let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
     let setup = Setup {
-        target_endpoint: Some(slow.endpoint()),
+        target_endpoint: Some(proxy.endpoint()),
         settings: vec![("REPLICATE__CONCURRENCY", "2".to_owned())],
         ..Setup::default()
     };
@@ -101,30 +97,21 @@ async fn an_interrupted_command_reports_how_far_it_came() {
         (&away, Method::GET),
     ] {
         let method = progress.clone();
-        slow.misbehave(move |seen, uri| {
+        proxy.hold_after(20, move |seen, uri| {
             let object = uri.path().matches('/').count() > 1 && uri.path().len() > 20;
-            (object && *seen == method).then_some(Fault::Wait(Duration::from_millis(50)))
+            object && *seen == method
         });
-        let before = slow.faults();
-        let mut command = site.evermirror.process(&[arguments, &["--json"]].concat());
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        eventually("it is in the middle", SOON, async || {
-            let seen = slow.faults() - before;
-            if seen > 10 { Ok(()) } else { Err(format!("{seen} requests")) }
-        })
-        .await;
-        let pid = child.id().to_string();
-        let sent = std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
-        assert!(sent.success());
-        let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
-        let output = ended.await.unwrap();
-        let answer: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
-        assert_eq!(output.status.code(), Some(1), "{answer}");
+        let stopped = site.evermirror.begin(&[arguments, &["--json"]].concat());
+        proxy.holds_one().await;
+        stopped.interrupt("INT").await;
+        proxy.behave();
+        let (status, answer) = stopped.ended().await;
+        let answer = answer.expect("one JSON object");
+        assert_eq!(status.code(), Some(1), "{answer}");
         assert_eq!((&answer["interrupted"], &answer["errors"]), (&json!(true), &json!([])));
         let key = if progress == Method::HEAD { "compared" } else { "copied" };
         assert!(answer[key].as_u64().unwrap() > 0, "{answer}");
 
-        slow.behave();
         let (status, answer) = site.evermirror.once(arguments).await;
         assert_eq!((status, &answer["interrupted"]), (0, &json!(false)), "{answer}");
     }

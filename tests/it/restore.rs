@@ -1,10 +1,10 @@
 //! The way back: by one command, into a clean store, proven.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use futures_util::future::join_all;
@@ -183,25 +183,21 @@ async fn a_restore_that_is_killed_goes_on_where_it_was(pair: Pair) {
     let fresh = pair.fresh_source().await;
     let store = fresh.client();
     let proxy = FaultProxy::in_front_of(&fresh.authority()).await;
-    let slow = Duration::from_millis(300);
-    proxy.misbehave(move |method, _| (method == Method::PUT).then_some(Fault::Wait(slow)));
     let endpoint = proxy.endpoint();
     let to = ["--to-endpoint", &endpoint];
-    for (there, signal) in [(60, "-TERM"), (180, "-KILL")] {
-        let mut command = site.evermirror.process(&["restore", "--to-endpoint", &endpoint]);
-        let mut child = command.stdout(Stdio::null()).spawn().expect("the binary starts");
-        eventually("it is in the middle", SOON, async || {
-            let count = store.list(&site.bucket).await?.len();
-            if count >= there { Ok(()) } else { Err(format!("{count} objects")) }
-        })
-        .await;
-        let pid = child.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-        let status = tokio::task::block_in_place(|| child.wait()).expect("a child of ours");
-        assert_eq!(status.code(), (signal == "-TERM").then_some(1));
-    }
+    let begin = async || {
+        proxy.hold_after(120, |method, _| method == Method::PUT);
+        let command = site.evermirror.begin(&["restore", "--to-endpoint", &endpoint]);
+        proxy.holds_one().await;
+        command
+    };
+    let stopped = begin().await;
+    stopped.interrupt("TERM").await;
+    proxy.behave();
+    assert_eq!(stopped.ended().await.0.code(), Some(1));
+    begin().await.kill();
     let there = store.list(&site.bucket).await.unwrap().len();
-    assert!(there < wanted.len(), "it was killed too late to prove anything");
+    assert!((100..wanted.len()).contains(&there), "{there} objects are not the middle");
     proxy.behave();
     let report = restore(&site.evermirror, &to);
     assert_eq!(report["resumed"], true);

@@ -2,7 +2,6 @@
 //! target: nothing is deleted there.
 
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -60,15 +59,14 @@ async fn nothing_that_a_killed_restore_has_not_brought_back_is_deleted(pair: Pai
         let last = method == Method::PUT && uri.path().contains("/k/5");
         last.then_some(Fault::Wait(Duration::from_mins(10)))
     });
-    let mut child = site.evermirror.process(&["restore"]).stdout(Stdio::null()).spawn().unwrap();
+    let unfinished = site.evermirror.begin(&["restore"]);
     eventually("all others are back", SOON, async || {
         let count = site.source.list(&site.bucket).await?.len();
         (count == 50).then_some(()).ok_or(format!("{count} objects"))
     })
     .await;
     let (status, report) = site.evermirror.once(&["restore"]).await;
-    child.kill().expect("a child of ours");
-    child.wait().expect("a child of ours");
+    unfinished.kill();
     assert_eq!((status, &report["outcome"]), (2, &json!("failed")), "two at once: {report}");
     assert!(report["errors"][0].as_str().unwrap().contains("another restore works"), "{report}");
     proxy.behave();

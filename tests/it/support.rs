@@ -16,6 +16,7 @@ pub(crate) mod kubernetes;
 pub(crate) mod mc;
 pub(crate) mod minio;
 pub(crate) mod moto;
+pub(crate) mod one_shot;
 pub(crate) mod ours;
 pub(crate) mod ports;
 pub(crate) mod process;

@@ -1,8 +1,5 @@
 //! `evermirror sync`, as an operator uses it.
 
-use std::process::Stdio;
-use std::time::Duration;
-
 use hyper::Method;
 use serde_json::json;
 
@@ -219,9 +216,9 @@ async fn a_wiped_source_empties_no_target_until_a_person_says_so(pair: Pair) {
 
 async fn a_sync_that_is_killed_is_resumed_and_ends_with_both_sides_equal(pair: Pair) {
     let servers = pair.shared().await;
-    let slow = FaultProxy::in_front_of(&servers.target.authority()).await;
+    let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
     let setup = Setup {
-        target_endpoint: Some(slow.endpoint()),
+        target_endpoint: Some(proxy.endpoint()),
         settings: vec![("REPLICATE__CONCURRENCY", "2".to_owned())],
         ..Setup::default()
     };
@@ -229,22 +226,15 @@ async fn a_sync_that_is_killed_is_resumed_and_ends_with_both_sides_equal(pair: P
     for number in 0..300 {
         site.put(&format!("{number}"), format!("value {number}")).await;
     }
-    slow.misbehave(|method, _| {
-        (method == Method::PUT).then_some(Fault::Wait(Duration::from_millis(20)))
-    });
-    for wanted in [20, 60, 100] {
-        let mut command = site.evermirror.process(&["sync"]);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        eventually("some objects are copied", SOON, async || {
-            let copied = site.target.list(&site.target_bucket).await?.len();
-            if copied >= wanted { Ok(()) } else { Err(format!("{copied} objects")) }
-        })
-        .await;
-        child.kill().unwrap();
-        child.wait().unwrap();
+    for _ in 0..3 {
+        proxy.hold_after(50, |method, _| method == Method::PUT);
+        let killed = site.evermirror.begin(&["sync"]);
+        proxy.holds_one().await;
+        killed.kill();
     }
-    assert!(site.target.list(&site.target_bucket).await.unwrap().len() < 300);
-    slow.behave();
+    let copied = site.target.list(&site.target_bucket).await.unwrap().len();
+    assert!((50..300).contains(&copied), "{copied} objects are not the middle");
+    proxy.behave();
     let (status, answer) = site.evermirror.once(&["sync"]).await;
     assert_eq!((status, &answer["failed"]), (0, &json!(0)), "{answer}");
     equal(&site).await;
@@ -252,31 +242,19 @@ async fn a_sync_that_is_killed_is_resumed_and_ends_with_both_sides_equal(pair: P
 
 async fn an_interrupted_sync_ends_by_itself_and_is_resumed(pair: Pair) {
     let servers = pair.shared().await;
-    let slow = FaultProxy::in_front_of(&servers.target.authority()).await;
-    slow.misbehave(|method, _| {
-        (method == Method::PUT).then_some(Fault::Wait(Duration::from_millis(20)))
-    });
-    let setup = Setup {
-        target_endpoint: Some(slow.endpoint()),
-        settings: vec![("REPLICATE__CONCURRENCY", "2".to_owned())],
-        ..Setup::default()
-    };
+    let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
+    let setup = Setup { target_endpoint: Some(proxy.endpoint()), ..Setup::default() };
     let site = servers.silent("sync-stopped", setup).await;
     for number in 0..200 {
         site.put(&format!("{number}"), format!("value {number}")).await;
     }
-    let mut command = site.evermirror.process(&["sync"]);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    eventually("an object is copied", SOON, async || {
-        let copied = site.target.list(&site.target_bucket).await?.len();
-        if copied > 5 { Ok(()) } else { Err(format!("{copied} objects")) }
-    })
-    .await;
-    let pid = child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+    proxy.hold_after(50, |method, _| method == Method::PUT);
+    let stopped = site.evermirror.begin(&["sync"]);
+    proxy.holds_one().await;
+    stopped.interrupt("INT").await;
+    proxy.behave();
+    let (status, _) = stopped.ended().await;
     assert_eq!(status.code(), Some(1), "it ends in good order, and not with success");
-    slow.behave();
     assert_eq!(site.evermirror.once(&["sync"]).await.0, 0);
     equal(&site).await;
 }

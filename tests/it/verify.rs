@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use hyper::Method;
@@ -257,29 +256,22 @@ async fn an_interrupted_verify_names_the_place_from_which_another_finds_the_rest
     let whole = keys(&file("whole"));
     assert_eq!(whole, ["005", "050 extra", "060", "097"].map(str::to_owned).into());
 
-    proxy.misbehave(|method, uri| {
+    proxy.hold_after(40, |method, uri| {
         let object = uri.path().matches('/').count() > 1 && uri.path().len() > 20;
-        (object && method == Method::HEAD).then_some(Fault::Wait(Duration::from_millis(50)))
+        object && method == Method::HEAD
     });
     let first = file("first");
     let arguments = ["verify", "--metadata", "--json", "--report", first.to_str().unwrap()];
-    let mut command = site.evermirror.process(&arguments);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    eventually("it is in the middle", SOON, async || {
-        let heads = proxy.faults();
-        if heads > 40 { Ok(()) } else { Err(format!("{heads} looks")) }
-    })
-    .await;
-    let pid = child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
-    let output = ended.await.unwrap();
-    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((output.status.code(), &answer["interrupted"]), (Some(1), &json!(true)), "{answer}");
+    let stopped = site.evermirror.begin(&arguments);
+    proxy.holds_one().await;
+    stopped.interrupt("INT").await;
+    proxy.behave();
+    let (status, answer) = stopped.ended().await;
+    let answer = answer.expect("one JSON object");
+    assert_eq!((status.code(), &answer["interrupted"]), (Some(1), &json!(true)), "{answer}");
     assert_eq!(answer["unfinished"][0]["bucket"], "verify-place", "{answer}");
     let place = answer["unfinished"][0]["start_after"].as_str().expect("a place").to_owned();
     assert!(("006"..="096").contains(&&*place), "{answer}");
-    proxy.behave();
 
     let (status, answer) =
         verify("second", &["--bucket", "verify-place", "--start-after", &place]).await;
@@ -347,8 +339,7 @@ async fn a_key_that_changes_while_verify_runs_is_not_blamed_for_it() {
         let moving = method == Method::HEAD && uri.path().contains("/key/");
         moving.then_some(Fault::Wait(Duration::from_millis(10)))
     });
-    let mut command = site.evermirror.process(&["verify", "--json"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let verifying = site.evermirror.begin(&["verify", "--json"]);
     eventually("both keys were looked at twice", SOON, async || {
         let heads = proxy.faults();
         if heads >= 4 { Ok(()) } else { Err(format!("{heads} looks")) }
@@ -356,8 +347,7 @@ async fn a_key_that_changes_while_verify_runs_is_not_blamed_for_it() {
     .await;
     site.target.put(&site.target_bucket, "key/0", "a new value").await;
     site.target.put(&site.target_bucket, "key/new", "a new key").await;
-    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
-    let output = ended.await.unwrap();
-    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((output.status.code(), &answer["differences"]), (Some(0), &json!(0)), "{answer}");
+    let (status, answer) = verifying.ended().await;
+    let answer = answer.expect("one JSON object");
+    assert_eq!((status.code(), &answer["differences"]), (Some(0), &json!(0)), "{answer}");
 }

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::eventually::{SOON, eventually};
 use super::http;
 use super::minio::{ACCESS_KEY, SECRET_KEY, TOKEN};
+use super::one_shot::OneShot;
 use super::ports::free_port;
 
 /// What the configuration file says.
@@ -186,6 +187,11 @@ impl Evermirror {
         command.envs(self.kubeconfig.iter().map(|file| ("KUBECONFIG", file)));
         command.stdin(Stdio::null());
         command
+    }
+
+    /// Starts a command that ends.
+    pub(crate) fn begin(&self, arguments: &[&str]) -> OneShot {
+        OneShot::begin(self.process(arguments))
     }
 
     /// Runs a command that ends, to its end, and gives its status and its JSON answer.

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ use jiff::SignedDuration;
 use jiff::fmt::rfc2822;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::eventually::{LATER, eventually};
 
 type Body = BoxBody<Bytes, hyper::Error>;
 type Rule = Box<dyn Fn(&Request<Incoming>) -> Option<Fault> + Send>;
@@ -32,6 +36,8 @@ pub(crate) enum Fault {
     Answer(u16, &'static str),
     /// Hold the request back for this long, then let it through.
     Wait(Duration),
+    /// Hold the request back until the rule is replaced, then let it through.
+    Hold,
     /// Change one byte of the request's body on its way to the store.
     SpoilRequest,
     /// Change one byte of the store's answer.
@@ -45,6 +51,10 @@ pub(crate) enum Fault {
 #[derive(Default)]
 struct State {
     rule: Option<Rule>,
+    /// Ends with the rule.
+    replaced: CancellationToken,
+    /// How many requests it has held back.
+    held: usize,
     seen: Vec<String>,
     faults: usize,
     open: HashMap<String, usize>,
@@ -88,19 +98,48 @@ impl FaultProxy {
 
     /// Asks `rule` about every request from now on.
     pub(crate) fn misbehave(&self, rule: impl Fn(&Method, &Uri) -> Option<Fault> + Send + 'static) {
-        self.state.lock().unwrap().rule =
-            Some(Box::new(move |request| rule(request.method(), request.uri())));
+        self.replace(Some(Box::new(move |request| rule(request.method(), request.uri()))));
+    }
+
+    /// Of the requests that `which` picks, lets the first `passing` through, and holds all later ones back
+    /// until the rule is replaced.
+    pub(crate) fn hold_after(
+        &self,
+        passing: usize,
+        which: impl Fn(&Method, &Uri) -> bool + Send + 'static,
+    ) {
+        let picked = AtomicUsize::new(0);
+        self.misbehave(move |method, uri| {
+            let late = which(method, uri) && picked.fetch_add(1, Ordering::Relaxed) >= passing;
+            late.then_some(Fault::Hold)
+        });
+    }
+
+    /// Waits until the rule holds a request back: whoever sent it is in the middle of its work, and stays
+    /// there.
+    pub(crate) async fn holds_one(&self) {
+        eventually("it is in the middle", LATER, async || {
+            (self.state.lock().unwrap().held > 0).then_some(()).ok_or("nothing is held".to_owned())
+        })
+        .await;
     }
 
     /// The same for services whose operations are in a header: asks `rule` about each operation by its
     /// name (`ReceiveMessage`).
     pub(crate) fn misbehave_on(&self, rule: impl Fn(&str) -> Option<Fault> + Send + 'static) {
-        self.state.lock().unwrap().rule = Some(Box::new(move |request| rule(operation(request))));
+        self.replace(Some(Box::new(move |request| rule(operation(request)))));
     }
 
     /// Lets everything through again.
     pub(crate) fn behave(&self) {
-        self.state.lock().unwrap().rule = None;
+        self.replace(None);
+    }
+
+    fn replace(&self, rule: Option<Rule>) {
+        let mut state = self.state.lock().unwrap();
+        state.rule = rule;
+        state.held = 0;
+        std::mem::take(&mut state.replaced).cancel();
     }
 
     /// How many requests a rule touched.
@@ -167,14 +206,16 @@ fn operation(request: &Request<Incoming>) -> &str {
     target.and_then(|target| target.rsplit('.').next()).unwrap_or_default()
 }
 
-fn judge(state: &Mutex<State>, request: &Request<Incoming>) -> Option<Fault> {
+/// What is to be done to a request, and what ends with the rule that says so.
+fn judge(state: &Mutex<State>, request: &Request<Incoming>) -> (Option<Fault>, CancellationToken) {
     let mut state = state.lock().unwrap();
     let operation = operation(request);
     let space = if operation.is_empty() { "" } else { " " };
     state.seen.push(format!("{} {}{space}{operation}", request.method(), request.uri()));
     let fault = state.rule.as_ref().and_then(|rule| rule(request));
     state.faults += usize::from(fault.is_some());
-    fault
+    state.held += usize::from(matches!(fault, Some(Fault::Hold)));
+    (fault, state.replaced.clone())
 }
 
 async fn pass(
@@ -184,10 +225,11 @@ async fn pass(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let _under_way = UnderWay::new(state, &request);
-    let fault = judge(state, &request);
+    let (fault, replaced) = judge(state, &request);
     match fault {
         Some(Fault::Answer(status, code)) => return error(status, code),
         Some(Fault::Wait(time)) => tokio::time::sleep(time).await,
+        Some(Fault::Hold) => replaced.cancelled().await,
         Some(
             Fault::SpoilRequest | Fault::SpoilAnswer | Fault::EditAnswer(_) | Fault::MoveClock(_),
         )
