@@ -3,6 +3,9 @@
 //! A [`DirtyKey`] is a hint, never a command. It carries no content and no verb that is obeyed: a
 //! worker re-reads the source before it acts, so merging, duplicating and reordering are all safe.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use crate::object::ObjectKey;
 
 /// Which sides of an object may have changed; merged by OR.
@@ -67,6 +70,21 @@ pub struct DirtyKey {
     pub size: Option<u64>,
 }
 
+/// The names of buckets, each in memory once however many keys bear it.
+#[derive(Debug, Default)]
+pub struct BucketNames(BTreeSet<Arc<str>>);
+
+impl BucketNames {
+    fn shared(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(name) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = name.into();
+        self.0.insert(Arc::clone(&name));
+        name
+    }
+}
+
 /// The stored bytes are not a dirty key of a version this build knows.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("a journal record is not a dirty key of a known version: {0}")]
@@ -95,6 +113,11 @@ impl DirtyKey {
 
     /// Reads what [`DirtyKey::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode_sharing(bytes, &mut BucketNames::default())
+    }
+
+    /// The same for one of many: they share their buckets' names.
+    pub fn decode_sharing(bytes: &[u8], names: &mut BucketNames) -> Result<Self, DecodeError> {
         let (&[version, aspects, origin], rest) =
             bytes.split_first_chunk::<3>().ok_or(DecodeError("too short"))?;
         let (since, rest) = rest.split_first_chunk::<8>().ok_or(DecodeError("too short"))?;
@@ -112,7 +135,7 @@ impl DirtyKey {
             .ok_or(DecodeError("too short"))?;
         let text = |b| std::str::from_utf8(b).map_err(|_| DecodeError("not UTF-8"));
         Ok(Self {
-            key: ObjectKey::new(text(bucket)?, text(key)?),
+            key: ObjectKey::new(names.shared(text(bucket)?), text(key)?),
             aspects: Aspects(aspects),
             origin: if origin == 0 { Origin::Live } else { Origin::Repair },
             since_ms: i64::from_le_bytes(*since),
@@ -159,6 +182,20 @@ mod tests {
         assert_eq!(record.key, ObjectKey::new("lake", "a/b.parquet"));
         assert_eq!((record.since_ms, record.size), (1_800_000_000_123, None));
         assert_eq!(record.encode(), bytes);
+    }
+
+    #[test]
+    fn keys_that_are_read_together_share_their_bucket_s_name() {
+        let mut names = BucketNames::default();
+        let mut read = |bucket: &str, key: &str| {
+            let (aspects, origin) = (Aspects::CONTENT, Origin::Live);
+            let key = ObjectKey::new(bucket, key);
+            let record = DirtyKey { key, aspects, origin, since_ms: 5, size: None };
+            DirtyKey::decode_sharing(&record.encode(), &mut names).unwrap().key.bucket
+        };
+        let (first, second) = (read("lake", "a"), read("lake", "b"));
+        assert!(Arc::ptr_eq(&first, &second));
+        assert_eq!(&*read("another", "a"), "another");
     }
 
     #[test]

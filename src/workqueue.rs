@@ -28,7 +28,7 @@ use crate::object::ObjectKey;
 
 use key_map::{Keep, KeyMap};
 use key_state::{Effect, KeyState, Lane};
-pub use key_state::{Outcome, Pending, Wait};
+pub use key_state::{Failure, Outcome, Pending, Wait};
 use ready::Schedule;
 pub use tally::Counts;
 
@@ -238,8 +238,9 @@ impl WorkQueue {
         let now = Instant::now();
         let parked = self.keys.tally().parked(limit);
         let shown = |key: ObjectKey| match self.keys.get(&key)? {
-            KeyState::Waiting { work, wait: Wait::Failed { class, reason }, until } => {
+            KeyState::Waiting { work, wait: Wait::Failed(failure), until } => {
                 let next_try = until.saturating_duration_since(now);
+                let (class, reason) = (failure.class, Arc::clone(&failure.reason));
                 Some(ParkedKey { key, class, reason, attempts: work.attempts, next_try })
             }
             // It moved on since its name was read.
@@ -254,7 +255,7 @@ impl WorkQueue {
     /// Up to `limit` parked keys as records, to be set aside elsewhere.
     pub fn parked_work(&self, limit: usize) -> Vec<DirtyKey> {
         self.keys.fold(Vec::new(), |mut found, key, state| {
-            if let KeyState::Waiting { work, wait: Wait::Failed { .. }, .. } = state
+            if let KeyState::Waiting { work, wait: Wait::Failed(_), .. } = state
                 && found.len() < limit
             {
                 found.push(dirty_again(key, work));
@@ -266,7 +267,7 @@ impl WorkQueue {
     /// Forgets a key that was set aside, if it is still parked.
     pub fn forget_parked(&self, key: &ObjectKey) {
         self.keys.update(key, |state| match state {
-            Some(state @ KeyState::Waiting { wait: Wait::Failed { .. }, .. }) => {
+            Some(state @ KeyState::Waiting { wait: Wait::Failed(_), .. }) => {
                 self.schedule().replace(state.first_lsn(), None);
                 (Keep::Absent, ())
             }

@@ -26,16 +26,15 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// Copies the object of this number: one GET, one PUT of the streamed body.
-    pub(crate) async fn copy(&self, number: usize) -> anyhow::Result<()> {
-        let key = data::key(number);
-        let object = self.source.get(&self.source_bucket, &key, GetOptions::default()).await?;
+    /// Copies an object: one GET, one PUT of the streamed body.
+    pub(crate) async fn copy(&self, key: &str) -> anyhow::Result<()> {
+        let object = self.source.get(&self.source_bucket, key, GetOptions::default()).await?;
         let mut headers = HeaderMap::new();
         if let Some(kind) = object.head.headers.get(http::header::CONTENT_TYPE) {
             headers.insert(http::header::CONTENT_TYPE, kind.clone());
         }
         let md5 = object.head.etag.as_ref().and_then(evermirror::object::ETag::md5);
-        self.target.put(&self.target_bucket, &key, &headers, md5, object.into_put()).await?;
+        self.target.put(&self.target_bucket, key, &headers, md5, object.into_put()).await?;
         Ok(())
     }
 
@@ -51,7 +50,7 @@ impl Route {
             let (route, numbers) = (self.clone(), numbers.clone());
             async move {
                 for number in numbers {
-                    route.copy(number).await?;
+                    route.copy(&data::key(number)).await?;
                 }
                 Ok(())
             }

@@ -34,7 +34,7 @@ pub(crate) struct Bench {
     /// Only these subjects; all if there are none.
     only: Vec<String>,
     program: PathBuf,
-    webhook_port: u16,
+    pub(crate) webhook_port: u16,
     web_port: u16,
     pub(crate) source: Minio,
     pub(crate) target: Minio,

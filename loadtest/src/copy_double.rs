@@ -24,7 +24,7 @@ const EMPTY_LISTING: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
     <ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>double</Name>\
     <KeyCount>0</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated></ListBucketResult>";
 
-/// The double, listening. Dropping it ends its listening, and its connections with their clients.
+/// The double, listening. Dropping it ends it, with all its connections.
 #[derive(Debug)]
 pub(crate) struct CopyDouble {
     seen: Arc<Seen>,

@@ -10,6 +10,7 @@ use crate::process::{Process, Usage};
 use crate::servers::{LIVE, SEEN};
 use crate::site::Evermirror;
 use crate::subject::Subject;
+use crate::told::Told;
 
 /// How long a workload waits for the last of its objects.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
@@ -20,9 +21,14 @@ const CANARY_SIZE: usize = 1;
 /// Who replicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Live {
+    /// evermirror with a webhook.
     Evermirror,
+    /// evermirror with a listen stream, as `mc mirror --watch` has.
+    Listen,
     /// This process, which knows what it has done at the source and repeats it at the target.
     Bare,
+    /// This process, which is told by the source what to repeat.
+    Told,
     /// `mc mirror --watch`.
     McWatch,
     /// MinIO's own bucket replication.
@@ -30,13 +36,15 @@ pub(crate) enum Live {
 }
 
 /// All of them.
-pub(crate) const ALL: [Live; 4] = [Live::Evermirror, Live::Bare, Live::McWatch, Live::Minio];
+pub(crate) const ALL: [Live; 6] =
+    [Live::Evermirror, Live::Listen, Live::Bare, Live::Told, Live::McWatch, Live::Minio];
 
 /// One of them at work. Dropping it kills its process, if it has one.
 #[derive(Debug)]
 pub(crate) enum Running {
     Evermirror(Evermirror),
     McWatch(Process),
+    Told(Told),
     /// In this process, or in the source itself.
     Elsewhere,
 }
@@ -61,15 +69,25 @@ impl Live {
     pub(crate) async fn start(self, bench: &Bench, bucket: &str) -> anyhow::Result<Running> {
         let (source, target) = (("source", bucket), ("target", bucket));
         let running = match self {
-            Self::Evermirror => {
-                bench.peers().notify(source, LIVE, "put,delete").await?;
+            Self::Evermirror | Self::Listen => {
+                if self == Self::Evermirror {
+                    bench.peers().notify(source, LIVE, "put,delete").await?;
+                }
                 let mut site = bench.site(bucket, bucket, bucket)?;
                 // Thousands of deletes are what is measured, not a disaster.
                 site.environment.push(("EVERMIRROR__DELETES__MAX_DELETES", "1000000".to_owned()));
+                if self == Self::Listen {
+                    site.add_settings("[intake.listen]\n")?;
+                }
                 Running::Evermirror(site.start_ready().await?)
             }
             Self::McWatch => Running::McWatch(bench.peers().mc_watch(bucket)?),
             Self::Bare => Running::Elsewhere,
+            Self::Told => {
+                bench.peers().notify(source, LIVE, "put,delete").await?;
+                let route = bench.route(bucket, bucket);
+                Running::Told(Told::start(bench.webhook_port, route).await?)
+            }
             Self::Minio => {
                 bench.peers().replicate(bucket, "delete,delete-marker").await?;
                 Running::Elsewhere
@@ -90,7 +108,9 @@ impl Subject for Live {
     fn name(self) -> &'static str {
         match self {
             Self::Evermirror => "evermirror",
+            Self::Listen => "evermirror-listen",
             Self::Bare => "bare",
+            Self::Told => "bare-told",
             Self::McWatch => "mc --watch",
             Self::Minio => "MinIO",
         }
@@ -103,7 +123,7 @@ impl Running {
         match self {
             Self::Evermirror(evermirror) => evermirror.usage().map(Some),
             Self::McWatch(process) => process.usage().map(Some),
-            Self::Elsewhere => Ok(None),
+            Self::Told(_) | Self::Elsewhere => Ok(None),
         }
     }
 
@@ -124,10 +144,11 @@ impl Running {
 
     /// Ends it; evermirror's end must be a success.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        if let Self::Evermirror(evermirror) = self {
-            evermirror.terminate().await?;
+        match self {
+            Self::Evermirror(evermirror) => evermirror.terminate().await.map(drop),
+            Self::Told(told) => told.stop().await,
+            Self::McWatch(_) | Self::Elsewhere => Ok(()),
         }
-        Ok(())
     }
 }
 

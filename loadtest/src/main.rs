@@ -25,6 +25,7 @@ mod servers;
 mod site;
 mod stats;
 mod subject;
+mod told;
 mod workloads;
 
 use std::path::PathBuf;

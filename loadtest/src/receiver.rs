@@ -43,9 +43,10 @@ struct State {
 /// The fields of MinIO's body that are needed.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Notification {
-    event_name: String,
-    key: String,
+pub(crate) struct Notification {
+    pub(crate) event_name: String,
+    /// bucket/key
+    pub(crate) key: String,
 }
 
 impl Notification {

@@ -10,23 +10,31 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
-/// Answers every request of every connection, until it is dropped; connections live as long as their
-/// clients.
+/// Answers every request of every connection, until it is dropped: then the connections end, too.
 pub(crate) async fn serve<A>(
     listener: TcpListener,
     answer: impl Fn(Request<Incoming>) -> A + Clone + Send + 'static,
 ) where
     A: Future<Output = Response<Full<Bytes>>> + Send,
 {
-    while let Ok((stream, _)) = listener.accept().await {
+    let mut connections = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(_) => return,
+            },
+            // A client that goes away is no error of ours.
+            Some(_) = connections.join_next() => continue,
+        };
         let answer = answer.clone();
         let service = service_fn(move |request| {
             let answer = answer(request);
             async { Ok::<_, Infallible>(answer.await) }
         });
-        // A client that goes away is no error of ours.
-        tokio::spawn(async move {
+        connections.spawn(async move {
             drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
         });
     }

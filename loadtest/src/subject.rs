@@ -11,8 +11,17 @@ pub(crate) trait Subject: Copy {
 }
 
 /// The names of all of them.
-pub(crate) const NAMES: [&str; 7] =
-    ["evermirror", "bare", "mc", "mc --watch", "MinIO", "rclone", "listing"];
+pub(crate) const NAMES: [&str; 9] = [
+    "evermirror",
+    "evermirror-listen",
+    "bare",
+    "bare-told",
+    "mc",
+    "mc --watch",
+    "MinIO",
+    "rclone",
+    "listing",
+];
 
 /// What it cost one of them to do all of the work.
 #[derive(Debug, Clone, Copy)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::WorkQueue;
-use crate::dirty::DirtyKey;
+use crate::dirty::{BucketNames, DirtyKey};
 use crate::journal::{AppendError, Cursor, Journal, JournalError, Lsn, Record};
 use crate::shelf::{Shelf, ShelfError, Taken};
 
@@ -61,10 +61,13 @@ impl Feeder {
         let mut trim = tokio::time::interval(TRIM_EVERY);
         let mut tidy = tokio::time::interval(TIDY_EVERY);
         let mut retry = tokio::time::interval(self.retry_deferred);
+        let mut names = BucketNames::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                records = read(&self.queue, &mut self.cursor) => self.mark(records?, &mut undecodable),
+                records = read(&self.queue, &mut self.cursor) => {
+                    self.mark(records?, &mut names, &mut undecodable);
+                }
                 _ = trim.tick() => self.trim(),
                 _ = tidy.tick() => self.tidy().await,
                 _ = retry.tick() => self.retry_deferred().await,
@@ -74,10 +77,15 @@ impl Feeder {
         Ok(())
     }
 
-    fn mark(&self, records: Vec<Record>, undecodable: &mut impl FnMut(Lsn)) {
+    fn mark(
+        &self,
+        records: Vec<Record>,
+        names: &mut BucketNames,
+        undecodable: &mut impl FnMut(Lsn),
+    ) {
         let (mut failed, mut last) = (0_usize, None);
         for record in records {
-            match DirtyKey::decode(&record.payload) {
+            match DirtyKey::decode_sharing(&record.payload, names) {
                 Ok(dirty) => self.queue.mark(&dirty, record.lsn),
                 Err(error) => {
                     failed += 1;

@@ -98,16 +98,20 @@ impl Pending {
     }
 }
 
+/// How a try failed.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// The error's class, as in metrics.
+    pub class: &'static str,
+    /// The error, for people.
+    pub reason: Arc<str>,
+}
+
 /// Why a key waits.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Wait {
     /// A try failed; this is what it said. Such a key is *parked*.
-    Failed {
-        /// The error's class, as in metrics.
-        class: &'static str,
-        /// The error, for people.
-        reason: Arc<str>,
-    },
+    Failed(Arc<Failure>),
     /// The key was copied a moment ago and is hot, or what it waits for will be known in a moment.
     Hot,
 }
@@ -121,8 +125,8 @@ pub(super) enum KeyState {
     InFlight {
         /// What the worker was given.
         work: Pending,
-        /// What was marked since.
-        again: Option<Pending>,
+        /// What was marked since; few keys have it, so that all others are the smaller.
+        again: Option<Box<Pending>>,
     },
     /// In the delay queue.
     Waiting {
@@ -219,7 +223,7 @@ impl KeyState {
             Self::InFlight { again, .. } => {
                 match again {
                     Some(pending) => pending.merge(&new),
-                    None => *again = Some(new),
+                    None => *again = Some(Box::new(new)),
                 }
                 Effect::None
             }
@@ -275,11 +279,11 @@ impl KeyState {
             }
             (Outcome::Settled, Some(again)) if cool <= now => {
                 let lane = again.lane();
-                *self = Self::Ready(again);
+                *self = Self::Ready(*again);
                 Effect::Enqueue(lane)
             }
             (Outcome::Settled, Some(again)) => {
-                *self = Self::Waiting { work: again, wait: Wait::Hot, until: cool };
+                *self = Self::Waiting { work: *again, wait: Wait::Hot, until: cool };
                 Effect::Delay(cool)
             }
             (Outcome::Large, again) => {
@@ -304,7 +308,8 @@ impl KeyState {
                     work.merge(&again);
                 }
                 let until = now + after;
-                *self = Self::Waiting { work, wait: Wait::Failed { class, reason }, until };
+                let wait = Wait::Failed(Arc::new(Failure { class, reason }));
+                *self = Self::Waiting { work, wait, until };
                 Effect::Delay(until)
             }
         }
@@ -366,6 +371,11 @@ mod tests {
 
     fn retry() -> Outcome {
         Outcome::Retry { after: Duration::from_secs(1), class: "transient", reason: "down".into() }
+    }
+
+    #[test]
+    fn a_key_takes_little_memory() {
+        assert!(size_of::<KeyState>() <= 72, "{} bytes", size_of::<KeyState>());
     }
 
     #[test]

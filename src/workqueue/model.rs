@@ -233,7 +233,7 @@ impl Model {
             if matches!(state, KeyState::InFlight { .. }) {
                 counts.in_flight += 1;
             }
-            if matches!(state, KeyState::Waiting { wait: Wait::Failed { .. }, .. }) {
+            if matches!(state, KeyState::Waiting { wait: Wait::Failed(_), .. }) {
                 counts.parked += 1;
                 parked.insert(key.clone());
             }

@@ -61,7 +61,7 @@ impl Share {
         let place = match state {
             KeyState::Ready(_) | KeyState::Waiting { wait: Wait::Hot, .. } => Place::Waiting,
             KeyState::InFlight { .. } => Place::InFlight,
-            KeyState::Waiting { wait: Wait::Failed { .. }, .. } => Place::Parked,
+            KeyState::Waiting { wait: Wait::Failed(_), .. } => Place::Parked,
             KeyState::Cooling { .. } => return None,
         };
         Some(Self { place, size: state.size(), since_ms: state.work()?.since_ms })

@@ -61,7 +61,7 @@ impl Change {
     /// Does at the target what this request did at the source.
     async fn repeat(self, route: &Route, request: usize) -> anyhow::Result<()> {
         match self {
-            Self::Put => route.copy(request).await,
+            Self::Put => route.copy(&data::key(request)).await,
             Self::Delete | Self::DeleteMany => {
                 data::delete(&route.target, &route.target_bucket, self.keys(request)).await
             }
@@ -88,6 +88,9 @@ pub(crate) async fn run(bench: &mut Bench, change: Change) -> anyhow::Result<()>
     }
     for other in live::ALL.into_iter().filter(|live| *live != Live::Evermirror) {
         bench.report.relate(workload, RATE, [ours, other.name()]);
+    }
+    for (one, other) in [(Live::Listen, Live::Bare), (Live::Told, Live::Bare)] {
+        bench.report.relate(workload, RATE, [one.name(), other.name()]);
     }
     Ok(())
 }

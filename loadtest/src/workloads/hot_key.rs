@@ -76,7 +76,7 @@ async fn overwrite(route: &Route, count: usize, bare: bool) -> anyhow::Result<In
     let (tell, told) = mpsc::channel(count);
     let repeated = bare::follow(told, 1, |()| {
         let route = route.clone();
-        async move { route.copy(0).await }
+        async move { route.copy(&data::key(0)).await }
     });
     let made = async move {
         for number in 0..count {

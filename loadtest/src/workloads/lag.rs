@@ -126,7 +126,7 @@ async fn paced(
             let answered = Instant::now();
             let mut copied = None;
             if copy {
-                route.copy(number).await?;
+                route.copy(&data::key(number)).await?;
                 copied = Some(answered.elapsed());
             }
             anyhow::Ok((number, Put { answered, copied }))
