@@ -39,3 +39,23 @@ pub(crate) async fn serve<A>(
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_keeps_its_connection_is_not_answered_by_what_has_ended() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let serving = tokio::spawn(serve(listener, |_| async { Response::new(Full::default()) }));
+        client.write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        assert!(client.read(&mut [0; 1_024]).await.unwrap() > 0);
+        serving.abort();
+        // The end, as a reset or in good order.
+        assert!(matches!(client.read(&mut [0; 1_024]).await, Ok(0) | Err(_)));
+    }
+}
