@@ -117,10 +117,11 @@ impl Plan {
         extras: u64,
         brake: Option<Arc<str>>,
     ) -> Verdict {
-        let verdict = judge(Case {
+        let verdict = judge(&Case {
             policy: bucket.deletes,
             report: pass,
             extras,
+            came: 0,
             prefix: !self.scope.prefix.is_empty(),
             max_percent: self.scope.settings.deletes.max_delete_percent,
             brake,

@@ -8,7 +8,7 @@ use std::io;
 use std::path::PathBuf;
 
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _, BufReader, BufWriter};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader, BufWriter};
 
 /// A list of keys on disk; the file is there from the first key until this is dropped.
 #[derive(Debug)]
@@ -44,12 +44,11 @@ impl Extras {
         self.count
     }
 
-    /// Begins to read them, in the order in which they came.
+    /// Begins to read them from the first on, in the order in which they came.
     pub(crate) async fn read(&mut self) -> io::Result<Keys> {
-        let Some(mut file) = self.file.take() else { return Ok(Keys { file: None, left: 0 }) };
+        let Some(file) = &mut self.file else { return Ok(Keys { file: None, left: 0 }) };
         file.flush().await?;
-        let mut file = file.into_inner();
-        file.rewind().await?;
+        let file = File::open(&self.path).await?;
         Ok(Keys { file: Some(BufReader::new(file)), left: self.count })
     }
 }

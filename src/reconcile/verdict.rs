@@ -27,6 +27,8 @@ pub(crate) struct Case<'a> {
     pub(crate) report: &'a PassReport,
     /// How many extras there are to delete.
     pub(crate) extras: u64,
+    /// How many of them the source was then found to have: the listings are not of one moment.
+    pub(crate) came: u64,
     /// Only a prefix was walked, which may rightly be empty.
     pub(crate) prefix: bool,
     /// `deletes.max_delete_percent`.
@@ -35,16 +37,16 @@ pub(crate) struct Case<'a> {
     pub(crate) brake: Option<Arc<str>>,
 }
 
-pub(crate) fn judge(case: Case<'_>) -> Verdict {
-    let (objects, extras) = (case.report.target_objects, case.extras);
+pub(crate) fn judge(case: &Case<'_>) -> Verdict {
+    let (objects, extras) = (case.report.target_objects, case.extras.saturating_sub(case.came));
     if case.policy == DeletePolicy::Archive || extras == 0 || case.report.start_ignored {
         return Verdict::Keep;
     }
-    if case.report.source_objects == 0 && !case.prefix {
+    if case.report.source_objects == 0 && case.came == 0 && !case.prefix {
         return Verdict::Hold("the source's bucket lists no object, it looks wiped".into());
     }
-    if let Some(reason) = case.brake {
-        return Verdict::Hold(reason);
+    if let Some(reason) = &case.brake {
+        return Verdict::Hold(Arc::clone(reason));
     }
     let share = u128::from(extras) * 100;
     if extras > FEW_DELETES && share > u128::from(objects) * u128::from(case.max_percent) {
@@ -74,12 +76,13 @@ mod tests {
             policy: DeletePolicy::Mirror,
             report: &report,
             extras,
+            came: 0,
             prefix: false,
             max_percent: 30,
             brake: None,
         };
         change(&mut case);
-        judge(case)
+        judge(&case)
     }
 
     fn held(verdict: &Verdict) -> bool {
@@ -93,11 +96,12 @@ mod tests {
             policy: DeletePolicy::Mirror,
             report: &report,
             extras: 1,
+            came: 0,
             prefix: false,
             max_percent: 30,
             brake: None,
         };
-        assert_eq!(judge(case), Verdict::Keep);
+        assert_eq!(judge(&case), Verdict::Keep);
     }
 
     #[test]
@@ -114,6 +118,14 @@ mod tests {
         assert!(held(&verdict(1, 22, 21, |_| {})));
         assert!(held(&verdict(1_000_000, 1_000_000, 21, |case| case.max_percent = 0)));
         assert_eq!(verdict(1, 1_000, 999, |case| case.max_percent = 100), Verdict::Mark);
+    }
+
+    #[test]
+    fn what_came_between_the_listings_is_no_delete() {
+        assert_eq!(verdict(69, 100, 31, |case| case.came = 1), Verdict::Mark);
+        assert!(held(&verdict(60, 100, 40, |case| case.came = 1)));
+        assert_eq!(verdict(0, 30, 30, |case| case.came = 20), Verdict::Mark, "it is not wiped");
+        assert_eq!(verdict(0, 30, 30, |case| case.came = 30), Verdict::Keep);
     }
 
     #[test]

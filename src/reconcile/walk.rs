@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::checkpoint::{Checkpoint, Looked};
@@ -28,12 +29,16 @@ use crate::journal::AppendError;
 use crate::object::ObjectKey;
 use crate::replicate::Stores;
 use crate::shelf::ShelfError;
-use crate::store::StoreError;
+use crate::store::{ErrorKind, StoreError};
 
 /// Differences that may wait for the journal.
 const QUEUE: usize = 1_024;
 /// What is written while a pass begins is looked at by the next one, too.
 const OVERLAP_MS: i64 = 5_000;
+/// So many extras that are gone from the source show that the listings were right about the others, too.
+const ENOUGH: usize = 1_000;
+/// Looks at the source at once.
+const LOOKS: usize = 32;
 
 /// Why a pass came to no end.
 #[derive(Debug, thiserror::Error)]
@@ -243,14 +248,20 @@ impl Walk<'_> {
         began_ms: i64,
     ) -> Result<(), WalkError> {
         let (bucket, hold) = (&self.job.bucket, &self.parts.hold);
-        let verdict = judge(Case {
+        let mut case = Case {
             policy: self.settings.deletes,
             report,
             extras: extras.count(),
+            came: 0,
             prefix: self.job.prefix.is_some(),
             max_percent: self.parts.settings.deletes.max_delete_percent,
             brake: hold.reason(bucket),
-        });
+        };
+        let mut verdict = judge(&case);
+        if matches!(verdict, Verdict::Hold(_)) && case.brake.is_none() {
+            case.came = self.came(extras).await?;
+            verdict = judge(&case);
+        }
         let prefix = self.job.prefix.as_deref().unwrap_or_default();
         let reason = match verdict {
             // What is held has come back to the source, or is gone from the target.
@@ -290,6 +301,29 @@ impl Walk<'_> {
             hold.forget(&self.parts.journal, bucket, prefix, began_ms).await?;
         }
         Ok(())
+    }
+
+    /// How many of the extras the source has after all: what was put and copied after the source was listed and
+    /// before the target was. A brake that is pulled because of those holds every delete for no reason. Looks no
+    /// further than [`ENOUGH`] that are gone.
+    async fn came(&self, extras: &mut Extras) -> Result<u64, WalkError> {
+        let (mut came, mut gone) = (0, 0_usize);
+        let mut keys = extras.read().await?;
+        while gone < ENOUGH {
+            let page = keys.page(LOOKS).await?;
+            if page.is_empty() {
+                break;
+            }
+            let looks = page.iter().map(|key| self.stores.source.head(&self.job.bucket, key));
+            for look in join_all(looks).await {
+                match look {
+                    Ok(_) => came += 1,
+                    Err(error) if error.kind == ErrorKind::NotFound => gone += 1,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(came)
     }
 
     /// Everything that events before the pass may have missed was compared.

@@ -108,6 +108,7 @@ on_every_pair![
     a_listing_that_fails_in_the_middle_deletes_nothing,
     pages_that_claim_to_be_the_last_one_are_not_believed,
     a_listing_that_shrinks_is_held_and_deletes_nothing,
+    what_is_put_and_copied_between_the_two_listings_pulls_no_brake,
 ];
 
 async fn what_was_there_before_the_start_is_copied(pair: Pair) {
@@ -325,6 +326,43 @@ async fn a_reconcile_that_is_killed_again_and_again_comes_to_its_end(pair: Pair)
     site.evermirror.start().await;
     a_pass(&site, "resumed").await;
     site.converges(LATER).await;
+}
+
+/// The target's listing comes late, as from a store that throttles, and names what the source's did not.
+async fn what_is_put_and_copied_between_the_two_listings_pulls_no_brake(pair: Pair) {
+    const OBJECTS: usize = 40;
+    let servers = pair.shared().await;
+    let source = FaultProxy::in_front_of(&servers.source.authority()).await;
+    let late = FaultProxy::in_front_of(&servers.target.authority()).await;
+    let setup = Setup {
+        source_endpoint: Some(source.endpoint()),
+        target_endpoint: Some(late.endpoint()),
+        ..Setup::default()
+    };
+    let mut site = servers.prepare("rec-between", setup).await;
+    let listing = |request: &str| request.starts_with("GET /") && request.contains("list-type=2");
+    late.hold_after(0, move |method, uri| listing(&format!("{method} {uri}")));
+    site.evermirror.start().await;
+    late.holds_one().await;
+    eventually("the source is listed", SOON, async || {
+        let seen = source.seen();
+        seen.iter().any(|request| listing(request)).then_some(()).ok_or(format!("{seen:?}"))
+    })
+    .await;
+    for number in 0..OBJECTS {
+        site.put(&format!("{number}"), "value").await;
+    }
+    eventually("all are copied", LATER, async || {
+        let there = site.target.list(&site.target_bucket).await?.len();
+        (there == OBJECTS).then_some(()).ok_or(format!("{there} are"))
+    })
+    .await;
+    late.behave();
+    site.walked().await;
+    site.delete("0").await;
+    site.converges(LATER).await;
+    let log = site.evermirror.log();
+    assert!(!log.contains("The brake on deletes is on"), "{log}");
 }
 
 async fn a_source_that_was_emptied_while_evermirror_was_down_keeps_its_copy_until_approved(

@@ -1,19 +1,16 @@
 //! A graceful stop finishes what is in flight, within a limit, and loses nothing either way.
 
-use std::time::Duration;
-
 use hyper::Method;
 
 use crate::support::eventually::{SOON, eventually};
-use crate::support::fault_proxy::{Fault, FaultProxy};
+use crate::support::fault_proxy::FaultProxy;
 use crate::support::site::{Servers, Setup, Site};
 
-/// A site whose target takes `time` for every object, with one object on its way.
-async fn with_a_slow_copy(bucket: &str, time: Duration, drain: &str) -> (Site, FaultProxy) {
+/// A site with one object on its way, whose target does not answer until the proxy lets it.
+async fn with_a_held_copy(bucket: &str, drain: &str) -> (Site, FaultProxy) {
     let servers = Servers::shared().await;
     let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
-    let slow = |method: &Method, path: &str| *method == Method::PUT && path.ends_with("/object");
-    proxy.misbehave(move |method, uri| slow(method, uri.path()).then_some(Fault::Wait(time)));
+    proxy.hold_after(0, |method, uri| method == Method::PUT && uri.path().ends_with("/object"));
     let setup = Setup {
         target_endpoint: Some(proxy.endpoint()),
         settings: vec![("REPLICATE__DRAIN_TIMEOUT", drain.to_owned())],
@@ -21,24 +18,29 @@ async fn with_a_slow_copy(bucket: &str, time: Duration, drain: &str) -> (Site, F
     };
     let site = servers.site(bucket, setup).await;
     site.put("object", "value").await;
-    eventually("the copy is under way", SOON, async || {
-        (proxy.faults() > 0).then_some(()).ok_or("no PUT came".to_owned())
-    })
-    .await;
+    proxy.holds_one().await;
     (site, proxy)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_graceful_stop_finishes_what_is_in_flight() {
-    let (mut site, _proxy) = with_a_slow_copy("graceful", Duration::from_secs(2), "30s").await;
-    let status = site.evermirror.terminate().await;
+    let (mut site, proxy) = with_a_held_copy("graceful", "1h").await;
+    site.evermirror.signal("TERM");
+    eventually("it has noticed the signal", SOON, async || {
+        let log = site.evermirror.log();
+        if log.contains("Stopping: work in flight is finished first") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 0);
+    proxy.behave();
+    let status = site.evermirror.ended().await;
     assert!(status.success(), "{status}");
     assert!(site.target.list(&site.target_bucket).await.unwrap().contains_key("object"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_graceful_stop_does_not_wait_for_ever() {
-    let (mut site, proxy) = with_a_slow_copy("limited", Duration::from_hours(1), "1s").await;
+    let (mut site, proxy) = with_a_held_copy("limited", "1s").await;
     let status = site.evermirror.terminate().await;
     assert!(status.success(), "{status}");
     assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 0);

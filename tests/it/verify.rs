@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
 
 use hyper::Method;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use crate::reconcile_engine::from_the_first_key;
-use crate::support::eventually::{SOON, eventually};
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::server::{Pair, on_every_pair};
 use crate::support::site::{Setup, Site};
@@ -335,18 +333,13 @@ async fn a_key_that_changes_while_verify_runs_is_not_blamed_for_it() {
     // Written a moment ago, and its copy is on its way: both listings, and two looks, see a difference.
     site.put("key/0", "a new value").await;
     site.put("key/new", "a new key").await;
-    proxy.misbehave(|method, uri| {
-        let moving = method == Method::HEAD && uri.path().contains("/key/");
-        moving.then_some(Fault::Wait(Duration::from_millis(10)))
-    });
+    // Both keys are looked at twice before that.
+    proxy.hold_after(4, |method, uri| method == Method::HEAD && uri.path().contains("/key/"));
     let verifying = site.evermirror.begin(&["verify", "--json"]);
-    eventually("both keys were looked at twice", SOON, async || {
-        let heads = proxy.faults();
-        if heads >= 4 { Ok(()) } else { Err(format!("{heads} looks")) }
-    })
-    .await;
+    proxy.holds_one().await;
     site.target.put(&site.target_bucket, "key/0", "a new value").await;
     site.target.put(&site.target_bucket, "key/new", "a new key").await;
+    proxy.behave();
     let (status, answer) = verifying.ended().await;
     let answer = answer.expect("one JSON object");
     assert_eq!((status.code(), &answer["differences"]), (Some(0), &json!(0)), "{answer}");

@@ -1,5 +1,7 @@
 //! Queues, seen through the AWS SDK: ElasticMQ's and moto's. Its calls panic on errors.
 
+use std::collections::HashMap;
+
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
@@ -51,8 +53,8 @@ impl Sqs {
         let call = self.client.create_queue().queue_name(name);
         let url = call.set_attributes(Some(attributes)).send().await.unwrap().queue_url.unwrap();
         let queue = Queue { sqs: self.clone(), url, arn: String::new() };
-        let arn = queue.attribute(QueueAttributeName::QueueArn).await;
-        Queue { arn, ..queue }
+        let arn = queue.attributes(&[QueueAttributeName::QueueArn]).await;
+        Queue { arn: arn[&QueueAttributeName::QueueArn].clone(), ..queue }
     }
 }
 
@@ -88,9 +90,22 @@ impl Queue {
 
     /// How many messages it holds, visible or not.
     pub(crate) async fn holds(&self) -> u64 {
-        let waiting = self.attribute(QueueAttributeName::ApproximateNumberOfMessages).await;
-        let taken = self.attribute(QueueAttributeName::ApproximateNumberOfMessagesNotVisible).await;
-        waiting.parse::<u64>().unwrap() + taken.parse::<u64>().unwrap()
+        // Asked for together: a message that becomes visible in between would be counted twice.
+        let names = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+        ];
+        let counts = self.attributes(&names).await;
+        names.iter().map(|name| counts[name].parse::<u64>().unwrap()).sum()
+    }
+
+    async fn attributes(
+        &self,
+        names: &[QueueAttributeName],
+    ) -> HashMap<QueueAttributeName, String> {
+        let call = self.sqs.client.get_queue_attributes().queue_url(&self.url);
+        let answer = call.set_attribute_names(Some(names.to_vec())).send().await.unwrap();
+        answer.attributes.unwrap()
     }
 
     /// `Ok` when it holds so many.
@@ -105,11 +120,5 @@ impl Queue {
         let call = call.max_number_of_messages(10).wait_time_seconds(1);
         let messages = call.send().await.unwrap().messages.unwrap_or_default();
         messages.into_iter().filter_map(|message| message.body).collect()
-    }
-
-    async fn attribute(&self, name: QueueAttributeName) -> String {
-        let call = self.sqs.client.get_queue_attributes().queue_url(&self.url);
-        let answer = call.attribute_names(name.clone()).send().await.unwrap();
-        answer.attributes.unwrap()[&name].clone()
     }
 }
