@@ -27,7 +27,7 @@ pub(crate) struct Case<'a> {
     pub(crate) report: &'a PassReport,
     /// How many extras there are to delete.
     pub(crate) extras: u64,
-    /// How many of them the source was then found to have: the listings are not of one moment.
+    /// How many of them came to the source while the pass ran: its two listings are not of one moment.
     pub(crate) came: u64,
     /// Only a prefix was walked, which may rightly be empty.
     pub(crate) prefix: bool,

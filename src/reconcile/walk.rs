@@ -27,7 +27,7 @@ use crate::dirty::Aspects;
 use crate::gaps::GapError;
 use crate::journal::AppendError;
 use crate::object::ObjectKey;
-use crate::replicate::Stores;
+use crate::replicate::{Stores, written_since};
 use crate::shelf::ShelfError;
 use crate::store::{ErrorKind, StoreError};
 
@@ -35,7 +35,7 @@ use crate::store::{ErrorKind, StoreError};
 const QUEUE: usize = 1_024;
 /// What is written while a pass begins is looked at by the next one, too.
 const OVERLAP_MS: i64 = 5_000;
-/// So many extras that are gone from the source show that the listings were right about the others, too.
+/// So many extras that did not come while the pass ran are enough to let a person decide.
 const ENOUGH: usize = 1_000;
 /// Looks at the source at once.
 const LOOKS: usize = 32;
@@ -259,7 +259,7 @@ impl Walk<'_> {
         };
         let mut verdict = judge(&case);
         if matches!(verdict, Verdict::Hold(_)) && case.brake.is_none() {
-            case.came = self.came(extras).await?;
+            case.came = self.came(extras, began_ms).await?;
             verdict = judge(&case);
         }
         let prefix = self.job.prefix.as_deref().unwrap_or_default();
@@ -303,22 +303,25 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// How many of the extras the source has after all: what was put and copied after the source was listed and
-    /// before the target was. A brake that is pulled because of those holds every delete for no reason. Looks no
-    /// further than [`ENOUGH`] that are gone.
-    async fn came(&self, extras: &mut Extras) -> Result<u64, WalkError> {
-        let (mut came, mut gone) = (0, 0_usize);
+    /// How many of the extras were put at the source since the pass began: after it was listed, and copied before
+    /// the target was. A brake that is pulled because of those holds every delete for no reason. An older object
+    /// that the listing left out is another matter, whatever the source says of it now. Looks no further than
+    /// [`ENOUGH`] that did not come.
+    async fn came(&self, extras: &mut Extras, began_ms: i64) -> Result<u64, WalkError> {
+        let (mut came, mut others) = (0, 0_usize);
         let mut keys = extras.read().await?;
-        while gone < ENOUGH {
+        while others < ENOUGH {
             let page = keys.page(LOOKS).await?;
             if page.is_empty() {
                 break;
             }
             let looks = page.iter().map(|key| self.stores.source.head(&self.job.bucket, key));
             for look in join_all(looks).await {
+                let since_ms = clock::now_ms().saturating_sub(began_ms);
                 match look {
-                    Ok(_) => came += 1,
-                    Err(error) if error.kind == ErrorKind::NotFound => gone += 1,
+                    Ok(head) if written_since(&head.headers, since_ms) => came += 1,
+                    Ok(_) => others += 1,
+                    Err(error) if error.kind == ErrorKind::NotFound => others += 1,
                     Err(error) => return Err(error.into()),
                 }
             }
