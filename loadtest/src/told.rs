@@ -40,13 +40,9 @@ impl Told {
 
     /// Ends it, and tells what failed.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        // Then nobody tells it more, and it ends by itself.
         self.serving.abort();
-        self.repeating.abort();
-        match (&mut self.repeating).await {
-            Ok(failed) => failed,
-            // It was at work until now.
-            Err(_) => Ok(()),
-        }
+        (&mut self.repeating).await?
     }
 }
 

@@ -3,6 +3,7 @@
 use hyper::Method;
 
 use crate::support::eventually::{SOON, eventually};
+use crate::support::evermirror::STOPPING;
 use crate::support::fault_proxy::FaultProxy;
 use crate::support::site::{Servers, Setup, Site};
 
@@ -28,7 +29,7 @@ async fn a_graceful_stop_finishes_what_is_in_flight() {
     site.evermirror.signal("TERM");
     eventually("it has noticed the signal", SOON, async || {
         let log = site.evermirror.log();
-        if log.contains("Stopping: work in flight is finished first") { Ok(()) } else { Err(log) }
+        if log.contains(STOPPING) { Ok(()) } else { Err(log) }
     })
     .await;
     assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 0);

@@ -66,6 +66,16 @@ listen = "127.0.0.1:{web_port}"
     }
 }
 
+/// What it logs once it has taken notice of a signal.
+pub(crate) const STOPPING: &str = "Stopping: work in flight is finished first";
+
+/// Sends a signal, by its name without `SIG`.
+pub(super) fn signal(child: &Child, name: &str) {
+    let (signal, pid) = (format!("-{name}"), child.id().to_string());
+    let sent = Command::new("kill").args([signal, pid]).status().expect("kill");
+    assert!(sent.success());
+}
+
 /// OpenTelemetry's variables have names of their own.
 fn variable(setting: &str) -> String {
     if setting.starts_with("OTEL_") { setting.to_owned() } else { format!("EVERMIRROR__{setting}") }
@@ -218,9 +228,7 @@ impl Evermirror {
 
     /// Sends a signal, by its name without `SIG`.
     pub(crate) fn signal(&self, name: &str) {
-        let (signal, pid) = (format!("-{name}"), self.pid().to_string());
-        let sent = Command::new("kill").args([signal, pid]).status().expect("kill");
-        assert!(sent.success());
+        signal(self.child.as_ref().expect("it runs"), name);
     }
 
     /// Waits until it ends by itself.

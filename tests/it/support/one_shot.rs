@@ -9,9 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::eventually::{LATER, SOON, eventually};
-
-/// What evermirror logs once it has taken notice of a signal.
-const STOPPING: &str = "Stopping: work in flight is finished first";
+use super::evermirror::{STOPPING, signal};
 
 /// The command's process, and what it writes. Dropping it kills it; if the test is failing, what it said is
 /// shown.
@@ -40,9 +38,7 @@ impl OneShot {
 
     /// Sends a signal, by its name without `SIG`, and waits until it says that it will stop.
     pub(crate) async fn interrupt(&self, name: &str) {
-        let (signal, pid) = (format!("-{name}"), self.child.id().to_string());
-        let sent = Command::new("kill").args([signal, pid]).status().expect("kill");
-        assert!(sent.success());
+        signal(&self.child, name);
         eventually("it has noticed the signal", SOON, async || {
             let said = self.said();
             if said.contains(STOPPING) { Ok(()) } else { Err(said) }
