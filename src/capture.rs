@@ -31,9 +31,9 @@ use self::vault::Vault;
 use crate::clock;
 use crate::config::Settings;
 use crate::config::settings::{CaptureSettings, CapturedBuckets};
-use crate::oneshot::patience::{Unusable, patiently};
-use crate::replicate::Stores;
 use crate::store::{BucketSetting, SettingAnswer, Store, StoreError};
+use crate::stores::Stores;
+use crate::stores::{Unusable, patiently};
 
 /// Why nothing was captured or put back, or not to its end.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-pub mod api;
 pub mod capture;
 pub mod check_config;
 pub mod deletes;
@@ -27,11 +26,6 @@ pub mod verify;
 
 /// The status of a wrong command line (clap's own) and of a configuration that cannot be used.
 pub const USAGE: u8 = 2;
-
-/// What was asked for cannot be tried as it was asked; a complete sentence for people.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct UsageError(pub String);
 
 const ABOUT: &str = "\
 Keeps an external S3 target a live copy of an S3 source.

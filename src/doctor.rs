@@ -21,11 +21,11 @@ use serde_json::Value;
 
 use crate::config::Settings;
 use crate::config::settings::WebhookSettings;
-use crate::pipeline;
-use crate::replicate::Stores;
 use crate::setup::dialect::{needs_no_rules, usual_arns};
 use crate::setup::known_arns;
 use crate::store::StoreKind;
+use crate::stores;
+use crate::stores::Stores;
 use canary::Flight;
 pub use check::{Check, Level};
 use ear::Ear;
@@ -60,7 +60,7 @@ pub async fn run(
     let target_is_there = target.level == Level::Ok;
     tell(source);
     tell(target);
-    let stores = pipeline::connect(settings).await?;
+    let stores = stores::connect(settings).await?;
     let doctor = Doctor { settings, options, stores: &stores };
     if source_is_there {
         doctor.source(&mut tell).await;

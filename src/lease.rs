@@ -14,8 +14,6 @@
 //! for longer than the Lease. It is the same as any late request to a store, and a reconcile mends it.
 
 mod election;
-mod fence;
-mod standby;
 
 use std::io;
 use std::sync::Arc;
@@ -29,10 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::config::settings::LeaseSettings;
+use crate::fence::Fence;
 use crate::kubernetes::{Cluster, ConnectError, Failure, KubernetesError, LEASES, PODS};
 use election::{Observer, Record, Verdict};
-pub use fence::Fence;
-pub use standby::Standby;
 
 /// The label of the pod whose process is active.
 pub const ACTIVE_LABEL: &str = "evermirror/active";

@@ -1,34 +1,50 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
+// What is spoken of everywhere.
 pub mod dirty;
+pub mod event;
 pub mod object;
 
-pub mod event;
+// The path of a change, from its notification to the target.
 pub mod gaps;
 pub mod intake;
 pub mod journal;
 pub mod reconcile;
 pub mod replicate;
 pub mod shelf;
-pub mod store;
 pub mod workqueue;
 
+// May it be deleted at the target?
+pub mod deletes;
+pub mod remembered;
+
+// The two stores.
+pub mod store;
+pub mod stores;
+
+// `run`, which joins all of this, and who may run.
+pub mod fence;
+pub mod lease;
+pub mod pipeline;
+pub mod state;
+
+// Commands that end.
 pub mod capture;
+pub mod demo;
+pub mod doctor;
+pub mod oneshot;
+pub mod policy;
+pub mod setup;
+pub mod snapshot;
+
+// Around it: what is configured, asked and shown.
 pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod demo;
-pub mod doctor;
+pub mod errors;
 pub mod kubernetes;
-pub mod lease;
 pub mod metrics;
-pub mod oneshot;
-pub mod pipeline;
-pub mod policy;
-pub mod restore;
+mod retry;
 pub mod serve;
-pub mod setup;
-pub mod snapshot;
 pub mod traces;
 pub mod web;
-pub mod words;

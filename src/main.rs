@@ -3,9 +3,9 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use evermirror::cli::{Cli, USAGE, UsageError};
+use evermirror::cli::{Cli, USAGE};
 use evermirror::config::ConfigError;
-use evermirror::words::told;
+use evermirror::errors::{UsageError, told};
 
 #[tokio::main]
 async fn main() -> ExitCode {

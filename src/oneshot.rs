@@ -11,11 +11,10 @@
 
 mod backlog;
 mod compare;
-mod deletes;
 pub(crate) mod engine;
-pub(crate) mod patience;
 pub(crate) mod progress;
 pub(crate) mod report;
+pub mod restore;
 pub mod sync;
 pub mod verify;
 

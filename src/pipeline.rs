@@ -8,8 +8,6 @@
 
 mod intakes;
 mod overview;
-pub(crate) mod prepare;
-pub(crate) mod recover;
 mod snapshots;
 
 use std::net::SocketAddr;
@@ -21,16 +19,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Settings;
+use crate::fence::Fence;
 use crate::gaps::GapReason;
 use crate::intake::Intake;
 use crate::intake::kafka::Outbox;
 use crate::journal::Cursor;
-use crate::lease::{Fence, Term};
+use crate::lease::Term;
 use crate::metrics::Metrics;
-use crate::replicate::{Direction, Replicator, Stores};
+use crate::replicate::{Direction, Replicator};
 use crate::serve::{self, BearerToken, Limits};
 use crate::shelf::Taken;
-use crate::store::Store;
+use crate::state;
+use crate::stores::{self, Stores};
 use crate::web::{self, History, Latest, Web};
 use crate::workqueue::feeder::{FeedError, Feeder};
 use intakes::{Listeners, Opened};
@@ -73,8 +73,8 @@ impl Pipeline {
         let listeners = Listeners::bind(&settings.intake).await?;
         let (web_address, webhook_address) = (web.local_addr()?, listeners.webhook_address()?);
         let metrics = Metrics::new();
-        let (state, cursor) = recover::open(&settings, &metrics).await?;
-        let stores = connect(&settings).await?;
+        let (state, cursor) = state::open(&settings, &metrics).await?;
+        let stores = stores::connect(&settings).await?;
         let lease = term.map(Term::status);
         let overview = Arc::new(Overview::new(settings, metrics, state, lease));
         if let Some(term) = term {
@@ -171,22 +171,6 @@ impl Pipeline {
 async fn end(tasks: &TaskTracker) -> bool {
     tasks.close();
     tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_ok()
-}
-
-/// Clients of both stores, which are not asked anything yet.
-pub(crate) async fn connect(settings: &Settings) -> anyhow::Result<Stores> {
-    let timeout = settings.replicate.request_timeout;
-    let refused = |table: &str, error: &dyn std::fmt::Display| {
-        anyhow::anyhow!("the client of the {table} cannot be built from [{table}]: {error}")
-    };
-    Ok(Stores {
-        source: Store::connect(&settings.source, timeout)
-            .await
-            .map_err(|error| refused("source", &error))?,
-        target: Store::connect(&settings.target.store(), timeout)
-            .await
-            .map_err(|error| refused("target", &error))?,
-    })
 }
 
 const PANICKED: &str = "a stage panicked; please report the panic in the log";
@@ -299,7 +283,7 @@ async fn work(
     break_down: watch::Sender<Option<String>>,
 ) {
     let _guard = BreakOnPanic(break_down.clone());
-    prepare::prepare(&overview.settings, &stores, &stop).await;
+    stores::prepare(&overview.settings, &stores, &stop).await;
     if stop.is_cancelled() {
         return;
     }

@@ -12,7 +12,6 @@
 
 mod board;
 mod checkpoint;
-pub(crate) mod extras;
 pub mod list;
 pub mod merge;
 pub mod pass;
@@ -20,15 +19,11 @@ mod progress;
 pub mod ranges;
 pub mod rate;
 mod reconciler;
-mod remembered;
 mod repairs;
 mod schedule;
 mod split;
-pub(crate) mod verdict;
 mod walk;
 
 pub use progress::{BucketProgress, Drift};
 pub use reconciler::{Parts, Reconciler, UnknownBucket};
-pub(crate) use remembered::Kept;
-pub use remembered::Remembered;
 pub use schedule::Trigger;

@@ -5,20 +5,14 @@
 //! look at; `plan` decides on what the stores answer; `worker`, `multipart`, `remove` and `delete` carry it out;
 //! `dispatcher` decides when.
 
-mod delay;
 mod delete;
-mod discards;
 mod dispatcher;
-mod guard;
 mod health;
-mod hold;
-mod known;
 mod limit;
 mod multipart;
 mod pace;
 mod plan;
 mod remove;
-pub(crate) mod retry;
 mod uploads;
 mod whole;
 mod worker;
@@ -33,23 +27,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Settings;
+use crate::deletes::{Delays, Hold};
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::retry::RetryPolicy;
+use crate::stores::Stores;
 use crate::workqueue::WorkQueue;
 
-pub(crate) use delay::written_since;
-pub use delay::{DelayedDeletes, Delays};
 use delete::Deleter;
-pub use discards::Discards;
 use dispatcher::{Dispatcher, Probed, Size};
 use health::StoreHealth;
 pub use health::StoreState;
-pub use hold::{Decision, DecisionError, HeldDeletes, HeldShelf, Hold};
 use limit::Limit;
 use pace::Pace;
 pub(crate) use plan::{carried_headers, remembers, tag_count, tells_all};
 use remove::Forth;
-use retry::RetryPolicy;
 use uploads::Uploads;
 use worker::{Mapping, Worker};
 
@@ -59,15 +50,6 @@ pub struct Replicator {
     dispatcher: Arc<Dispatcher>,
     stop: CancellationToken,
     panicked: CancellationToken,
-}
-
-/// The stores a replicator works between.
-#[derive(Debug, Clone)]
-pub struct Stores {
-    /// The store that is protected.
-    pub source: Store,
-    /// The store that holds the live copy.
-    pub target: Store,
 }
 
 /// Which way objects travel.
@@ -208,6 +190,7 @@ mod tests {
     use super::*;
     use crate::dirty::{Aspects, DirtyKey, Origin};
     use crate::object::ObjectKey;
+    use crate::store::Store;
 
     #[tokio::test]
     async fn a_task_that_panics_is_told_of_and_one_that_ends_is_not() {

@@ -17,9 +17,9 @@ use serde::Serialize;
 
 use crate::config::Settings;
 use crate::config::settings::BucketSettings;
-use crate::oneshot::patience::Unusable;
-use crate::pipeline;
 use crate::store::{NotificationConfig, NotificationRule, Store, StoreError, StoreKind};
+use crate::stores;
+use crate::stores::Unusable;
 use arns::{Candidates, Refusal};
 pub use arns::{Known, known_arns};
 use dialect::needs_no_rules;
@@ -113,7 +113,7 @@ impl From<&NotificationRule> for RuleReport {
 
 /// Sets up the buckets of `settings`. An error here means that nothing was changed.
 pub async fn run(settings: &Settings, options: &SetupOptions) -> anyhow::Result<SetupReport> {
-    let stores = pipeline::connect(settings).await?;
+    let stores = stores::connect(settings).await?;
     let first = settings.buckets.first().map_or("", |bucket| &*bucket.source);
     let answered = stores.source.head_bucket(first).await;
     let kind = match options.kind {

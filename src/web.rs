@@ -6,9 +6,11 @@
 //! none is configured. The token is only ever read from a header that no other site can make a browser
 //! send, so a forged request cannot act. Nothing here waits for a store; an answer is a snapshot.
 
+pub mod client;
 mod history;
 mod live;
 pub(crate) mod page;
+mod standby;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -30,12 +32,13 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::deletes::Decision;
 use crate::intake::dead_letters::DeadLetters;
 use crate::metrics::{self, Metrics};
-use crate::replicate::Decision;
 use crate::serve::BearerToken;
 pub use history::History;
 pub use live::Latest;
+pub use standby::Standby;
 pub use status::{
     AtRisk, BucketPending, Concurrency, DelayedDeletes, HeldDeletes, HeldKey, IntakeStatus,
     JournalStatus, KafkaStatus, KeyCounts, ParkedKey, SnapshotStatus, Status, StoreStatus,

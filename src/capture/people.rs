@@ -7,8 +7,8 @@
 use super::iam::{self, Assets, Change, GroupStep};
 use super::put_back::PutBackReport;
 use super::{CaptureError, Document, Setting};
-use crate::oneshot::patience::patiently;
 use crate::store::{Store, StoreError, StoreKind};
+use crate::stores::patiently;
 
 /// A store, and what it says of its users, groups and policies.
 pub(super) struct People<'a> {

@@ -15,8 +15,8 @@ use super::vault::Vault;
 use super::{CaptureError, moved, read_bucket};
 use crate::config::Settings;
 use crate::config::settings::StoreSettings;
-use crate::oneshot::patience::patiently;
 use crate::store::{BucketSetting, ErrorKind, Store, StoreError};
+use crate::stores::patiently;
 
 /// What is to be put back, and where to.
 #[derive(Debug, Clone, Default)]

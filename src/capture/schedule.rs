@@ -10,8 +10,8 @@ use super::{CaptureReport, capture};
 use crate::clock;
 use crate::config::Settings;
 use crate::metrics::Metrics;
-use crate::replicate::Stores;
-use crate::replicate::retry::RetryPolicy;
+use crate::retry::RetryPolicy;
+use crate::stores::Stores;
 
 /// After a failure it is tried again sooner than planned.
 const RETRY: RetryPolicy =

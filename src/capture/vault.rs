@@ -13,9 +13,9 @@ use super::document::{Document, moment};
 use super::{CaptureError, seal};
 use crate::config::Settings;
 use crate::config::settings::CaptureSettings;
-use crate::oneshot::patience::patiently;
-use crate::pipeline::prepare::ensure_target;
 use crate::store::{ErrorKind, GetOptions, ListQuery, PutBody, Store, StoreError};
+use crate::stores::ensure_target;
+use crate::stores::patiently;
 
 /// A document that could not be read whole says so in its name.
 const INCOMPLETE: &str = ".incomplete";

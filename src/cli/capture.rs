@@ -6,12 +6,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::logging;
 use super::paint::plain;
-use super::{UsageError, logging};
 use crate::capture::{self, CaptureReport, PutBackOptions, PutBackReport};
 use crate::config;
+use crate::errors::UsageError;
 use crate::oneshot::report::print;
-use crate::pipeline;
+use crate::stores;
 
 /// Arguments of `capture`.
 #[derive(Debug, Args)]
@@ -39,7 +40,7 @@ pub struct CaptureArgs {
 pub async fn execute(args: &CaptureArgs) -> anyhow::Result<ExitCode> {
     let settings = config::load_without_intake(args.config.as_deref(), config::environment())?;
     logging::init_quietly(&settings.log)?;
-    let stores = pipeline::connect(&settings).await?;
+    let stores = stores::connect(&settings).await?;
     let capturing = Box::pin(capture::capture(&stores, &settings, args.dry_run)).await;
     let (report, text) = match capturing {
         Ok(captured) => captured,

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::api::{Api, ApiArgs, segment};
-use crate::words::told;
+use crate::errors::told;
+use crate::web::client::{Api, ApiArgs, segment};
 
 /// Arguments of `deletes`.
 #[derive(Debug, Args)]

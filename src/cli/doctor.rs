@@ -8,10 +8,11 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
+use super::logging;
 use super::paint::{Paint, plain};
-use super::{UsageError, logging};
 use crate::config;
 use crate::doctor::{self, Check, DoctorOptions, Level};
+use crate::errors::UsageError;
 use crate::oneshot::Scope;
 
 /// Arguments of `doctor`.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::api::{Api, ApiArgs};
+use crate::web::client::{Api, ApiArgs};
 
 /// Arguments of `reconcile`.
 #[derive(Debug, Args)]

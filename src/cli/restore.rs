@@ -10,12 +10,13 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use crate::capture::PutBackOptions;
+use crate::cli::logging;
 use crate::cli::scope::{self, ScopeArgs};
-use crate::cli::{UsageError, logging};
 use crate::config::settings::StoreSettings;
+use crate::errors::UsageError;
 use crate::oneshot::Scope;
 use crate::oneshot::report::print;
-use crate::restore::{Outcome, Report, RestoreOptions, restore, when};
+use crate::oneshot::restore::{Outcome, Report, RestoreOptions, restore, when};
 use crate::{clock, config};
 
 /// Arguments of `restore`.
@@ -260,7 +261,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::restore::BucketReport;
+    use crate::oneshot::restore::BucketReport;
 
     #[test]
     fn sizes_are_told_in_the_unit_that_fits() {

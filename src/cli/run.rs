@@ -12,9 +12,10 @@ use crate::cli::logging;
 use crate::config;
 use crate::config::Settings;
 use crate::config::settings::LeaseSettings;
-use crate::lease::{Elector, Standby, Term};
+use crate::lease::{Elector, Term};
 use crate::pipeline::Pipeline;
 use crate::traces;
+use crate::web::Standby;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{UsageError, logging};
+use crate::cli::logging;
 use crate::config;
+use crate::errors::UsageError;
 use crate::oneshot::Scope;
 
 /// Which configuration, which keys, and how the answer looks.

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use super::logging;
 use super::paint::{Paint, plain};
-use super::{UsageError, logging};
 use crate::config;
+use crate::errors::UsageError;
 use crate::oneshot::Scope;
 use crate::setup::{self, BucketReport, RuleReport, SetupOptions, SetupReport};
 use crate::store::StoreKind;

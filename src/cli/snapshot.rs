@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::UsageError;
 use crate::config;
+use crate::errors::UsageError;
 use crate::kubernetes::text_at;
 use crate::snapshot::{Plan, RestoreOptions, Snapshot, SnapshotState, Snapshots};
 

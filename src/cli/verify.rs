@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::UsageError;
 use crate::cli::scope::{self, ScopeArgs};
+use crate::errors::UsageError;
 use crate::oneshot::verify::{self, VerifyOptions};
 
 /// Arguments of `verify`.

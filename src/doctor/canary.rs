@@ -13,8 +13,8 @@ use super::notifications::no_queue;
 use super::running::{Counters, Running};
 use crate::config::settings::{BucketSettings, DeletePolicy};
 use crate::object::{ETag, ObjectKey};
-use crate::replicate::Stores;
 use crate::store::{ErrorKind, PutBody, StoreError, StoreKind};
+use crate::stores::Stores;
 
 const AREA: &str = "canary";
 /// How often the target is looked at.

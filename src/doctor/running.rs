@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::check::Check;
-use crate::cli::api::{Api, address};
 use crate::config::settings::WebSettings;
+use crate::web::client::{Api, address};
 
 const AREA: &str = "evermirror";
 /// How often the process is asked again.

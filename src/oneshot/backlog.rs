@@ -15,18 +15,20 @@ use anyhow::{Context as _, bail};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::deletes::Deletes;
 use super::engine::{Engine, LONGEST_WAIT};
 use crate::config::Settings;
 use crate::config::settings::Durability;
 use crate::config::units::ByteSize;
+use crate::deletes::decided::Deletes;
+use crate::deletes::{HeldDeletes, Hold};
 use crate::dirty::DirtyKey;
 use crate::journal::{AppendError, Journal};
 use crate::metrics::Metrics;
-use crate::pipeline::recover;
-use crate::reconcile::Remembered;
-use crate::replicate::{Direction, HeldDeletes, Hold, Stores};
+use crate::remembered::Remembered;
+use crate::replicate::Direction;
 use crate::shelf::Shelf;
+use crate::state::{self, State};
+use crate::stores::Stores;
 use crate::workqueue::feeder::{FeedError, Feeder};
 
 /// How often the end is looked for.
@@ -62,8 +64,8 @@ impl Backlog {
         settings.journal.segment_size = ByteSize(settings.journal.segment_size.0.min(SEGMENT));
         let metrics = Metrics::new();
         let lock = begin_afresh(&settings.data_dir)?;
-        let (state, cursor) = recover::open(&settings, &metrics).await?;
-        let recover::State { journal, held, discards, delays, deferred, remembered, .. } = state;
+        let (state, cursor) = state::open(&settings, &metrics).await?;
+        let State { journal, held, discards, delays, deferred, remembered, .. } = state;
         let remembered = Arc::new(remembered.heeding(deletes.kept.clone()));
         let brakes = deletes.brakes.clone();
         let hold = Hold::new(&settings.deletes, held, discards, Arc::clone(&remembered), brakes);

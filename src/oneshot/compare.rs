@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Scope;
-use super::patience::{Unusable, patiently};
 use crate::config::settings::BucketSettings;
-use crate::pipeline::prepare;
 use crate::reconcile::merge::Pairs;
 use crate::reconcile::pass::PassOptions;
-use crate::replicate::Stores;
 use crate::store::Store;
+use crate::stores::{Stores, Unusable, ensure_target, patiently};
 
 /// Makes the target's bucket where `run` would make it.
 pub(super) async fn create_target(
@@ -22,9 +20,7 @@ pub(super) async fn create_target(
     let (name, create) = (bucket.target_name(), scope.settings.target.create_buckets);
     // A mistyped source is no reason to make a bucket.
     clock("source", &stores.source, &bucket.source).await?;
-    patiently(|| prepare::ensure_target(&stores.target, name, create))
-        .await
-        .map_err(Unusable::of("target"))
+    patiently(|| ensure_target(&stores.target, name, create)).await.map_err(Unusable::of("target"))
 }
 
 /// One bucket of `scope`; `compared` counts the keys as they go by. Asks both sides for the

@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::clock;
 use crate::config::Settings;
 use crate::metrics::{Metrics, Totals};
-use crate::replicate::{Direction, Replicator, StoreState, Stores};
+use crate::replicate::{Direction, Replicator, StoreState};
+use crate::stores::Stores;
 use crate::workqueue::{ParkedKey, WorkQueue};
 
 /// Failed tries of one key before it is given up: with the waits between them about half a minute.

@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::Ended;
 use super::progress::{self, Stderr};
 use crate::config::settings::BucketSettings;
+use crate::deletes::HeldDeletes;
 use crate::reconcile::pass::PassReport;
-use crate::replicate::HeldDeletes;
 use crate::workqueue::ParkedKey;
 
 /// One line of the answer.

@@ -21,23 +21,23 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::backlog::Backlog;
-use super::deletes::Deletes;
 use super::progress::{Progress, Sample};
 use super::report::{FailedKey, HeldBucket, SyncReport};
 use super::{Ended, Scope, compare};
 use crate::clock;
 use crate::config::settings::{BucketSettings, DeletePolicy};
+use crate::deletes::decided::Deletes;
+use crate::deletes::extras::Extras;
+use crate::deletes::verdict::{Case, Verdict, judge};
 use crate::dirty::{Aspects, DirtyKey, Origin};
+use crate::errors::told;
 use crate::metrics::Metrics;
 use crate::object::{ETag, ObjectKey};
-use crate::pipeline;
-use crate::reconcile::extras::Extras;
+use crate::oneshot::restore::unfinished;
 use crate::reconcile::merge::{Finding, Why};
 use crate::reconcile::pass::{self, PassEvent, PassOptions, PassReport};
-use crate::reconcile::verdict::{Case, Verdict, judge};
-use crate::replicate::Stores;
-use crate::restore::unfinished;
-use crate::words::told;
+use crate::stores;
+use crate::stores::Stores;
 
 /// Appended to the journal at once.
 const BATCH: usize = 256;
@@ -164,7 +164,7 @@ async fn work(
     mut stop: impl Future<Output = ()> + Unpin,
     report: &mut SyncReport,
 ) -> anyhow::Result<bool> {
-    let stores = pipeline::connect(&plan.scope.settings).await?;
+    let stores = stores::connect(&plan.scope.settings).await?;
     let begun = async {
         plan.scope = usable(plan.scope, &stores, report).await?;
         let settings = plan.scope.settings.clone();

@@ -26,14 +26,14 @@ use tokio::time::Instant;
 use super::progress::{Progress, Sample};
 use super::{Ended, Scope, compare};
 use crate::config::settings::BucketSettings;
-use crate::pipeline;
-use crate::reconcile::Kept;
 use crate::reconcile::list::{Listing, Side};
 use crate::reconcile::merge::{Finding, NoPairs};
 use crate::reconcile::pass::{self, PassEvent, PassOptions, PassReport};
 use crate::reconcile::ranges::KeyRange;
 use crate::reconcile::rate::Rate;
-use crate::replicate::Stores;
+use crate::remembered::Kept;
+use crate::stores;
+use crate::stores::Stores;
 use check::{Checker, Depth};
 use place::Place;
 use recorder::{Recorder, Unfinished};
@@ -72,7 +72,7 @@ pub async fn run(scope: Scope, options: VerifyOptions, stop: impl Future<Output 
         if let Some(path) = &options.report {
             recorder.create_file(path)?;
         }
-        let stores = pipeline::connect(&scope.settings).await?;
+        let stores = stores::connect(&scope.settings).await?;
         let (counters, places) = (Arc::clone(&counters), Arc::clone(&places));
         Verify { scope, options, stores, counters, places }.buckets(&mut recorder).await;
         anyhow::Ok(())

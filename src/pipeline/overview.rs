@@ -10,15 +10,16 @@ use tokio_util::sync::CancellationToken;
 use crate::capture::Schedule;
 use crate::clock;
 use crate::config::Settings;
+use crate::deletes::{Decision, Delays, Hold};
 use crate::gaps::{GapBook, GapReason};
 use crate::intake::kafka::Backlog;
 use crate::intake::{Health, Inlet};
 use crate::journal::Journal;
 use crate::lease::LeaseStatus;
 use crate::metrics::Metrics;
+use crate::oneshot::restore::unfinished;
 use crate::reconcile::{Parts, Reconciler};
-use crate::replicate::{Decision, Delays, Hold, Replicator, StoreState};
-use crate::restore::unfinished;
+use crate::replicate::{Replicator, StoreState};
 use crate::shelf::Shelf;
 use crate::web::{
     Acted, AtRisk, BucketPending, Concurrency, DelayedDeletes, HeldDeletes, HeldKey, HeldKeys,
@@ -27,7 +28,7 @@ use crate::web::{
 };
 use crate::workqueue::{Counts, WorkQueue};
 
-use super::recover::State;
+use crate::state::State;
 
 /// How many parked keys the status shows.
 const SHOWN_PARKED: usize = 100;
@@ -340,11 +341,11 @@ fn waiting((bucket, counts): (Arc<str>, Counts)) -> BucketPending {
     }
 }
 
-fn held(held: crate::replicate::HeldDeletes) -> HeldDeletes {
+fn held(held: crate::deletes::HeldDeletes) -> HeldDeletes {
     HeldDeletes { bucket: held.bucket, count: held.count, reason: held.reason.to_string() }
 }
 
-fn delayed(delayed: crate::replicate::DelayedDeletes) -> DelayedDeletes {
+fn delayed(delayed: crate::deletes::DelayedDeletes) -> DelayedDeletes {
     let left = |due: i64| u64::try_from(due.saturating_sub(clock::now_ms())).unwrap_or_default();
     let next_due_in_ms = delayed.next_due_ms.map(left);
     DelayedDeletes { bucket: delayed.bucket, count: delayed.count, next_due_in_ms }

@@ -21,7 +21,7 @@ use self::bound::{Bounds, askable};
 use self::order::{Fault, Order, Place};
 use super::ranges::KeyRange;
 use super::rate::Rate;
-use crate::replicate::retry::RetryPolicy;
+use crate::retry::RetryPolicy;
 use crate::store::{ErrorKind, ListPage, ListQuery, ListedObject, Store, StoreError};
 
 /// How often one page is asked for before the listing fails: about half a minute of a fault.

@@ -18,17 +18,18 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::{BucketProgress, Progress};
-use super::remembered::Remembered;
 use super::repairs::backlog;
 use super::schedule::{Ended, Job, Schedule, Trigger};
 use super::walk::Walk;
 use crate::clock;
 use crate::config::Settings;
 use crate::config::settings::BucketSettings;
+use crate::deletes::{Delays, Hold};
 use crate::gaps::GapBook;
 use crate::journal::Journal;
 use crate::metrics::{Metrics, PassOutcome, Stage};
-use crate::replicate::{Delays, Hold, Stores};
+use crate::remembered::Remembered;
+use crate::stores::Stores;
 use crate::workqueue::WorkQueue;
 
 /// How often the clock and the gap book are looked at.

@@ -13,23 +13,24 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::checkpoint::{Checkpoint, Looked};
-use super::extras::Extras;
 use super::merge::Finding;
 use super::pass::{self, Difference, PassError, PassEvent, PassOptions, PassReport};
 use super::progress::Progress;
 use super::reconciler::Parts;
 use super::repairs::{PAGE, Repairs, repair};
 use super::schedule::{Ended, Job};
-use super::verdict::{Case, Verdict, judge};
 use crate::clock;
 use crate::config::settings::{BucketSettings, DeletePolicy};
+use crate::deletes::extras::Extras;
+use crate::deletes::verdict::{Case, Verdict, judge};
+use crate::deletes::written_since;
 use crate::dirty::Aspects;
 use crate::gaps::GapError;
 use crate::journal::AppendError;
 use crate::object::ObjectKey;
-use crate::replicate::{Stores, written_since};
 use crate::shelf::ShelfError;
 use crate::store::{ErrorKind, StoreError};
+use crate::stores::Stores;
 
 /// Differences that may wait for the journal.
 const QUEUE: usize = 1_024;

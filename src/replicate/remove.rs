@@ -8,13 +8,11 @@
 use std::io;
 use std::sync::Arc;
 
-use super::delay::{self, Delays};
 use super::delete::Deleter;
-use super::guard::Verdict;
-use super::hold::Hold;
 use super::worker::{Done, Mapping, Worker};
 use crate::clock;
 use crate::config::settings::DeletePolicy;
+use crate::deletes::{Delays, Hold, Verdict, written_since};
 use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::store::{ErrorKind, ObjectHead, StoreError};
 use crate::workqueue::Work;
@@ -110,7 +108,7 @@ impl Removal<'_> {
         let Some(head) = self.at_target().await? else { return Ok(Done::Unchanged) };
         let since_due = clock::now_ms() - self.work.pending.since_ms;
         let delay = clock::signed_millis(self.mapping.settings.delete_delay);
-        if delay::written_since(&head.headers, since_due.saturating_add(delay)) {
+        if written_since(&head.headers, since_due.saturating_add(delay)) {
             // The object came back and went away again: that delete has a delay of its own.
             return self.delay().await;
         }

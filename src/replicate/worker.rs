@@ -14,11 +14,11 @@ use md5::{Digest, Md5};
 use super::pace::Pace;
 use super::plan::{self, BUFFERED, FirstStep, Layout, Limits};
 use super::remove::Forth;
-use super::retry::RetryPolicy;
 use super::uploads::Uploads;
 use crate::config::settings::{BucketSettings, ReplicateSettings, TargetSettings};
 use crate::dirty::Origin;
 use crate::object::{ETag, ObjectKey};
+use crate::retry::RetryPolicy;
 use crate::store::{
     ErrorKind, GetOptions, ObjectBody, ObjectHead, PutBody, PutOutcome, Store, StoreError, Tags,
 };

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::SetupOptions;
 use super::dialect::{arn_name, environment, objection, same_arn, usual_arns};
-use crate::cli::UsageError;
 use crate::config::Settings;
+use crate::errors::UsageError;
 use crate::store::{NotificationConfig, Store, StoreError, StoreKind};
 
 /// What a store tells of the notification targets that it knows.

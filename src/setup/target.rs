@@ -3,8 +3,8 @@
 use super::{BucketReport, SetupOptions};
 use crate::config::Settings;
 use crate::config::settings::BucketSettings;
-use crate::oneshot::patience::Unusable;
 use crate::store::{ErrorKind, Store, StoreError, Versioning};
+use crate::stores::Unusable;
 
 /// Prepares one bucket and tells what it did.
 pub(super) async fn prepare(

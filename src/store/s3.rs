@@ -22,7 +22,7 @@ use super::{
     xml,
 };
 use crate::config::settings::StoreSettings;
-use crate::lease::Fence;
+use crate::fence::Fence;
 use crate::object::ETag;
 
 /// The largest document that a call on one object answers.

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::{ErrorKind, GetOptions, ListQuery, PutBody, Store};
-use crate::lease::Fence;
+use crate::fence::Fence;
 use crate::object::ETag;
 
 /// Sends one of `answers` to each connection, then closes it; gives what it received, as text.

@@ -10,7 +10,7 @@ const LONGEST: usize = 600;
 /// is apart: it plays both stores, and compares them with a client that is not ours.)
 const NAMED_IN_ONE_FILE: [(&str, &str); 4] = [
     ("dashmap::", "src/workqueue/key_map.rs"),
-    ("backoff::", "src/replicate/retry.rs"),
+    ("backoff::", "src/retry.rs"),
     ("aws_sdk_s3::", "src/store/admin.rs"),
     ("aws_sdk_sqs::", "src/intake/sqs/queue.rs"),
 ];

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::replicate::retry::RetryPolicy;
+use crate::retry::RetryPolicy;
 
 /// A store that cannot be reached: soon again, because every second is one that is reconciled later.
 const UNREACHABLE: RetryPolicy =

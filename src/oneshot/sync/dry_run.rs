@@ -8,23 +8,23 @@ use tokio::sync::mpsc;
 
 use super::{AHEAD, Plan};
 use crate::config::settings::{BucketSettings, DeletePolicy};
+use crate::deletes::verdict::Verdict;
+use crate::errors::told;
 use crate::object::ObjectKey;
 use crate::oneshot::progress::{Progress, Sample};
 use crate::oneshot::report::{HeldBucket, SyncReport, answer, say};
 use crate::oneshot::{Scope, compare};
-use crate::pipeline;
 use crate::reconcile::list::{Listing, Side};
 use crate::reconcile::merge::{Finding, NoPairs};
 use crate::reconcile::pass::{self, PassEvent};
 use crate::reconcile::ranges::KeyRange;
 use crate::reconcile::rate::Rate;
-use crate::reconcile::verdict::Verdict;
-use crate::replicate::Stores;
-use crate::words::told;
+use crate::stores;
+use crate::stores::Stores;
 
 /// Tells of every bucket; one that cannot be compared is an error of the report.
 pub(super) async fn run(plan: &Plan, report: &mut SyncReport) -> anyhow::Result<()> {
-    let stores = pipeline::connect(&plan.scope.settings).await?;
+    let stores = stores::connect(&plan.scope.settings).await?;
     let counters = Arc::<Counters>::default();
     let _progress = progress(Arc::clone(&counters));
     for bucket in &plan.scope.settings.buckets {

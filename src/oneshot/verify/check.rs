@@ -10,12 +10,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::config::Settings;
 use crate::config::settings::{BucketSettings, DeletePolicy};
+use crate::deletes::written_since;
 use crate::object::ETag;
-use crate::oneshot::patience::patiently;
-use crate::reconcile::Kept;
 use crate::reconcile::merge::{self, Finding, Rules};
-use crate::replicate::{self, Stores};
+use crate::remembered::Kept;
+use crate::replicate;
 use crate::store::{ErrorKind, GetOptions, ListedObject, ObjectHead, Store, StoreError, Tags};
+use crate::stores::Stores;
+use crate::stores::patiently;
 
 /// Both sides of a key that was written within so many milliseconds may be about to agree.
 const SETTLES_MS: i64 = 5_000;
@@ -174,8 +176,7 @@ impl Checker {
         let (source, target) = tokio::join!(head(&self.source, key), head(&self.target, key));
         let (source, target) = (source?, target?);
         let fresh = [&source, &target].into_iter().flatten();
-        let fresh =
-            fresh.into_iter().any(|head| replicate::written_since(&head.headers, SETTLES_MS));
+        let fresh = fresh.into_iter().any(|head| written_since(&head.headers, SETTLES_MS));
         let (source, target) = match (source, target) {
             (Some(source), Some(target)) => (source, target),
             (None, None) => return Ok(Look::default()),

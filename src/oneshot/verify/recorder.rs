@@ -11,9 +11,9 @@ use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
 use super::check::{KEPT, KINDS, Mismatch};
+use crate::errors::told;
 use crate::oneshot::{Ended, report};
 use crate::reconcile::pass::PassReport;
-use crate::words::told;
 
 /// So many differences are shown; the report file has all of them.
 const SHOWN: usize = 50;

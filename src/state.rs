@@ -7,11 +7,11 @@ use anyhow::Context as _;
 
 use crate::clock;
 use crate::config::Settings;
+use crate::deletes::{Delays, Discards, HeldShelf};
 use crate::gaps::{GapBook, GapReason};
 use crate::journal::{Cursor, Journal, JournalOptions, Recovery};
 use crate::metrics::Metrics;
-use crate::reconcile::Remembered;
-use crate::replicate::{Delays, Discards, HeldShelf};
+use crate::remembered::Remembered;
 use crate::shelf::{Shelf, open_journal};
 
 /// A shelf may take as much disk as this; beyond it, keys stay where they are.

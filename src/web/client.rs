@@ -24,9 +24,9 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
-use super::UsageError;
 use crate::config;
 use crate::config::settings::WebSettings;
+use crate::errors::UsageError;
 use crate::store::tls_config;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -62,7 +62,7 @@ pub(crate) struct Api {
 
 impl Api {
     /// For reading, which needs no token.
-    pub(super) fn reader(args: &ApiArgs) -> anyhow::Result<Self> {
+    pub(crate) fn reader(args: &ApiArgs) -> anyhow::Result<Self> {
         let base = match &args.url {
             Some(url) => given(url)?,
             None => address(configured(args)?.listen),
@@ -71,7 +71,7 @@ impl Api {
     }
 
     /// For acting: without a token this is an error that says how to come by one.
-    pub(super) fn actor(args: &ApiArgs) -> anyhow::Result<Self> {
+    pub(crate) fn actor(args: &ApiArgs) -> anyhow::Result<Self> {
         let settings = if args.url.is_none() || args.token_file.is_none() {
             Some(configured(args)?)
         } else {
@@ -118,7 +118,7 @@ impl Api {
     }
 
     /// Has `path` done.
-    pub(super) async fn post(&self, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    pub(crate) async fn post(&self, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         self.ask(Method::POST, path, body).await
     }
 
@@ -191,7 +191,7 @@ impl Api {
 }
 
 /// One segment of a path.
-pub(super) fn segment(text: &str) -> String {
+pub(crate) fn segment(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::discards::Discards;
-use super::guard::{Guard, Verdict};
+use super::brake::{Guard, Verdict};
+use super::discarded::Discards;
 use super::known::Known;
 use crate::clock;
 use crate::config::settings::DeleteSettings;
 use crate::dirty::{Aspects, DirtyKey};
 use crate::journal::{Journal, JournalError, Lsn, Recovery};
 use crate::object::ObjectKey;
-use crate::reconcile::Remembered;
+use crate::remembered::Remembered;
 use crate::shelf::{Shelf, ShelfError, Taken};
 
 /// How often it is looked for objects that have returned, at most.
@@ -100,7 +100,7 @@ pub struct Hold {
     /// What is on it: records that are read again after a restart are not held twice.
     known: Arc<Known>,
     discards: Arc<Discards>,
-    pub(super) remembered: Arc<Remembered>,
+    pub(crate) remembered: Arc<Remembered>,
 }
 
 impl Hold {
@@ -129,7 +129,7 @@ impl Hold {
     /// Whether a person discarded the delete of which the record `lsn` was the last to tell. Then the
     /// object is remembered as one to be kept, also by the reconciler: the decision covered keys that
     /// nobody had looked at, so that only now it is known that this is one of them.
-    pub(super) fn discarded(&self, key: &ObjectKey, lsn: Lsn) -> io::Result<bool> {
+    pub(crate) fn discarded(&self, key: &ObjectKey, lsn: Lsn) -> io::Result<bool> {
         let covered = self.discards.covers(&key.bucket, lsn);
         if covered {
             self.remembered.keep(&key.bucket, &key.key)?;
@@ -138,12 +138,12 @@ impl Hold {
     }
 
     /// Whether a person wants the object to stay at the target.
-    pub(super) fn keeps(&self, key: &ObjectKey) -> bool {
+    pub(crate) fn keeps(&self, key: &ObjectKey) -> bool {
         self.remembered.is_kept(&key.bucket, &key.key)
     }
 
     /// Decides on one confirmed delete.
-    pub(super) fn admit(&self, bucket: &Arc<str>) -> Verdict {
+    pub(crate) fn admit(&self, bucket: &Arc<str>) -> Verdict {
         let mut guard = self.guard();
         let was_off = guard.reason(bucket).is_none();
         let verdict = guard.admit(bucket, clock::now_ms());
@@ -157,12 +157,12 @@ impl Hold {
 
     /// The look that [`Verdict::Look`] asked for lasts as long as this value, also if it fails or is
     /// cancelled.
-    pub(super) const fn looking<'a>(&'a self, bucket: &'a str) -> Looking<'a> {
+    pub(crate) const fn looking<'a>(&'a self, bucket: &'a str) -> Looking<'a> {
         Looking { hold: self, bucket }
     }
 
     /// The source still lists objects in the bucket.
-    pub(super) fn looked(&self, bucket: &Arc<str>) {
+    pub(crate) fn looked(&self, bucket: &Arc<str>) {
         self.guard().looked(bucket, clock::now_ms());
     }
 
@@ -205,7 +205,7 @@ impl Hold {
     }
 
     /// The object is at the source again, and its copy at the target: there is nothing to delete any more.
-    pub(super) fn returned(&self, key: &ObjectKey) {
+    pub(crate) fn returned(&self, key: &ObjectKey) {
         self.known.release(key);
     }
 
@@ -346,7 +346,7 @@ impl Hold {
 
 /// A look at the source's listing that is under way.
 #[derive(Debug)]
-pub(super) struct Looking<'a> {
+pub(crate) struct Looking<'a> {
     hold: &'a Hold,
     bucket: &'a str,
 }

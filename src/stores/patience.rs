@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::pipeline::prepare;
-use crate::replicate::retry::RetryPolicy;
+use crate::retry::RetryPolicy;
 use crate::store::{ErrorKind, StoreError};
 
 /// How often a request that may succeed later is made.
@@ -57,5 +56,5 @@ fn advice(side: &str, kind: ErrorKind) -> String {
     if side == "destination" {
         return "check --to-endpoint, --to-region and the keys for it".to_owned();
     }
-    prepare::advice(side, kind)
+    super::prepare::advice(side, kind)
 }

@@ -1,5 +1,10 @@
 //! Errors in words, for people.
 
+/// What was asked for cannot be tried as it was asked; a complete sentence for people.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
 /// An error and its causes on one line, each told once: some name their cause in their own text.
 pub fn told(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |text, cause| match cause.to_string() {

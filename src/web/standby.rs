@@ -19,9 +19,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::page;
 use crate::metrics::{self, ACTIVE};
 use crate::serve::{self, BindError, Limits};
-use crate::web::page;
 
 /// Readers have so long for their answers before the port goes to the pipeline.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! What a person has discarded, remembered for as long as the journal may tell of it again.
 //!
 //! This is about records, not keys: the decision covers deletes that nobody has looked at yet. Which keys
-//! those are is known only when their records are read; then [`crate::reconcile::Remembered`] keeps them.
+//! those are is known only when their records are read; then [`crate::remembered::Remembered`] keeps them.
 //!
 //! **Promise.** After [`Discards::record`] answered `Ok`, no delete that the journal told of before the
 //! decision is carried out in that bucket, although its records may be read again after a restart.
@@ -67,7 +67,7 @@ impl Discards {
     }
 
     /// Whether a delete was discarded, of which the record `lsn` was the last to tell.
-    pub(super) fn covers(&self, bucket: &str, lsn: Lsn) -> bool {
+    pub(crate) fn covers(&self, bucket: &str, lsn: Lsn) -> bool {
         self.book().until.get(bucket).is_some_and(|until| lsn < *until)
     }
 

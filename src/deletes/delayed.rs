@@ -96,7 +96,7 @@ impl Delays {
     }
 
     /// Sets a delete aside, durably. `since_ms` is when it was confirmed.
-    pub(super) async fn put(&self, dirty: DirtyKey) -> Result<(), String> {
+    pub(crate) async fn put(&self, dirty: DirtyKey) -> Result<(), String> {
         let Some(waiting) = self.buckets.get(&dirty.key.bucket) else {
             return Err("this bucket's deletes are not delayed".to_owned());
         };

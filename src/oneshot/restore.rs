@@ -24,12 +24,13 @@ use crate::config::Settings;
 use crate::config::settings::{BucketSettings, StoreSettings};
 use crate::dirty::Aspects;
 use crate::oneshot::engine::{Engine, EngineError};
-use crate::oneshot::patience::Unusable;
 use crate::reconcile::list::{ListingError, Side};
 use crate::reconcile::pass::PassError;
 use crate::reconcile::rate::Rate;
-use crate::replicate::{Direction, Stores};
+use crate::replicate::Direction;
 use crate::store::{ConnectError, Store};
+use crate::stores::Stores;
+use crate::stores::Unusable;
 
 mod conflict;
 mod feed;

@@ -6,9 +6,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::verdict::FEW_DELETES;
 use crate::clock;
 use crate::config::settings::DeleteSettings;
-use crate::reconcile::verdict::FEW_DELETES;
 
 /// After so many deletes in the window the source is asked whether it still lists anything at all: a
 /// bucket that looks wiped costs no more of its copy than these. Fewer are everyday work, also in a
@@ -20,7 +20,7 @@ const SLOTS: i64 = 10;
 
 /// What to do with a delete that the source has confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Carry it out.
     Allow,
     /// Ask the source for a listing first: if it is empty, pull the brake. Nobody else passes until
@@ -43,14 +43,14 @@ struct Brake {
 
 /// The brakes of all buckets.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(crate) struct Guard {
     max_deletes: u64,
     slot_ms: i64,
     brakes: HashMap<Arc<str>, Brake>,
 }
 
 impl Guard {
-    pub(super) fn new(settings: &DeleteSettings) -> Self {
+    pub(crate) fn new(settings: &DeleteSettings) -> Self {
         let window_ms = clock::signed_millis(settings.window);
         Self {
             max_deletes: settings.max_deletes,
@@ -60,7 +60,7 @@ impl Guard {
     }
 
     /// Decides on one confirmed delete, and counts it if it is allowed.
-    pub(super) fn admit(&mut self, bucket: &Arc<str>, now_ms: i64) -> Verdict {
+    pub(crate) fn admit(&mut self, bucket: &Arc<str>, now_ms: i64) -> Verdict {
         let brake = self.brakes.entry(Arc::clone(bucket)).or_default();
         if let Some(reason) = &brake.on {
             return Verdict::Hold(Arc::clone(reason));
@@ -88,29 +88,29 @@ impl Guard {
     }
 
     /// The source was asked and still lists objects.
-    pub(super) fn looked(&mut self, bucket: &Arc<str>, now_ms: i64) {
+    pub(crate) fn looked(&mut self, bucket: &Arc<str>, now_ms: i64) {
         self.brakes.entry(Arc::clone(bucket)).or_default().looked_ms = Some(now_ms);
     }
 
     /// The look has ended, whatever came of it: if it failed, the next delete looks.
-    pub(super) fn look_ended(&mut self, bucket: &str) {
+    pub(crate) fn look_ended(&mut self, bucket: &str) {
         if let Some(brake) = self.brakes.get_mut(bucket) {
             brake.looking = false;
         }
     }
 
     /// Holds all further deletes in the bucket.
-    pub(super) fn pull(&mut self, bucket: &Arc<str>, reason: Arc<str>) {
+    pub(crate) fn pull(&mut self, bucket: &Arc<str>, reason: Arc<str>) {
         self.brakes.entry(Arc::clone(bucket)).or_default().on = Some(reason);
     }
 
     /// Someone decided on the held deletes: start counting afresh.
-    pub(super) fn release(&mut self, bucket: &str) {
+    pub(crate) fn release(&mut self, bucket: &str) {
         self.brakes.remove(bucket);
     }
 
     /// Why the bucket's brake is on, if it is.
-    pub(super) fn reason(&self, bucket: &str) -> Option<Arc<str>> {
+    pub(crate) fn reason(&self, bucket: &str) -> Option<Arc<str>> {
         self.brakes.get(bucket)?.on.clone()
     }
 }

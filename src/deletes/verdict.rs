@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::pass::PassReport;
 use crate::config::settings::DeletePolicy;
+use crate::reconcile::pass::PassReport;
 
 /// So few deletes are never held for being a large share of a small bucket.
 pub(crate) const FEW_DELETES: u64 = 20;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::Stores;
 use crate::config::Settings;
-use crate::replicate::Stores;
 use crate::store::{ErrorKind, Store, StoreError};
 
 const FIRST_WAIT: Duration = Duration::from_millis(250);

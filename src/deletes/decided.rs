@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::discarded::Discards;
 use crate::config::Settings;
 use crate::journal::peek::first_unfinished;
-use crate::reconcile::Kept;
-use crate::replicate::Discards;
+use crate::remembered::Kept;
 use crate::shelf::Shelf;
 
 const HELD: &str = "`evermirror run` holds deletes in this bucket for a person to decide about (see \
@@ -22,16 +22,16 @@ let it run until nothing is pending";
 
 /// What was decided, and what was not.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Deletes {
+pub(crate) struct Deletes {
     /// Objects that a person wants to stay.
-    pub(super) kept: Kept,
+    pub(crate) kept: Kept,
     /// Buckets whose deletes are held, by their names at the source, and why.
-    pub(super) brakes: BTreeMap<Arc<str>, Arc<str>>,
+    pub(crate) brakes: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 impl Deletes {
     /// Reads what `run` has written down.
-    pub(super) async fn read(settings: &Settings) -> anyhow::Result<Self> {
+    pub(crate) async fn read(settings: &Settings) -> anyhow::Result<Self> {
         let dir = settings.data_dir.clone();
         let read = tokio::task::spawn_blocking(move || {
             let deletes = Self::of(&dir);
@@ -62,7 +62,7 @@ impl Deletes {
     }
 
     /// Whether a person wants this object of a source bucket to stay. In doubt it stays.
-    pub(super) fn keeps(&self, bucket: &str, key: &str) -> bool {
+    pub(crate) fn keeps(&self, bucket: &str, key: &str) -> bool {
         self.kept.has(bucket, key).unwrap_or(true)
     }
 }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use crate::dirty::{Aspects, DirtyKey, Origin};
     use crate::object::ObjectKey;
-    use crate::reconcile::Remembered;
+    use crate::remembered::Remembered;
 
     #[tokio::test]
     async fn what_run_holds_and_what_a_person_discarded_is_read_while_it_is_open() {

@@ -2,10 +2,10 @@
 
 use super::order::order_class;
 use super::{Report, RestoreError, RestoreOptions, Way};
-use crate::oneshot::patience::{Unusable, patiently};
 use crate::reconcile::list::Listing;
 use crate::reconcile::ranges::KeyRange;
 use crate::store::{ErrorKind, Store, StoreError, Versioning};
+use crate::stores::{Unusable, patiently};
 
 /// Looks at every bucket of both sides before anything is changed, then creates what is missing.
 /// Returns whether all destinations are empty.
