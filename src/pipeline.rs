@@ -7,8 +7,10 @@
 //! happens, and the next start recovers.
 
 mod intakes;
-mod overview;
+mod operations;
 mod snapshots;
+mod stages;
+mod status;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,7 +36,7 @@ use crate::stores::{self, Stores};
 use crate::web::{self, History, Latest, Web};
 use crate::workqueue::feeder::{FeedError, Feeder};
 use intakes::{Listeners, Opened};
-use overview::Overview;
+use stages::Stages;
 
 /// Readers of status and metrics.
 const WEB_LIMITS: Limits = Limits::connections(256);
@@ -46,7 +48,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// A running evermirror.
 #[derive(Debug)]
 pub struct Pipeline {
-    overview: Arc<Overview>,
+    stages: Arc<Stages>,
     stops: Stops,
     tasks: TaskTracker,
     web_tasks: TaskTracker,
@@ -76,52 +78,54 @@ impl Pipeline {
         let (state, cursor) = state::open(&settings, &metrics).await?;
         let stores = stores::connect(&settings).await?;
         let lease = term.map(Term::status);
-        let overview = Arc::new(Overview::new(settings, metrics, state, lease));
+        let mut stages = Stages::new(settings, metrics, state, lease);
         if let Some(term) = term {
             stores.source.fence(term.fence());
             stores.target.fence(term.fence());
-            overview.doubt_since(term.doubt_since_ms());
+            stages.doubt_since(term.doubt_since_ms());
         }
         let (stops, tasks, web_tasks) = (Stops::default(), TaskTracker::new(), TaskTracker::new());
         let (break_down, broken) = watch::channel(None);
 
         let fence = term.map_or_else(|| Arc::new(Fence::alone()), |term| Arc::clone(term.fence()));
-        let inlet = Arc::new(overview.inlet().fenced(fence));
+        let inlet = Arc::new(stages.inlet().fenced(fence));
         let Opened { intakes, outbox } =
-            intakes::open(listeners, &overview, &stores.source, &inlet).await?;
-        let feeding = (cursor, outbox);
-        tasks.spawn(feed(feeding, Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
+            intakes::open(listeners, &stages, &stores.source, &inlet).await?;
+        stages.intakes = intakes.iter().map(|intake| intake.health()).collect();
+        let stages = Arc::new(stages);
+        let feeding = Feeding { cursor, outbox, stages: Arc::clone(&stages) };
+        tasks.spawn(feed(feeding, stops.feed.clone(), break_down.clone()));
         tasks.spawn(reconcile(
             stores.clone(),
-            Arc::clone(&overview),
+            Arc::clone(&stages),
             stops.intake.clone(),
             break_down.clone(),
         ));
-        if overview.capture.is_some() {
-            tasks.spawn(capture(stores.clone(), Arc::clone(&overview), stops.feed.clone()));
+        if stages.capture.is_some() {
+            tasks.spawn(capture(stores.clone(), Arc::clone(&stages), stops.feed.clone()));
         }
-        tasks.spawn(work(stores, Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
-        tasks.spawn(delay(Arc::clone(&overview), stops.feed.clone(), break_down.clone()));
-        if let Some(snapshot) = overview.settings.snapshot.clone() {
-            tasks.spawn(snapshots::run(snapshot, Arc::clone(&overview), stops.intake.clone()));
+        tasks.spawn(work(stores, Arc::clone(&stages), stops.feed.clone(), break_down.clone()));
+        tasks.spawn(delay(Arc::clone(&stages), stops.feed.clone(), break_down.clone()));
+        if let Some(snapshot) = stages.settings.snapshot.clone() {
+            tasks.spawn(snapshots::run(snapshot, Arc::clone(&stages), stops.intake.clone()));
         }
         for intake in intakes {
             tasks.spawn(take(intake, stops.intake.clone(), break_down.clone()));
         }
         let history = History::default();
         let router = web::router(Web {
-            operations: Arc::clone(&overview) as _,
-            metrics: overview.metrics.clone(),
+            operations: Arc::clone(&stages) as _,
+            metrics: stages.metrics.clone(),
             dead_letters: Arc::clone(inlet.dead_letters()),
-            token: overview.settings.web.auth_token.as_ref().map(BearerToken::new),
-            read_without_token: overview.settings.web.read_without_token,
+            token: stages.settings.web.auth_token.as_ref().map(BearerToken::new),
+            read_without_token: stages.settings.web.read_without_token,
             history: history.clone(),
             latest: Latest::default(),
             stop: stops.web.clone(),
         });
-        web_tasks.spawn(history.record(Arc::clone(&overview) as _, stops.web.clone()));
+        web_tasks.spawn(history.record(Arc::clone(&stages) as _, stops.web.clone()));
         web_tasks.spawn(serve::run(web, None, router, WEB_LIMITS, stops.web.clone()));
-        Ok(Self { overview, stops, tasks, web_tasks, broken, webhook_address, web_address })
+        Ok(Self { stages, stops, tasks, web_tasks, broken, webhook_address, web_address })
     }
 
     /// Where the webhook listens.
@@ -138,7 +142,7 @@ impl Pipeline {
     pub async fn broken(&self) -> String {
         let mut broken = self.broken.clone();
         tokio::select! {
-            error = self.overview.journal.failed() => error.to_string(),
+            error = self.stages.journal.failed() => error.to_string(),
             // A closed channel means that both stages ended as they were told to.
             Ok(reason) = broken.wait_for(Option::is_some) => reason.clone().unwrap_or_default(),
             else => std::future::pending().await,
@@ -148,18 +152,18 @@ impl Pipeline {
     /// Stops in the order data flows. Returns whether everything in flight was finished in time; what
     /// was not is in the journal.
     pub async fn stop(self) -> bool {
-        self.overview.set_stopping();
+        self.stages.set_stopping();
         self.stops.intake.cancel();
-        let drained = match self.overview.replicator.get() {
+        let drained = match self.stages.replicator.get() {
             Some(replicator) => {
-                let limit = self.overview.settings.replicate.drain_timeout;
+                let limit = self.stages.settings.replicate.drain_timeout;
                 tokio::time::timeout(limit, replicator.drain()).await.is_ok()
             }
             None => true,
         };
         self.stops.feed.cancel();
         let ended = end(&self.tasks).await;
-        self.overview.close().await;
+        self.stages.close().await;
         self.stops.web.cancel();
         // A reader that takes no answer loses nothing.
         let _ = end(&self.web_tasks).await;
@@ -187,19 +191,26 @@ impl Drop for BreakOnPanic {
     }
 }
 
+/// What reads the journal, and for whom.
+struct Feeding {
+    cursor: Cursor,
+    /// There if what is read goes to Kafka.
+    outbox: Option<Outbox>,
+    stages: Arc<Stages>,
+}
+
 /// Reads the journal until stopped, into the work queue or into Kafka; a failure breaks the pipeline.
 async fn feed(
-    (cursor, outbox): (Cursor, Option<Outbox>),
-    overview: Arc<Overview>,
+    Feeding { cursor, outbox, stages }: Feeding,
     stop: CancellationToken,
     break_down: watch::Sender<Option<String>>,
 ) {
     let _guard = BreakOnPanic(break_down.clone());
-    let undecodable = |_| overview.doubt_all_buckets(GapReason::JournalDamaged);
-    let (journal, position) = (overview.journal.clone(), Arc::clone(&overview.position));
+    let undecodable = |_| stages.doubt_all_buckets(GapReason::JournalDamaged);
+    let (journal, position) = (stages.journal.clone(), Arc::clone(&stages.position));
     let fed = if let Some(outbox) = outbox {
         // Left by an earlier run in which the journal was a local one.
-        if let Err(error) = overview.deferred.drain(&journal, u64::MAX, Taken::Back).await {
+        if let Err(error) = stages.deferred.drain(&journal, u64::MAX, Taken::Back).await {
             tracing::error!(%error, "Keys that were set aside cannot be taken back; reconcile all buckets.");
         }
         outbox.run(journal, cursor, position, stop, undecodable).await
@@ -207,10 +218,10 @@ async fn feed(
         let feeder = Feeder {
             journal,
             cursor,
-            queue: Arc::clone(&overview.queue),
-            deferred: Arc::clone(&overview.deferred),
+            queue: Arc::clone(&stages.queue),
+            deferred: Arc::clone(&stages.deferred),
             position,
-            retry_deferred: overview.settings.replicate.retry_max,
+            retry_deferred: stages.settings.replicate.retry_max,
         };
         feeder.run(stop, undecodable).await.map_err(|FeedError::Journal(error)| error)
     };
@@ -223,20 +234,20 @@ async fn feed(
 /// that does so.
 async fn reconcile(
     stores: Stores,
-    overview: Arc<Overview>,
+    stages: Arc<Stages>,
     stop: CancellationToken,
     break_down: watch::Sender<Option<String>>,
 ) {
     let _guard = BreakOnPanic(break_down);
-    if stop.run_until_cancelled(overview.prepared.cancelled()).await.is_none() {
+    if stop.run_until_cancelled(stages.replicator.wait()).await.is_none() {
         return;
     }
-    let mut leads = overview.leads.subscribe();
-    // Its errors say that the sender is gone; the overview keeps it.
+    let mut leads = stages.leads.subscribe();
+    // Its errors say that the sender is gone; the stages keep it.
     let mut becomes = async |value: bool| drop(leads.wait_for(|leads| *leads == value).await);
     while stop.run_until_cancelled(becomes(true)).await.is_some() {
         let term = stop.child_token();
-        let running = Arc::clone(&overview.reconciler).run(stores.clone(), term.clone());
+        let running = Arc::clone(&stages.reconciler).run(stores.clone(), term.clone());
         tokio::pin!(running);
         tokio::select! {
             () = &mut running => {}
@@ -250,60 +261,61 @@ async fn reconcile(
 
 /// Captures the source's settings, once both stores answer, until stopped; of several processes that share
 /// the buckets, the one that reconciles does so. Nothing of it concerns the replication.
-async fn capture(stores: Stores, overview: Arc<Overview>, stop: CancellationToken) {
-    let Some(schedule) = &overview.capture else { return };
+async fn capture(stores: Stores, stages: Arc<Stages>, stop: CancellationToken) {
+    let Some(schedule) = &stages.capture else { return };
     let ready = async {
-        overview.prepared.cancelled().await;
-        // Its error says that the sender is gone; the overview keeps it.
-        drop(overview.leads.subscribe().wait_for(|leads| *leads).await);
+        stages.replicator.wait().await;
+        // Its error says that the sender is gone; the stages keep it.
+        drop(stages.leads.subscribe().wait_for(|leads| *leads).await);
     };
     if stop.run_until_cancelled(ready).await.is_some() {
-        schedule.run(&stores, &overview.metrics, &stop).await;
+        schedule.run(&stores, &stages.metrics, &stop).await;
     }
 }
 
 /// Brings delayed deletes back when they are due, and forgets held ones whose objects are back, until
 /// stopped.
 async fn delay(
-    overview: Arc<Overview>,
+    stages: Arc<Stages>,
     stop: CancellationToken,
     break_down: watch::Sender<Option<String>>,
 ) {
     let _guard = BreakOnPanic(break_down);
-    let (delays, hold) = (&overview.delays, &overview.hold);
-    let both = async { tokio::join!(delays.run(&overview.journal), hold.run(&overview.journal)) };
+    let (delays, hold) = (&stages.delays, &stages.hold);
+    let both = async { tokio::join!(delays.run(&stages.journal), hold.run(&stages.journal)) };
     stop.run_until_cancelled(both).await;
 }
 
 /// Prepares the buckets, then replicates until stopped.
 async fn work(
     stores: Stores,
-    overview: Arc<Overview>,
+    stages: Arc<Stages>,
     stop: CancellationToken,
     break_down: watch::Sender<Option<String>>,
 ) {
     let _guard = BreakOnPanic(break_down.clone());
-    stores::prepare(&overview.settings, &stores, &stop).await;
+    stores::prepare(&stages.settings, &stores, &stop).await;
     if stop.is_cancelled() {
         return;
     }
     let started = Replicator::start(
-        &overview.settings,
+        &stages.settings,
         stores,
-        Arc::clone(&overview.queue),
-        Direction::Forth(overview.hold.clone(), Arc::clone(&overview.delays)),
-        overview.metrics.clone(),
+        Arc::clone(&stages.queue),
+        Direction::Forth(stages.hold.clone(), Arc::clone(&stages.delays)),
+        stages.metrics.clone(),
     );
     match started.await {
         Ok(replicator) => {
-            let replicator = overview.replicator.get_or_init(|| replicator);
-            overview.prepared.cancel();
+            // Nobody else sets it.
+            drop(stages.replicator.set(replicator));
+            let replicator = stages.replicator.wait().await;
             if stop.run_until_cancelled(replicator.panicked()).await.is_some() {
                 break_down.send_replace(Some(PANICKED.to_owned()));
             }
         }
         Err(error) => {
-            let dir = overview.settings.data_dir.display();
+            let dir = stages.settings.data_dir.display();
             let reason = format!("failed to use {dir}/uploads: {error}");
             break_down.send_replace(Some(reason));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use super::overview::Overview;
+use super::stages::Stages;
 use crate::config::settings::{IntakeSettings, WebhookSettings};
 use crate::intake::kafka::{self, KafkaIntake, Outbox};
 use crate::intake::listen::ListenIntake;
@@ -45,17 +45,17 @@ pub(super) struct Opened {
 /// Every intake whose table is present, in the order of the configuration's documentation.
 pub(super) async fn open(
     listeners: Listeners,
-    overview: &Overview,
+    stages: &Stages,
     source: &Store,
     inlet: &Arc<Inlet>,
 ) -> anyhow::Result<Opened> {
-    let settings = &overview.settings.intake;
+    let settings = &stages.settings.intake;
     let mut intakes: Vec<Box<dyn Intake>> = Vec::new();
     if let (Some(listener), Some(settings)) = (listeners.webhook, &settings.webhook) {
-        intakes.push(Box::new(webhook(listener, settings, overview, inlet)?));
+        intakes.push(Box::new(webhook(listener, settings, stages, inlet)?));
     }
     if let Some(settings) = &settings.sqs {
-        let sqs = SqsIntake::connect(settings, Arc::clone(inlet), overview.metrics.clone()).await;
+        let sqs = SqsIntake::connect(settings, Arc::clone(inlet), stages.metrics.clone()).await;
         let refused = |error| {
             anyhow::anyhow!("the client of the queue cannot be built from [intake.sqs]: {error}")
         };
@@ -65,9 +65,9 @@ pub(super) async fn open(
     if let Some(settings) = &settings.kafka {
         let parts = kafka::Parts {
             inlet: Arc::clone(inlet),
-            queue: Arc::clone(&overview.queue),
-            leads: overview.leads.clone(),
-            backlog: Arc::clone(&overview.kafka),
+            queue: Arc::clone(&stages.queue),
+            leads: stages.leads.clone(),
+            backlog: Arc::clone(&stages.kafka),
         };
         let (kafka, sends) = KafkaIntake::open(settings, parts)?;
         outbox = sends;
@@ -76,21 +76,19 @@ pub(super) async fn open(
     if let Some(listen) = &settings.listen {
         intakes.push(Box::new(ListenIntake::new(
             source.clone(),
-            overview.settings.buckets.iter().map(|bucket| bucket.source.clone()).collect(),
+            stages.settings.buckets.iter().map(|bucket| bucket.source.clone()).collect(),
             listen.max_silence,
             Arc::clone(inlet),
-            overview.metrics.clone(),
+            stages.metrics.clone(),
         )));
     }
-    let health = intakes.iter().map(|intake| intake.health()).collect();
-    drop(overview.intakes.set(health));
     Ok(Opened { intakes, outbox })
 }
 
 fn webhook(
     listener: TcpListener,
     settings: &WebhookSettings,
-    overview: &Overview,
+    stages: &Stages,
     inlet: &Arc<Inlet>,
 ) -> anyhow::Result<WebhookIntake> {
     let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
@@ -99,7 +97,7 @@ fn webhook(
         token: settings.auth_token.as_ref().map(BearerToken::new),
         max_body: usize::try_from(settings.max_body.0).unwrap_or(usize::MAX),
         inlet: Arc::clone(inlet),
-        metrics: overview.metrics.clone(),
+        metrics: stages.metrics.clone(),
     };
     Ok(WebhookIntake::new(listener, tls, webhook, settings.max_connections)?)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::overview::Overview;
+use super::stages::Stages;
 use crate::clock;
 use crate::config::settings::SnapshotSettings;
 use crate::replicate::Pause;
@@ -21,27 +21,23 @@ const RETRY: Duration = Duration::from_mins(5);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Takes snapshots until stopped.
-pub(super) async fn run(
-    settings: SnapshotSettings,
-    overview: Arc<Overview>,
-    stop: CancellationToken,
-) {
+pub(super) async fn run(settings: SnapshotSettings, stages: Arc<Stages>, stop: CancellationToken) {
     if settings.interval.is_zero() {
         return;
     }
     let interval_ms = clock::millis(settings.interval);
-    overview.snapshot_taken(|taken| taken.interval_ms = interval_ms);
+    stages.snapshot_taken(|taken| taken.interval_ms = interval_ms);
     let taking = async {
         loop {
-            let wait = match step(&settings, &overview).await {
+            let wait = match step(&settings, &stages).await {
                 Ok(wait) => {
-                    overview.snapshot_taken(|taken| taken.last_error = None);
+                    stages.snapshot_taken(|taken| taken.last_error = None);
                     wait
                 }
                 Err(error) => {
                     let error = error.to_string();
-                    overview.metrics.snapshot_failed();
-                    let told = overview.snapshot_taken(|taken| {
+                    stages.metrics.snapshot_failed();
+                    let told = stages.snapshot_taken(|taken| {
                         taken.failures += 1;
                         taken.last_error.replace(error.clone())
                     });
@@ -58,8 +54,8 @@ pub(super) async fn run(
 }
 
 /// Takes a snapshot if one is due; returns when to look again.
-async fn step(settings: &SnapshotSettings, overview: &Overview) -> Result<Duration, SnapshotError> {
-    if !*overview.leads.borrow() {
+async fn step(settings: &SnapshotSettings, stages: &Stages) -> Result<Duration, SnapshotError> {
+    if !*stages.leads.borrow() {
         return Ok(settings.interval.min(RETRY));
     }
     let snapshots = Snapshots::connect(settings).await?;
@@ -67,7 +63,7 @@ async fn step(settings: &SnapshotSettings, overview: &Overview) -> Result<Durati
     let all = snapshots.list().await?;
     let mut of_ours = all.iter().filter(|s| s.ours && s.claim.as_ref() == Some(&plan.claim.name));
     let last = of_ours.clone().find(|s| s.usable()).and_then(Snapshot::asked_ms);
-    overview.snapshot_taken(|taken| taken.last_ms = last);
+    stages.snapshot_taken(|taken| taken.last_ms = last);
     if let Some(wait) = due_in(last, clock::now_ms(), settings.interval) {
         return Ok(wait);
     }
@@ -75,7 +71,7 @@ async fn step(settings: &SnapshotSettings, overview: &Overview) -> Result<Durati
     let pending = of_ours.find(|s| s.state == SnapshotState::Pending && !s.failed());
     let name = match pending {
         Some(pending) => pending.name.clone(),
-        None => take(settings, &snapshots, &plan, overview).await?,
+        None => take(settings, &snapshots, &plan, stages).await?,
     };
     let ready = snapshots.wait_ready(&name).await;
     let deleted = snapshots.expire(&plan.claim.name, false).await?;
@@ -83,7 +79,7 @@ async fn step(settings: &SnapshotSettings, overview: &Overview) -> Result<Durati
         tracing::info!(?deleted, "Snapshots beyond `retain`, or that failed, were deleted.");
     }
     let ready = ready?;
-    overview.snapshot_taken(|taken| taken.last_ms = ready.asked_ms());
+    stages.snapshot_taken(|taken| taken.last_ms = ready.asked_ms());
     tracing::info!(
         snapshot = ready.name,
         claim = plan.claim.name,
@@ -98,9 +94,9 @@ async fn take(
     settings: &SnapshotSettings,
     snapshots: &Snapshots,
     plan: &Plan,
-    overview: &Overview,
+    stages: &Stages,
 ) -> Result<String, SnapshotError> {
-    let quiet = quiesce(settings.quiesce, overview).await;
+    let quiet = quiesce(settings.quiesce, stages).await;
     let asked = snapshots.create(plan, quiet.is_some(), false).await?;
     if quiet.is_some() {
         // From the cut on it does not matter what is written.
@@ -120,17 +116,17 @@ fn due_in(last_ms: Option<i64>, now_ms: i64, interval: Duration) -> Option<Durat
 }
 
 /// Waits until nothing is pending, and holds replication until dropped. `None` if that takes too long.
-async fn quiesce(limit: Duration, overview: &Overview) -> Option<Pause<'_>> {
+async fn quiesce(limit: Duration, stages: &Stages) -> Option<Pause<'_>> {
     if limit.is_zero() {
         return None;
     }
-    let replicator = overview.replicator.get()?;
+    let replicator = stages.replicator.get()?;
     let quiet = async {
-        while overview.pending() > 0 {
+        while stages.pending() > 0 {
             tokio::time::sleep(LOOK).await;
         }
         let held = replicator.pause();
-        while overview.queue.counts().in_flight > 0 {
+        while stages.queue.counts().in_flight > 0 {
             tokio::time::sleep(LOOK).await;
         }
         held
@@ -139,7 +135,7 @@ async fn quiesce(limit: Duration, overview: &Overview) -> Option<Pause<'_>> {
     if held.is_err() {
         tracing::warn!(
             ?limit,
-            pending = overview.pending(),
+            pending = stages.pending(),
             "Something is still pending; the snapshot is taken all the same."
         );
     }
