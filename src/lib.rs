@@ -41,6 +41,7 @@ pub mod snapshot;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod data_dir;
 pub mod errors;
 pub mod kubernetes;
 pub mod metrics;

@@ -1,4 +1,4 @@
-//! All stages, built and joined: every channel begins here.
+//! Wires the stages of `run`: each is built here, given what it shares with others, and ended.
 //!
 //! **Start.** State on disk is recovered first, then work begins, and the webhook opens last, so that
 //! nothing is taken before it can be kept. Stores that do not answer do not prevent a start.
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Settings;
+use crate::data_dir::DataDir;
 use crate::fence::Fence;
 use crate::gaps::GapReason;
 use crate::intake::Intake;
@@ -315,8 +316,8 @@ async fn work(
             }
         }
         Err(error) => {
-            let dir = stages.settings.data_dir.display();
-            let reason = format!("failed to use {dir}/uploads: {error}");
+            let path = DataDir::at(&stages.settings.data_dir).uploads();
+            let reason = format!("failed to use {}: {error}", path.display());
             break_down.send_replace(Some(reason));
         }
     }

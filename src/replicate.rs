@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Settings;
+use crate::data_dir::DataDir;
 use crate::deletes::{Delays, Hold};
 use crate::metrics::Metrics;
 use crate::retry::RetryPolicy;
@@ -73,7 +74,8 @@ impl Replicator {
         metrics: Metrics,
     ) -> std::io::Result<Self> {
         let Stores { source, target } = stores;
-        let (uploads, left_over) = Uploads::open(&settings.data_dir.join("uploads")).await?;
+        let (uploads, left_over) =
+            Uploads::open(&DataDir::at(&settings.data_dir).uploads()).await?;
         let (stop, panicked) = (CancellationToken::new(), CancellationToken::new());
         let aborting = left_over.abort(target.clone());
         let aborting = stop.clone().run_until_cancelled_owned(aborting);

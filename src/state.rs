@@ -7,6 +7,7 @@ use anyhow::Context as _;
 
 use crate::clock;
 use crate::config::Settings;
+use crate::data_dir::DataDir;
 use crate::deletes::{Delays, Discards, HeldShelf};
 use crate::gaps::{GapBook, GapReason};
 use crate::journal::{Cursor, Journal, JournalOptions, Recovery};
@@ -58,27 +59,28 @@ fn is_full(error: &anyhow::Error) -> bool {
 
 async fn open_all(settings: &Settings, metrics: &Metrics) -> anyhow::Result<(State, Cursor)> {
     let dir = &settings.data_dir;
+    let paths = DataDir::at(dir);
     std::fs::create_dir_all(dir).with_context(|| {
         format!("failed to create data_dir {}; make it writable, or set data_dir", dir.display())
     })?;
-    let gaps = Arc::new(GapBook::open(dir.join("gaps"))?);
+    let gaps = Arc::new(GapBook::open(paths.gaps())?);
     let options = JournalOptions {
-        dir: dir.join("journal"),
+        dir: paths.journal(),
         segment_size: settings.journal.segment_size.0,
         max_size: settings.journal.max_size.0,
         durability: settings.journal.durability,
     };
     let (journal, cursor, recovery) = open_journal(options).await?;
-    let (held, held_recovery) = HeldShelf::open(dir.join("held"), SHELF_SIZE).await?;
-    let (deferred, deferred_recovery) = Shelf::open(dir.join("deferred"), SHELF_SIZE).await?;
-    let path = dir.join("discards");
+    let (held, held_recovery) = HeldShelf::open(paths.held(), SHELF_SIZE).await?;
+    let (deferred, deferred_recovery) = Shelf::open(paths.deferred(), SHELF_SIZE).await?;
+    let path = paths.discards();
     let discards = Discards::open(&path, &(recovery.first_lsn..=recovery.next_lsn))
         .with_context(|| format!("failed to open {}", path.display()))?;
-    let remembered = Remembered::open(&dir.join("reconcile")).with_context(|| {
-        format!("failed to open {}/reconcile; its files may be deleted", dir.display())
-    })?;
+    let path = paths.reconcile();
+    let remembered = Remembered::open(&path)
+        .with_context(|| format!("failed to open {}; its files may be deleted", path.display()))?;
     let (delays, delayed_recoveries) =
-        Delays::open(&dir.join("delayed"), &settings.buckets, SHELF_SIZE).await?;
+        Delays::open(&paths.delayed(), &settings.buckets, SHELF_SIZE).await?;
     let waiting = recovery.next_lsn - recovery.first_lsn;
     tracing::info!(dir = %dir.display(), waiting, "The journal is open.");
     let mut recoveries = delayed_recoveries;

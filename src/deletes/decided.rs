@@ -11,6 +11,7 @@ use anyhow::Context as _;
 
 use super::discarded::Discards;
 use crate::config::Settings;
+use crate::data_dir::DataDir;
 use crate::journal::peek::first_unfinished;
 use crate::remembered::Kept;
 use crate::shelf::Shelf;
@@ -47,18 +48,19 @@ impl Deletes {
     }
 
     fn of(dir: &Path) -> anyhow::Result<Self> {
+        let dir = DataDir::at(dir);
         let mut brakes = BTreeMap::new();
-        let unfinished = first_unfinished(&dir.join("journal"))?;
-        for (bucket, until) in Discards::peek(&dir.join("discards"))? {
+        let unfinished = first_unfinished(&dir.journal())?;
+        for (bucket, until) in Discards::peek(&dir.discards())? {
             if until > unfinished {
                 brakes.insert(bucket.into(), UNSEEN.into());
             }
         }
         let held: Arc<str> = HELD.into();
-        Shelf::peek(&dir.join("held"), |dirty| {
+        Shelf::peek(&dir.held(), |dirty| {
             brakes.insert(dirty.key.bucket, Arc::clone(&held));
         })?;
-        Ok(Self { kept: Kept::read(&dir.join("reconcile"))?, brakes })
+        Ok(Self { kept: Kept::read(&dir.reconcile())?, brakes })
     }
 
     /// Whether a person wants this object of a source bucket to stay. In doubt it stays.

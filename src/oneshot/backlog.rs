@@ -19,6 +19,7 @@ use super::engine::{Engine, LONGEST_WAIT};
 use crate::config::Settings;
 use crate::config::settings::Durability;
 use crate::config::units::ByteSize;
+use crate::data_dir::DataDir;
 use crate::deletes::decided::Deletes;
 use crate::deletes::{HeldDeletes, Hold};
 use crate::dirty::DirtyKey;
@@ -70,7 +71,7 @@ impl Backlog {
         let brakes = deletes.brakes.clone();
         let hold = Hold::new(&settings.deletes, held, discards, Arc::clone(&remembered), brakes);
         let direction = Direction::Forth(hold.clone(), Arc::new(delays));
-        let uploads = settings.data_dir.join("uploads");
+        let uploads = DataDir::at(&settings.data_dir).uploads();
         let retry_deferred = settings.replicate.retry_max.min(LONGEST_WAIT);
         let engine = Engine::start(settings, stores, direction, metrics)
             .await
@@ -174,13 +175,14 @@ impl Backlog {
 fn begin_afresh(dir: &Path) -> anyhow::Result<File> {
     let taken = || format!("failed to use {}; make it writable, or set data_dir", dir.display());
     std::fs::create_dir_all(dir).with_context(taken)?;
-    let lock = File::create(dir.join("lock")).with_context(taken)?;
+    let lock = File::create(DataDir::at(dir).sync_lock()).with_context(taken)?;
     if lock.try_lock().is_err() {
         bail!("another sync works in {}; wait for it, or set another data_dir", dir.display());
     }
-    match std::fs::remove_dir_all(dir.join("held")) {
+    let held = DataDir::at(dir).held();
+    match std::fs::remove_dir_all(&held) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("failed to empty {}/held", dir.display()))
+            Err(error).with_context(|| format!("failed to empty {}", held.display()))
         }
         _ => Ok(lock),
     }

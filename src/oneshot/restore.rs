@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::config::settings::{BucketSettings, StoreSettings};
+use crate::data_dir::DataDir;
 use crate::dirty::Aspects;
 use crate::oneshot::engine::{Engine, EngineError};
 use crate::reconcile::list::{ListingError, Side};
@@ -287,7 +288,7 @@ async fn copy(
 ) -> Result<End, RestoreError> {
     let stores = Stores { source: way.from.clone(), target: way.to.clone() };
     let metrics = told.metrics();
-    let uploads = way.settings.data_dir.join("uploads");
+    let uploads = DataDir::at(&way.settings.data_dir).uploads();
     let engine = Engine::start(way.settings.clone(), stores, Direction::Back, metrics)
         .await
         .map_err(|error| RestoreError::io("use", &uploads, error))?;

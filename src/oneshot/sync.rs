@@ -26,6 +26,7 @@ use super::report::{FailedKey, HeldBucket, SyncReport};
 use super::{Ended, Scope, compare};
 use crate::clock;
 use crate::config::settings::{BucketSettings, DeletePolicy};
+use crate::data_dir::DataDir;
 use crate::deletes::decided::Deletes;
 use crate::deletes::extras::Extras;
 use crate::deletes::verdict::{Case, Verdict, judge};
@@ -105,7 +106,7 @@ impl Plan {
                 bucket.deletes = DeletePolicy::Archive;
             }
         }
-        scope.settings.data_dir = scope.settings.data_dir.join("sync");
+        scope.settings.data_dir = DataDir::at(&scope.settings.data_dir).sync();
         Ok(Self { scope, options, deletes, delayed })
     }
 
@@ -264,7 +265,7 @@ impl Run {
             compare::options(&self.plan.scope, &self.stores, bucket, compared, Arc::new(pairs))
                 .await?;
         let options = PassOptions { closer: self.plan.options.metadata, ..options };
-        let mut extras = Extras::new(self.plan.scope.settings.data_dir.join("extras"));
+        let mut extras = Extras::new(DataDir::at(&self.plan.scope.settings.data_dir).extras());
         let (sink, events) = mpsc::channel(AHEAD);
         let (pass, taken) =
             tokio::join!(pass::run(options, sink), self.take(bucket, &mut extras, events));

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use super::progress::{Progress, Sample};
 use super::{Ended, Scope, compare};
 use crate::config::settings::BucketSettings;
+use crate::data_dir::DataDir;
 use crate::reconcile::list::{Listing, Side};
 use crate::reconcile::merge::{Finding, NoPairs};
 use crate::reconcile::pass::{self, PassEvent, PassOptions, PassReport};
@@ -147,7 +148,7 @@ struct Verify {
 
 /// What a person wants to stay at the target. Where that cannot be read, it counts as a difference.
 fn kept(data_dir: &Path) -> Kept {
-    let dir = data_dir.join("reconcile");
+    let dir = DataDir::at(data_dir).reconcile();
     Kept::read(&dir).unwrap_or_else(|error| {
         tracing::warn!(dir = %dir.display(), %error, "It cannot be read which deletes a person discarded; the objects that stay because of that are told as extra. Make the directory readable for this command.");
         Kept::default()

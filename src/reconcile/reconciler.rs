@@ -24,6 +24,7 @@ use super::walk::Walk;
 use crate::clock;
 use crate::config::Settings;
 use crate::config::settings::BucketSettings;
+use crate::data_dir::DataDir;
 use crate::deletes::{Delays, Hold};
 use crate::gaps::GapBook;
 use crate::journal::Journal;
@@ -89,7 +90,7 @@ impl Reconciler {
         let buckets: BTreeMap<Arc<str>, _> = parts.settings.buckets.iter().map(entry).collect();
         let interval = parts.settings.reconcile.interval;
         let schedule = Schedule::new(interval, buckets.keys().cloned(), Instant::now());
-        let dir = parts.settings.data_dir.join("reconcile");
+        let dir = DataDir::at(&parts.settings.data_dir).reconcile();
         Self { parts, dir, buckets, schedule: Mutex::new(schedule), asked: Notify::new() }
     }
 

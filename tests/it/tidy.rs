@@ -89,6 +89,14 @@ fn kubernetes_is_named_in_its_file_alone() {
     assert_eq!(naming, [Path::new("src/kubernetes.rs")]);
 }
 
+/// What lies where in `data_dir` is decided in one place, so that two stages never share a file by chance.
+#[test]
+fn every_path_below_data_dir_is_made_in_one_file() {
+    let joins = |file: &PathBuf| text(file).contains("data_dir.join(");
+    let joining: Vec<_> = rust_files("src").into_iter().filter(joins).collect();
+    assert!(joining.is_empty(), "{joining:?}: add a method to DataDir in src/data_dir.rs");
+}
+
 /// A file that no `mod` line names is never compiled: its code is dead and its tests never run.
 #[test]
 fn every_file_is_reached() {

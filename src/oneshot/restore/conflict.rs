@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::RestoreError;
 use crate::config::Settings;
+use crate::data_dir::DataDir;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -22,7 +23,7 @@ pub(super) struct KeepsRunAway {
 
 /// Fails if `run` is at work with this configuration, and keeps it from starting until dropped.
 pub(super) async fn keep_run_away(settings: &Settings) -> Result<KeepsRunAway, RestoreError> {
-    let path = settings.data_dir.join("journal").join("lock");
+    let path = DataDir::at(&settings.data_dir).journal_lock();
     let lock = match File::open(&path) {
         Ok(file) => match file.try_lock() {
             Ok(()) => Some(file),

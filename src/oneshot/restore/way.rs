@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::{RestoreError, RestoreOptions};
 use crate::config::Settings;
 use crate::config::settings::{BucketSettings, DeletePolicy, StoreSettings, TargetSettings};
+use crate::data_dir::DataDir;
 
 /// So few keys are in memory at once; what is listed waits for them.
 const MAX_PENDING: usize = 10_000;
@@ -69,7 +70,7 @@ pub(super) fn same_store(one: &str, other: &str) -> bool {
 
 /// Where a restore keeps how far it came.
 pub(super) fn state_dir(settings: &Settings) -> PathBuf {
-    settings.data_dir.join("restore")
+    DataDir::at(&settings.data_dir).restore()
 }
 
 fn target(store: StoreSettings) -> TargetSettings {
