@@ -6,9 +6,9 @@
 //! finished within `drain_timeout`, the journal trimmed and closed. **On crash** none of this
 //! happens, and the next start recovers.
 
+mod chores;
 mod intakes;
 mod operations;
-mod snapshots;
 mod stages;
 mod status;
 
@@ -103,12 +103,12 @@ impl Pipeline {
             break_down.clone(),
         ));
         if stages.capture.is_some() {
-            tasks.spawn(capture(stores.clone(), Arc::clone(&stages), stops.feed.clone()));
+            tasks.spawn(chores::capture(stores.clone(), Arc::clone(&stages), stops.feed.clone()));
         }
         tasks.spawn(work(stores, Arc::clone(&stages), stops.feed.clone(), break_down.clone()));
         tasks.spawn(delay(Arc::clone(&stages), stops.feed.clone(), break_down.clone()));
-        if let Some(snapshot) = stages.settings.snapshot.clone() {
-            tasks.spawn(snapshots::run(snapshot, Arc::clone(&stages), stops.intake.clone()));
+        if stages.snapshots.is_some() {
+            tasks.spawn(chores::snapshots(Arc::clone(&stages), stops.intake.clone()));
         }
         for intake in intakes {
             tasks.spawn(take(intake, stops.intake.clone(), break_down.clone()));
@@ -257,20 +257,6 @@ async fn reconcile(
                 running.await;
             }
         }
-    }
-}
-
-/// Captures the source's settings, once both stores answer, until stopped; of several processes that share
-/// the buckets, the one that reconciles does so. Nothing of it concerns the replication.
-async fn capture(stores: Stores, stages: Arc<Stages>, stop: CancellationToken) {
-    let Some(schedule) = &stages.capture else { return };
-    let ready = async {
-        stages.replicator.wait().await;
-        // Its error says that the sender is gone; the stages keep it.
-        drop(stages.leads.subscribe().wait_for(|leads| *leads).await);
-    };
-    if stop.run_until_cancelled(ready).await.is_some() {
-        schedule.run(&stores, &stages.metrics, &stop).await;
     }
 }
 

@@ -11,6 +11,7 @@
 mod choose;
 mod restore;
 mod retention;
+mod schedule;
 
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::kubernetes::{
 };
 pub use choose::{ChooseError, Claim};
 pub use restore::{RestoreError, RestoreOptions};
+pub use schedule::{Schedule, SnapshotStatus};
 
 /// Marks a snapshot as ours.
 pub const LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "evermirror");

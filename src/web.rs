@@ -41,7 +41,7 @@ pub use live::Latest;
 pub use standby::Standby;
 pub use status::{
     AtRisk, BucketPending, Concurrency, DelayedDeletes, HeldDeletes, HeldKey, IntakeStatus,
-    JournalStatus, KafkaStatus, KeyCounts, ParkedKey, SnapshotStatus, Status, StoreStatus,
+    JournalStatus, KafkaStatus, KeyCounts, ParkedKey, Status, StoreStatus,
 };
 
 /// The answer to an act: how many deletes it concerned, or why it could not be done.

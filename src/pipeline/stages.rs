@@ -1,12 +1,12 @@
 //! What the stages share, built once.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{SetOnce, watch};
 use tokio::time::Instant;
 
-use crate::capture::Schedule;
+use crate::capture;
 use crate::clock;
 use crate::config::Settings;
 use crate::deletes::{Delays, Hold};
@@ -20,8 +20,8 @@ use crate::oneshot::restore::unfinished;
 use crate::reconcile::{Parts, Reconciler};
 use crate::replicate::Replicator;
 use crate::shelf::Shelf;
+use crate::snapshot;
 use crate::state::State;
-use crate::web::SnapshotStatus;
 use crate::workqueue::WorkQueue;
 
 /// The state of a running pipeline: what more than one stage, or the status, needs.
@@ -42,7 +42,9 @@ pub(super) struct Stages {
     /// Set once the stores were prepared and replication has begun.
     pub(super) replicator: SetOnce<Replicator>,
     /// There if `[capture]` is configured.
-    pub(super) capture: Option<Schedule>,
+    pub(super) capture: Option<capture::Schedule>,
+    /// There if `[snapshot]` has an interval.
+    pub(super) snapshots: Option<snapshot::Schedule>,
     /// Whether this process reconciles; of several that share a bucket, only one does.
     pub(super) leads: watch::Sender<bool>,
     /// How far this process is behind in Kafka.
@@ -51,8 +53,6 @@ pub(super) struct Stages {
     pub(super) intakes: Vec<Arc<Health>>,
     /// Damaged segments kept aside at the start.
     pub(super) quarantined: usize,
-    /// What became of the volume snapshots.
-    pub(super) snapshots: Mutex<SnapshotStatus>,
     /// The lease that this process holds, if there is one.
     pub(super) lease: Option<LeaseStatus>,
     pub(super) started: Instant,
@@ -101,12 +101,12 @@ impl Stages {
             delays,
             deferred: state.deferred,
             replicator: SetOnce::new(),
-            capture: Schedule::new(&settings),
+            capture: capture::Schedule::new(&settings),
+            snapshots: snapshot::Schedule::new(settings.snapshot.as_ref()),
             leads: watch::Sender::new(!settings.intake.shares_buckets()),
             kafka: Arc::default(),
             intakes: Vec::new(),
             quarantined: state.quarantined,
-            snapshots: Mutex::default(),
             lease,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
@@ -152,11 +152,6 @@ impl Stages {
                 tracing::error!(bucket = bucket.source, %error, "A gap could not be recorded; reconcile this bucket.");
             }
         }
-    }
-
-    /// Changes what is shown of the snapshots.
-    pub(super) fn snapshot_taken<T>(&self, change: impl FnOnce(&mut SnapshotStatus) -> T) -> T {
-        change(&mut self.snapshots.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How many keys are not on the target as they are at the source.

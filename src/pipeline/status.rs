@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::stages::Stages;
-use crate::capture::Schedule;
+use crate::capture;
 use crate::clock;
 use crate::replicate::{Replicator, StoreState};
+use crate::snapshot;
 use crate::web::{
     AtRisk, BucketPending, Concurrency, DelayedDeletes, HeldDeletes, JournalStatus, KafkaStatus,
     KeyCounts, Operations as _, ParkedKey, Status, StoreStatus,
@@ -71,13 +72,12 @@ pub(super) fn status(stages: &Stages) -> Status {
         held,
         reconcile_interval_ms: clock::millis(stages.settings.reconcile.interval),
         reconcile: stages.reconciler.status(),
-        capture: stages.capture.as_ref().filter(|_| leads).map(Schedule::status),
+        capture: stages.capture.as_ref().filter(|_| leads).map(capture::Schedule::status),
         delayed,
         source: store_status(stages, &stages.settings.source.endpoint, source),
         target: store_status(stages, &stages.settings.target.endpoint, target),
         lease: stages.lease.clone(),
-        snapshots: Some(stages.snapshot_taken(|taken| taken.clone()))
-            .filter(|taken| leads && taken.interval_ms > 0),
+        snapshots: stages.snapshots.as_ref().filter(|_| leads).map(snapshot::Schedule::status),
         concurrency: Concurrency { limit, in_use: counts.in_flight as u64 },
     }
 }

@@ -9,6 +9,7 @@ use crate::intake::Health;
 use crate::lease::LeaseStatus;
 use crate::metrics::{LagSummary, Snapshot, Totals};
 use crate::reconcile::BucketProgress;
+use crate::snapshot::SnapshotStatus;
 
 /// What evermirror is doing now.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -63,20 +64,6 @@ pub struct Status {
     /// The volume snapshots that `run` takes; absent without a schedule, and where another process of a
     /// Kafka group takes them.
     pub snapshots: Option<SnapshotStatus>,
-}
-
-/// The volume snapshots that `run` takes.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct SnapshotStatus {
-    /// From one to the next, in milliseconds.
-    pub interval_ms: u64,
-    /// When the last usable one was asked for, in milliseconds since the Unix epoch; absent while there is
-    /// none, or the cluster was not asked yet.
-    pub last_ms: Option<i64>,
-    /// Tries since the start that failed.
-    pub failures: u64,
-    /// Why the last one did; absent if it did not.
-    pub last_error: Option<String>,
 }
 
 /// How far this process is behind in Kafka, in records of its partitions.

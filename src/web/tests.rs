@@ -7,6 +7,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::event::{Unusable, UnusableReason};
 use crate::metrics::METRICS;
+use crate::snapshot::SnapshotStatus;
 
 /// A pipeline with the state the test gives it.
 #[derive(Default)]
