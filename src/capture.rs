@@ -15,17 +15,18 @@ mod iam;
 mod moved;
 mod people;
 mod put_back;
+mod report;
 mod schedule;
 mod seal;
 mod vault;
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use serde_json::Value;
 
 pub use self::document::{Document, Setting};
-pub use self::put_back::{PutBackOptions, PutBackReport, put_back};
+pub use self::put_back::{PutBackOptions, put_back};
+pub use self::report::{CaptureReport, PutBackReport};
 pub use self::schedule::{CaptureStatus, Schedule};
 use self::vault::Vault;
 use crate::clock;
@@ -65,30 +66,6 @@ impl CaptureError {
             Self::Side(_) | Self::Unreadable { .. } | Self::Refused(_) => error,
         }
     }
-}
-
-/// What was captured.
-#[derive(Debug, Clone, Default, Serialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an answer of its own")]
-pub struct CaptureReport {
-    /// The source's endpoint.
-    pub source: String,
-    /// Nothing was written, whatever is said here.
-    pub dry_run: bool,
-    /// The document's key, of the one written or of the one that says the same.
-    pub document: Option<String>,
-    /// The newest document says the same, so none was written.
-    pub unchanged: bool,
-    /// It is encrypted, secret keys included; else they are left out.
-    pub encrypted: bool,
-    /// How many settings each bucket has.
-    pub buckets: BTreeMap<String, usize>,
-    /// How many users, groups, policies and access keys there are.
-    pub entities: usize,
-    /// Whether the store told of its users.
-    pub users: bool,
-    /// What could not be read.
-    pub problems: Vec<String>,
 }
 
 /// Captures the source's settings once and keeps the document at the target, unless `dry_run`. Gives the

@@ -6,7 +6,7 @@
 //! nothing is written.
 //!
 //! `schema` lists the keys, `document` and `env` read them into a `draft`, `files` reads secrets,
-//! `validate` judges the whole, `show` prints it, `problem` words what is wrong.
+//! `validate` judges the whole, `show` prints it, `problem` words what is wrong, `spelling` guesses what was meant.
 
 mod document;
 mod draft;
@@ -18,6 +18,7 @@ mod problem;
 mod schema;
 pub mod settings;
 mod show;
+mod spelling;
 #[cfg(test)]
 mod tests;
 pub mod units;

@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use crate::config::Settings;
 use crate::config::settings::WebhookSettings;
+pub use crate::policy::CANARY;
 use crate::setup::dialect::{needs_no_rules, usual_arns};
 use crate::setup::known_arns;
 use crate::store::StoreKind;
@@ -30,9 +31,6 @@ use canary::Flight;
 pub use check::{Check, Level};
 use ear::Ear;
 use running::Running;
-
-/// The key of what doctor writes, behind the first included prefix of the bucket.
-pub const CANARY: &str = ".evermirror/doctor";
 
 /// How doctor looks.
 #[derive(Debug, Clone)]

@@ -9,7 +9,10 @@ use serde::Serialize;
 
 use crate::config::Settings;
 use crate::config::settings::{BucketSettings, CapturedBuckets, DeletePolicy};
-use crate::doctor::CANARY;
+
+/// The key of what doctor writes, behind the first included prefix of the bucket: its credentials need it,
+/// too.
+pub const CANARY: &str = ".evermirror/doctor";
 
 /// Whose credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

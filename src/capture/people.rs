@@ -5,7 +5,7 @@
 //! a group whoever is there, so that is said afterwards. What fails is told, and the rest goes on.
 
 use super::iam::{self, Assets, Change, GroupStep};
-use super::put_back::PutBackReport;
+use super::report::PutBackReport;
 use super::{CaptureError, Document, Setting};
 use crate::store::{Store, StoreError, StoreKind};
 use crate::stores::patiently;

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use serde_json::Value;
 
 use super::document::{Document, Setting};
 use super::people::People;
+use super::report::PutBackReport;
 use super::vault::Vault;
 use super::{CaptureError, moved, read_bucket};
 use crate::config::Settings;
@@ -31,45 +31,6 @@ pub struct PutBackOptions {
     pub dry_run: bool,
     /// Overwrite what is there and otherwise.
     pub force: bool,
-}
-
-/// What was put back, or would be.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct PutBackReport {
-    /// The document's key.
-    pub document: String,
-    /// When it was captured.
-    pub taken: String,
-    /// The destination's endpoint.
-    pub to: String,
-    /// Nothing was changed.
-    pub dry_run: bool,
-    /// Nothing was changed, because of `conflicts`.
-    pub refused: bool,
-    /// Buckets, settings, users, groups and policies that came or, in a dry run, would.
-    pub changes: Vec<String>,
-    /// What is there and otherwise; overwritten if that was asked for.
-    pub conflicts: Vec<String>,
-    /// How many settings and entities were there already.
-    pub same: usize,
-    /// Users and access keys to be made by hand with new secrets, which the document does not hold.
-    pub need_secrets: Vec<String>,
-    /// What was left as it is, and why.
-    pub notes: Vec<String>,
-    /// What failed.
-    pub problems: Vec<String>,
-    /// What reads back otherwise than it was captured.
-    pub not_equal: Vec<String>,
-}
-
-impl PutBackReport {
-    /// Everything captured is there now, or would be.
-    pub const fn succeeded(&self) -> bool {
-        !self.refused
-            && self.problems.is_empty()
-            && self.not_equal.is_empty()
-            && self.need_secrets.is_empty()
-    }
 }
 
 /// One bucket's settings that are to be written.

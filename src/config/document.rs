@@ -9,6 +9,7 @@ use super::draft::{Draft, Origin};
 use super::kind;
 use super::problem::{Place, Problem};
 use super::schema::{self, Key, Node};
+use super::spelling;
 
 /// What a file gave.
 #[derive(Default)]
@@ -133,14 +134,14 @@ fn unknown(table: &str, name: &str, value: &DeValue<'_>) -> String {
     if value.is_table() {
         let tables = schema::tables_in(table);
         let path = format!("{table}{dot}{name}");
-        let meant = match schema::nearest(&path, &tables) {
+        let meant = match spelling::nearest(&path, &tables) {
             Some(path) => format!("; did you mean {}?", bracketed(path)),
             None if tables.is_empty() => String::new(),
             None => format!("; there {}", listed(&tables)),
         };
         return format!("unknown table [{table}{dot}{shown}]{meant}");
     }
-    let nearest = schema::nearest(name, schema::names_in(table));
+    let nearest = spelling::nearest(name, schema::names_in(table));
     let inside = if table.is_empty() {
         "at the top level".to_owned()
     } else {

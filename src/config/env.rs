@@ -10,6 +10,7 @@ use toml::Value;
 use super::draft::{Draft, Origin};
 use super::problem::{Place, Problem};
 use super::schema::{self, KEYS, Node, PREFIX};
+use super::spelling;
 
 /// The process's environment, for [`load`](super::load()). Bytes that are not UTF-8 become U+FFFD
 /// and are refused there if the variable is one of ours.
@@ -119,7 +120,7 @@ fn set_buckets(draft: &mut Draft, list: &str, value: &str, origin: &Origin) -> R
 fn unknown(name: &str, path: &str) -> String {
     let index = path.split('.').find(|segment| segment.parse::<u16>().is_ok()).unwrap_or("0");
     let candidates = KEYS.iter().map(|key| key.path.replace('*', index));
-    let nearest = schema::nearest(path, candidates.chain(["buckets".to_owned()]));
+    let nearest = spelling::nearest(path, candidates.chain(["buckets".to_owned()]));
     let meant = nearest.map(|path| schema::variable(&path)).filter(|meant| meant != name);
     let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
     format!("there is no such key{meant}")

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::{schema, units::ByteSize};
+use super::{spelling, units::ByteSize};
 
 /// What values a key takes.
 #[derive(Debug, Clone, Copy)]
@@ -206,7 +206,7 @@ fn flatten(prefix: &str, table: &DeTable<'_>, into: &mut Table) -> Result<(), St
 }
 
 fn meant(text: &str, words: &[&'static str]) -> String {
-    schema::nearest(text, words).map_or_else(String::new, |w| format!("; did you mean \"{w}\"?"))
+    spelling::nearest(text, words).map_or_else(String::new, |w| format!("; did you mean \"{w}\"?"))
 }
 
 /// `"a", "b" or "c"`.

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::CANARY;
 use super::check::{Check, Level};
 use super::ear::{Ear, Heard};
 use super::notifications::no_queue;
 use super::running::{Counters, Running};
 use crate::config::settings::{BucketSettings, DeletePolicy};
 use crate::object::{ETag, ObjectKey};
+use crate::policy::CANARY;
 use crate::store::{ErrorKind, PutBody, StoreError, StoreKind};
 use crate::stores::Stores;
 
