@@ -45,6 +45,11 @@ impl<'a> DataDir<'a> {
         self.0.join("deferred")
     }
 
+    /// The brakes on deletes, and what they have counted.
+    pub(crate) fn brakes(self) -> PathBuf {
+        self.0.join("brakes")
+    }
+
     /// Which deletes a person discarded.
     pub(crate) fn discards(self) -> PathBuf {
         self.0.join("discards")

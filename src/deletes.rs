@@ -1,20 +1,33 @@
 //! May it be deleted at the target? The brake, and the deletes that wait: for a person, or for their time.
 //!
-//! [`held`] is the door: a worker that has a confirmed delete asks it, and what a person decides arrives
-//! there. [`brake`] and [`verdict`] decide and are pure; [`delayed`] and [`discarded`] are state on disk;
-//! [`decided`] is what a command that ends reads of a `run` beside it.
+//! Pure: [`may_go`] is the rule for one key, [`brake`] counts, [`verdict`] judges what a pass found. [`gate`] looks at
+//! the source for a batch of confirmed deletes and asks the brake; [`held`] is the brake with the deletes that
+//! wait for a person, and [`decision`] what that person decides. On disk: [`delayed`], [`discarded`],
+//! [`book`]; [`decided`] is what a command that ends reads of a `run` beside it.
+//!
+//! **Promise.** Nothing is deleted at the target unless the source has answered 404 for that very key, its bucket is
+//! there and lists something, and neither the policy, the brake nor a person's decision keeps it; for every
+//! origin alike. In doubt it stays.
 
+mod book;
 mod brake;
 pub(crate) mod decided;
+mod decision;
 mod delayed;
 mod discarded;
 pub(crate) mod extras;
+mod gate;
 mod held;
 mod known;
+mod may_go;
 pub(crate) mod verdict;
 
-pub(crate) use brake::Verdict;
+pub use book::BrakeBook;
+pub(crate) use brake::Admission;
+pub use decision::{Deciding, Decision, DecisionError};
 pub(crate) use delayed::written_since;
 pub use delayed::{DelayedDeletes, Delays};
 pub use discarded::Discards;
-pub use held::{Decision, DecisionError, HeldDeletes, HeldShelf, Hold};
+pub(crate) use gate::{Confirmed, Gate};
+pub use held::{HeldDeletes, HeldShelf, Hold};
+pub(crate) use may_go::{Case, Step, may_go};

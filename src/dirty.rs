@@ -30,11 +30,20 @@ impl Aspects {
 
     /// The delay of this key's delete is over.
     pub const DUE: Self = Self(1 << 6);
+    /// A person discarded the deletes of this bucket after this key became dirty: what its record's number
+    /// says no more once it was appended again.
+    pub const DISCARDED: Self = Self(1 << 7);
 
     /// Both sets together.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// This set without `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Whether all of `other` is in this set.

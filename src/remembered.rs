@@ -1,11 +1,14 @@
 //! What passes remember of single objects: which `ETag`s belong together, and what a person keeps.
 //!
 //! Fingerprints of eight bytes in two sparse files of fixed size, read in place, so that they cost no
-//! memory. **Pairs** are a cache: an entry that is lost, or that another displaces, costs a HEAD.
-//! **Kept** objects are those at the target whose deletes a person discarded; no entry is displaced,
-//! and where no room is left, keys count as kept. Either file may be deleted. **On error** a pair is
-//! unknown, and a key is kept. **On crash** what was not yet on disk is forgotten. Other processes may read
-//! what is kept ([`Kept`]); an entry is written at once, so that they find it or do not.
+//! memory. **Pairs** are a cache: an entry that is lost, or that another displaces, costs a HEAD. That file
+//! may be deleted.
+//! **Kept** objects are those at the target whose deletes a person discarded. No entry is displaced: where a
+//! set is full the next one is used, and where so many follow that are full, [`Remembered::keep`] fails
+//! and the delete stays held. So a key is kept exactly if it was put there (two keys share a fingerprint
+//! and a set once in about 2^64). **Promise.** What was kept is there after a power cut once
+//! [`Remembered::make_durable`] has answered `Ok`. **On error** a pair is unknown, and a key is kept. Other
+//! processes may read what is kept ([`Kept`]); an entry is written at once, so that they find it or do not.
 
 use std::fs::File;
 use std::io;
@@ -26,6 +29,11 @@ const SLOTS: usize = 4;
 const SET: usize = SLOT * SLOTS;
 /// 4 million entries, 32 MiB if they are all there.
 const SETS: u64 = 1 << 20;
+/// A kept key is in its own set or in one of the next of these; so 3 million fit.
+const NEAR: u64 = 64;
+/// An entry that was removed from a full set: whoever looks for another goes on to the next set.
+const REMOVED: [u8; SLOT] = [0xff; SLOT];
+const EMPTY: [u8; SLOT] = [0; SLOT];
 
 /// Both memories.
 #[derive(Debug)]
@@ -54,7 +62,7 @@ impl Remembered {
             return;
         }
         let print = Print::of(&[bucket, key, source.as_str(), target.as_str()]);
-        if let Err(error) = self.pairs.insert(print, true) {
+        if let Err(error) = self.pairs.remember(print) {
             tracing::debug!(%error, "A pair of ETags is not remembered; it will be checked again.");
         }
     }
@@ -62,12 +70,23 @@ impl Remembered {
     /// Whether that was seen.
     pub fn is_pair(&self, bucket: &str, key: &str, source: &ETag, target: &ETag) -> bool {
         let print = Print::of(&[bucket, key, source.as_str(), target.as_str()]);
-        self.pairs.find(print).is_ok_and(|found| found == Found::Here)
+        self.pairs.set(print.offset).is_ok_and(|set| set.contains(&print.bytes))
     }
 
-    /// A person wants the object to stay at the target although the source has it no more.
+    /// A person wants the object to stay at the target although the source has it no more. Not durable
+    /// before [`Remembered::make_durable`].
     pub fn keep(&self, bucket: &str, key: &str) -> io::Result<()> {
-        self.kept.insert(Print::of(&[bucket, key]), false)
+        self.kept.keep(Print::of(&[bucket, key]))
+    }
+
+    /// Makes durable what is kept and what is kept no more. Blocking: one sync.
+    pub fn make_durable(&self) -> io::Result<()> {
+        self.kept.file.sync_data()
+    }
+
+    /// Whether any object may be kept; costs nothing.
+    pub fn keeps_any(&self) -> bool {
+        self.kept.holds_something() || self.heeded.0.is_some()
     }
 
     /// Whether a person wants that.
@@ -82,7 +101,7 @@ impl Remembered {
         if !self.kept.holds_something() {
             return;
         }
-        if let Err(error) = self.kept.remove(Print::of(&[bucket, key])) {
+        if let Err(error) = self.kept.release(Print::of(&[bucket, key])) {
             tracing::debug!(%error, "A kept object is remembered for longer than it need be.");
         }
     }
@@ -108,7 +127,7 @@ impl Kept {
     }
 }
 
-/// Where a fingerprint belongs, and what it is; never zero, which is an empty slot.
+/// Where a fingerprint belongs, and what it is; neither [`EMPTY`] nor [`REMOVED`].
 #[derive(Clone, Copy)]
 struct Print {
     offset: u64,
@@ -124,17 +143,20 @@ impl Print {
         }
         let hash: [u8; 32] = hash.finalize().into();
         let (place, rest) = hash.split_first_chunk().unwrap_or((&[0; 8], &[]));
-        let bytes = rest.first_chunk().copied().filter(|bytes| *bytes != [0; SLOT]);
+        let bytes = rest.first_chunk().copied().filter(|bytes| ![EMPTY, REMOVED].contains(bytes));
         let offset = (u64::from_le_bytes(*place) % SETS) * SET as u64;
         Self { offset, bytes: bytes.unwrap_or([1; SLOT]) }
     }
 }
 
+/// Where a kept key is, or could be put.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
-    Here,
-    Absent,
-    /// Absent, and its set is full.
+    /// The slot that holds it.
+    Here(u64),
+    /// It is nowhere, and this slot is free.
+    Absent(u64),
+    /// It is nowhere, and no slot near its own set is free.
     NoRoom,
 }
 
@@ -160,10 +182,9 @@ impl Table {
         Ok(Self { file, written, writing: Mutex::default() })
     }
 
-    /// Whether the key was put into this table, or was to be when there was no room.
+    /// Whether the key was put into this table.
     fn keeps(&self, bucket: &str, key: &str) -> io::Result<bool> {
-        let found = self.find(Print::of(&[bucket, key]))?;
-        Ok(matches!(found, Found::Here | Found::NoRoom))
+        Ok(matches!(self.find(Print::of(&[bucket, key]))?, Found::Here(_)))
     }
 
     /// False only spares a look for an entry to be removed: a file system that tells of its blocks late
@@ -172,48 +193,66 @@ impl Table {
         self.written.load(Ordering::Relaxed)
     }
 
-    fn set(&self, print: Print) -> io::Result<[[u8; SLOT]; SLOTS]> {
-        let mut slots = [[0; SLOT]; SLOTS];
-        self.file.read_exact_at(slots.as_flattened_mut(), print.offset)?;
+    fn set(&self, offset: u64) -> io::Result<[[u8; SLOT]; SLOTS]> {
+        let mut slots = [EMPTY; SLOTS];
+        self.file.read_exact_at(slots.as_flattened_mut(), offset)?;
         Ok(slots)
     }
 
+    /// Looks in its own set and, as long as those are full, in the next ones.
     fn find(&self, print: Print) -> io::Result<Found> {
-        let set = self.set(print)?;
-        Ok(if set.contains(&print.bytes) {
-            Found::Here
-        } else if set.contains(&[0; SLOT]) {
-            Found::Absent
-        } else {
-            Found::NoRoom
-        })
+        let mut free = None;
+        for step in 0..NEAR {
+            let offset = (print.offset + step * SET as u64) % (SETS * SET as u64);
+            let set = self.set(offset)?;
+            let at = |slot: usize| offset + (slot * SLOT) as u64;
+            if let Some(slot) = set.iter().position(|slot| *slot == print.bytes) {
+                return Ok(Found::Here(at(slot)));
+            }
+            let here = set.iter().position(|slot| [EMPTY, REMOVED].contains(slot)).map(at);
+            free = free.or(here);
+            if set.contains(&EMPTY) {
+                break;
+            }
+        }
+        Ok(free.map_or(Found::NoRoom, Found::Absent))
     }
 
-    /// In a full set, one entry makes room or nothing is done.
-    fn insert(&self, print: Print, displace: bool) -> io::Result<()> {
+    /// Adds a key that must not be lost.
+    fn keep(&self, print: Print) -> io::Result<()> {
         let _writing = self.writing();
-        let set = self.set(print)?;
+        match self.find(print)? {
+            Found::Here(_) => Ok(()),
+            Found::Absent(slot) => self.write(slot, print.bytes),
+            Found::NoRoom => Err(io::Error::other(
+                "there is no room for more kept objects (about 3 million); approve or restore some",
+            )),
+        }
+    }
+
+    /// Takes a kept key out.
+    fn release(&self, print: Print) -> io::Result<()> {
+        let _writing = self.writing();
+        let Found::Here(slot) = self.find(print)? else { return Ok(()) };
+        let full = !self.set(slot - slot % SET as u64)?.contains(&EMPTY);
+        self.write(slot, if full { REMOVED } else { EMPTY })
+    }
+
+    /// Adds a pair; in a full set it takes another's place.
+    fn remember(&self, print: Print) -> io::Result<()> {
+        let _writing = self.writing();
+        let set = self.set(print.offset)?;
         if set.contains(&print.bytes) {
             return Ok(());
         }
         let chance = usize::from(print.bytes[0]) % SLOTS;
-        let free = set.iter().position(|slot| *slot == [0; SLOT]);
-        match free.or(displace.then_some(chance)) {
-            Some(slot) => self.write(print, slot, print.bytes),
-            None => Ok(()),
-        }
+        let slot = set.iter().position(|slot| *slot == EMPTY).unwrap_or(chance);
+        self.write(print.offset + (slot * SLOT) as u64, print.bytes)
     }
 
-    fn remove(&self, print: Print) -> io::Result<()> {
-        let here = self.set(print)?.iter().position(|slot| *slot == print.bytes);
-        let Some(slot) = here else { return Ok(()) };
-        let _writing = self.writing();
-        self.write(print, slot, [0; SLOT])
-    }
-
-    fn write(&self, print: Print, slot: usize, bytes: [u8; SLOT]) -> io::Result<()> {
+    fn write(&self, slot: u64, bytes: [u8; SLOT]) -> io::Result<()> {
         self.written.store(true, Ordering::Relaxed);
-        self.file.write_all_at(&bytes, print.offset + (slot * SLOT) as u64)
+        self.file.write_all_at(&bytes, slot)
     }
 
     fn writing(&self) -> MutexGuard<'_, ()> {
@@ -265,18 +304,37 @@ mod tests {
         assert!(!kept.has("b", "k").unwrap() && !heeding.is_kept("b", "k"));
     }
 
+    fn print(number: u64) -> Print {
+        Print { offset: 64, bytes: number.to_le_bytes() }
+    }
+
     #[test]
-    fn where_there_is_no_room_keys_are_kept_and_pairs_make_room() {
+    fn an_object_that_nobody_kept_never_counts_as_kept_however_many_are() {
         let dir = tempfile::tempdir().unwrap();
         let remembered = Remembered::open(dir.path()).unwrap();
-        let print = |number: u8| Print { offset: 64, bytes: [number; SLOT] };
-        for number in 1..=5 {
-            remembered.kept.insert(print(number), false).unwrap();
-            remembered.pairs.insert(print(number), true).unwrap();
+        // All belong into one set.
+        for number in 1..=NEAR * SLOTS as u64 {
+            remembered.kept.keep(print(number)).unwrap();
         }
-        assert_eq!(remembered.kept.find(print(4)).unwrap(), Found::Here);
-        assert_eq!(remembered.kept.find(print(5)).unwrap(), Found::NoRoom);
-        assert_eq!(remembered.pairs.find(print(5)).unwrap(), Found::Here);
+        let here = |number| matches!(remembered.kept.find(print(number)).unwrap(), Found::Here(_));
+        assert!((1..=NEAR * SLOTS as u64).all(here) && !here(0xabcd));
+        let refused = remembered.kept.keep(print(0xabcd)).unwrap_err().to_string();
+        assert!(refused.contains("no room for more kept objects"), "{refused}");
+        // One that leaves a full set hides none of those behind it, and makes room for one.
+        remembered.kept.release(print(2)).unwrap();
+        assert!(!here(2) && (3..=NEAR * SLOTS as u64).all(here));
+        remembered.kept.keep(print(0xabcd)).unwrap();
+        assert!(here(0xabcd) && (3..=NEAR * SLOTS as u64).all(here));
+    }
+
+    #[test]
+    fn a_pair_for_which_there_is_no_room_takes_another_s_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let pairs = Remembered::open(dir.path()).unwrap().pairs;
+        for number in 1..=5 {
+            pairs.remember(print(number)).unwrap();
+        }
+        assert!(pairs.set(64).unwrap().contains(&print(5).bytes));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Settings;
 use crate::data_dir::DataDir;
-use crate::deletes::{Delays, Hold};
+use crate::deletes::{Delays, Gate, Hold};
 use crate::metrics::Metrics;
 use crate::retry::RetryPolicy;
 use crate::stores::Stores;
@@ -82,7 +82,8 @@ impl Replicator {
         tokio::spawn(guarded(aborting.map(Option::unwrap_or_default), panicked.clone()));
         let forth = match direction {
             Direction::Forth(hold, delays) => {
-                let (deleter, deleting) = Deleter::new(source.clone(), target.clone());
+                let gate = Gate::new(source.clone(), hold.clone());
+                let (deleter, deleting) = Deleter::new(gate, target.clone());
                 tokio::spawn(guarded(deleting, panicked.clone()));
                 Some(Forth { hold, delays, deleter })
             }

@@ -10,7 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::config::settings::Durability;
 use crate::dirty::DirtyKey;
-use crate::journal::{AppendError, Cursor, Journal, JournalError, JournalOptions, Recovery, peek};
+use crate::journal::{
+    AppendError, Cursor, Journal, JournalError, JournalOptions, Lsn, Recovery, peek,
+};
 use crate::object::ObjectKey;
 
 const SEGMENT_SIZE: u64 = 4 << 20;
@@ -148,12 +150,12 @@ impl Shelf {
         Ok(taken)
     }
 
-    /// Goes through the shelf from its oldest key, a page at a time, as long as `take` says
-    /// [`Front::Back`]; those keys are appended to `main` before they leave.
+    /// Goes through the shelf from its oldest key, a page at a time, until `take` says
+    /// [`Front::Stays`]; keys that go back are appended to `main` before they leave.
     pub async fn take_front(
         &self,
         main: &Journal,
-        mut take: impl FnMut(&DirtyKey) -> Front,
+        mut take: impl FnMut(&DirtyKey, Lsn) -> Front,
     ) -> Result<(), ShelfError> {
         let mut cursor = self.cursor.lock().await;
         cursor.rewind();
@@ -164,12 +166,15 @@ impl Shelf {
             let (mut read, mut back, mut taken) = (Vec::new(), Vec::new(), cursor.position());
             for record in cursor.next(left.min(PAGE)).await? {
                 if let Ok(dirty) = DirtyKey::decode(&record.payload) {
-                    let Front::Back(again) = take(&dirty) else {
-                        more = false;
-                        break;
-                    };
+                    match take(&dirty, record.lsn) {
+                        Front::Back(again) => back.push(again.encode()),
+                        Front::Dropped => {}
+                        Front::Stays => {
+                            more = false;
+                            break;
+                        }
+                    }
                     read.push((dirty.key, dirty.size));
-                    back.push(again.encode());
                 }
                 taken = record.lsn.saturating_add(1);
             }
@@ -198,6 +203,11 @@ impl Shelf {
             }
         }
         Ok(())
+    }
+
+    /// The number that the next key gets.
+    pub fn next_lsn(&self) -> Lsn {
+        self.journal.stats().next_lsn
     }
 
     /// Persists and closes.
@@ -270,6 +280,8 @@ pub enum Taken {
 pub enum Front {
     /// It goes back to the main journal, as this.
     Back(DirtyKey),
+    /// It is dropped.
+    Dropped,
     /// It stays, and so does all behind it.
     Stays,
 }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::clock;
 use crate::config::Settings;
 use crate::data_dir::DataDir;
-use crate::deletes::{Delays, Discards, HeldShelf};
+use crate::deletes::{BrakeBook, Delays, Discards, HeldShelf};
 use crate::gaps::{GapBook, GapReason};
 use crate::journal::{Cursor, Journal, JournalOptions, Recovery};
 use crate::metrics::Metrics;
@@ -25,6 +25,7 @@ pub(crate) struct State {
     pub(crate) gaps: Arc<GapBook>,
     pub(crate) held: HeldShelf,
     pub(crate) discards: Discards,
+    pub(crate) brakes: BrakeBook,
     pub(crate) delays: Delays,
     pub(crate) deferred: Arc<Shelf>,
     pub(crate) remembered: Remembered,
@@ -74,8 +75,11 @@ async fn open_all(settings: &Settings, metrics: &Metrics) -> anyhow::Result<(Sta
     let (held, held_recovery) = HeldShelf::open(paths.held(), SHELF_SIZE).await?;
     let (deferred, deferred_recovery) = Shelf::open(paths.deferred(), SHELF_SIZE).await?;
     let path = paths.discards();
-    let discards = Discards::open(&path, &(recovery.first_lsn..=recovery.next_lsn))
+    let discards = Discards::open(&path, recovery.next_lsn)
         .with_context(|| format!("failed to open {}", path.display()))?;
+    let path = paths.brakes();
+    let brakes =
+        BrakeBook::open(&path).with_context(|| format!("failed to open {}", path.display()))?;
     let path = paths.reconcile();
     let remembered = Remembered::open(&path)
         .with_context(|| format!("failed to open {}; its files may be deleted", path.display()))?;
@@ -100,6 +104,7 @@ async fn open_all(settings: &Settings, metrics: &Metrics) -> anyhow::Result<(Sta
         gaps,
         held,
         discards,
+        brakes,
         delays,
         deferred: Arc::new(deferred),
         remembered,

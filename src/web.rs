@@ -40,8 +40,8 @@ pub use history::History;
 pub use live::Latest;
 pub use standby::Standby;
 pub use status::{
-    AtRisk, BucketPending, Concurrency, DelayedDeletes, HeldDeletes, HeldKey, IntakeStatus,
-    JournalStatus, KafkaStatus, KeyCounts, ParkedKey, Status, StoreStatus,
+    AtRisk, BucketPending, Concurrency, DelayedDeletes, HeldKey, IntakeStatus, JournalStatus,
+    KafkaStatus, KeyCounts, ParkedKey, Status, StoreStatus,
 };
 
 /// The answer to an act: how many deletes it concerned, or why it could not be done.

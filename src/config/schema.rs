@@ -63,6 +63,7 @@ pub(super) static KEYS: &[Key] = &[
     key("buckets.*.exclude", Kind::Prefixes),
     key("buckets.*.deletes", Kind::Word(&["mirror", "archive", "delay"])),
     key("buckets.*.delete_delay", Kind::Duration),
+    key("buckets.*.may_be_empty", Kind::Flag),
     key("intake.webhook.listen", Kind::Address),
     key("intake.webhook.path", Kind::Text),
     key("intake.webhook.auth_token", Kind::Secret),

@@ -93,6 +93,9 @@ pub struct BucketSettings {
     /// With [`DeletePolicy::Delay`], how long the object stays; also those that wait already.
     #[serde(default = "a_day", with = "duration")]
     pub delete_delay: Duration,
+    /// A source bucket that lists no object is an everyday thing, and no reason to hold its deletes.
+    #[serde(default)]
+    pub may_be_empty: bool,
 }
 
 /// What becomes of an object at the target when the source has deleted it.

@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::book::BrakeBook;
 use super::discarded::Discards;
 use crate::config::Settings;
 use crate::data_dir::DataDir;
+use crate::dirty::Aspects;
 use crate::journal::peek::first_unfinished;
 use crate::remembered::Kept;
 use crate::shelf::Shelf;
@@ -54,6 +56,17 @@ impl Deletes {
         for (bucket, until) in Discards::peek(&dir.discards())? {
             if until > unfinished {
                 brakes.insert(bucket.into(), UNSEEN.into());
+            }
+        }
+        // What was set aside is covered whatever its record's number is.
+        Shelf::peek(&dir.deferred(), |dirty| {
+            if dirty.aspects.has(Aspects::DISCARDED) {
+                brakes.insert(dirty.key.bucket, UNSEEN.into());
+            }
+        })?;
+        for (bucket, brake) in BrakeBook::peek(&dir.brakes())? {
+            if let Some(on) = brake.on {
+                brakes.insert(bucket, on.reason);
             }
         }
         let held: Arc<str> = HELD.into();
@@ -103,7 +116,7 @@ mod tests {
     #[test]
     fn what_was_discarded_and_not_looked_at_is_held() {
         let dir = tempfile::tempdir().unwrap();
-        let discards = Discards::open(&dir.path().join("discards"), &(1..=9)).unwrap();
+        let discards = Discards::open(&dir.path().join("discards"), 9).unwrap();
         assert!(Deletes::of(dir.path()).unwrap().brakes.is_empty());
         discards.record("done", 1).unwrap();
         discards.record("unseen", 7).unwrap();

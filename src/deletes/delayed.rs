@@ -7,8 +7,12 @@
 //!
 //! A bucket's shelf is in the order in which its deletes were confirmed, so its first key is
 //! the next one due; the delay is the one that is configured now. Where the policy is another one by
-//! now, everything is due at once. On error keys stay where they are and are looked at again a minute
-//! later.
+//! now, everything is due at once. A key that was deleted again waits for its newest delete; one that came back
+//! for none. On error keys stay where they are and are looked at again a minute later.
+//!
+//! Times are those of [`Clock`]: the wall clock as it was at the start, and from there on monotonic, so that
+//! a clock that is set while the process runs neither hastens nor blocks anything. A record from an earlier
+//! process whose time is still to come counts as confirmed at the start: it waits its whole delay, and no longer.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,7 +26,7 @@ use super::known::Known;
 use crate::clock;
 use crate::config::settings::{BucketSettings, DeletePolicy};
 use crate::dirty::{Aspects, DirtyKey};
-use crate::journal::{Journal, JournalError, Recovery};
+use crate::journal::{AppendError, Journal, JournalError, Lsn, Recovery};
 use crate::object::ObjectKey;
 use crate::shelf::{Front, Shelf, ShelfError};
 
@@ -56,6 +60,32 @@ struct Waiting {
     /// not read yet.
     front_ms: Mutex<Option<i64>>,
     known: Known,
+    clock: Clock,
+    /// The records before this one are of an earlier process.
+    ours: Lsn,
+}
+
+/// The wall clock of the start, carried on by the monotonic one.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    wall_ms: i64,
+    boot: Duration,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { wall_ms: clock::now_ms(), boot: clock::since_boot() }
+    }
+
+    fn now_ms(self) -> i64 {
+        let since = clock::since_boot().saturating_sub(self.boot);
+        self.wall_ms.saturating_add(clock::signed_millis(since))
+    }
+
+    /// When a delete was confirmed by an earlier process: a time that is still to come at the start is wrong.
+    fn confirmed(self, since_ms: i64) -> i64 {
+        since_ms.min(self.wall_ms)
+    }
 }
 
 impl Delays {
@@ -67,6 +97,7 @@ impl Delays {
         max_size: u64,
     ) -> Result<(Self, Vec<Recovery>), JournalError> {
         let (mut delays, mut recoveries) = (Self::default(), Vec::new());
+        let clock = Clock::start();
         for bucket in buckets {
             let dir = dir.join(&bucket.source);
             let delayed = bucket.deletes == DeletePolicy::Delay;
@@ -75,11 +106,12 @@ impl Delays {
             }
             let known = Known::default();
             let (shelf, recovery) = Shelf::open_seeing(dir, max_size, |dirty| {
-                known.add(&dirty.key, dirty.since_ms);
+                known.add(&dirty.key, clock.confirmed(dirty.since_ms));
             })
             .await?;
             let delay_ms = if delayed { clock::signed_millis(bucket.delete_delay) } else { 0 };
-            let waiting = Waiting { shelf, delay_ms, front_ms: Mutex::default(), known };
+            let (front_ms, ours) = (Mutex::default(), shelf.next_lsn());
+            let waiting = Waiting { shelf, delay_ms, front_ms, known, clock, ours };
             delays.buckets.insert(bucket.source.as_str().into(), waiting);
             recoveries.push(recovery);
         }
@@ -95,15 +127,27 @@ impl Delays {
             .is_some_and(|waiting| waiting.known.has(key) || waiting.known.is_full())
     }
 
-    /// Sets a delete aside, durably. `since_ms` is when it was confirmed.
+    /// Sets a delete aside, durably, that was confirmed now, whatever time it bears.
     pub(crate) async fn put(&self, dirty: DirtyKey) -> Result<(), String> {
         let Some(waiting) = self.buckets.get(&dirty.key.bucket) else {
             return Err("this bucket's deletes are not delayed".to_owned());
         };
-        let (key, since_ms) = (dirty.key.clone(), dirty.since_ms);
-        waiting.shelf.put(&[dirty]).await.map_err(|error| error.to_string())?;
-        waiting.known.add(&key, since_ms);
-        Ok(())
+        waiting.put(dirty, waiting.clock.now_ms()).await.map_err(|error| error.to_string())
+    }
+
+    /// Both sides have the object: the deletes that wait are void.
+    pub(crate) fn returned(&self, key: &ObjectKey) {
+        if let Some(waiting) = self.buckets.get(&key.bucket) {
+            waiting.known.release(key);
+        }
+    }
+
+    /// Whether the object may have come back and gone again in the last `waited` milliseconds, in which its delete
+    /// waited. As a rule that is known; beyond what memory holds the target's own clock tells, and
+    /// in doubt it is so.
+    pub(crate) fn is_new(&self, key: &ObjectKey, headers: &HeaderMap, waited: i64) -> bool {
+        let known = self.buckets.get(&key.bucket).is_some_and(|waiting| !waiting.known.is_full());
+        !known && written_since(headers, waited).unwrap_or(true)
     }
 
     /// Buckets with delayed deletes.
@@ -124,7 +168,7 @@ impl Delays {
         loop {
             let mut wait = LOOK_EVERY;
             for (bucket, waiting) in &self.buckets {
-                if let Err(error) = waiting.release(main, clock::now_ms()).await {
+                if let Err(error) = waiting.release(main, waiting.clock.now_ms()).await {
                     tracing::warn!(%bucket, %error, "Delayed deletes could not be taken from disk; their objects stay at the target. Trying again in a minute.");
                     wait = AFTER_ERROR;
                 }
@@ -142,23 +186,38 @@ impl Delays {
 }
 
 impl Waiting {
+    async fn put(&self, dirty: DirtyKey, since_ms: i64) -> Result<(), AppendError> {
+        // First: a record of it that is due just now must not be taken for the newest.
+        self.known.add(&dirty.key, since_ms);
+        self.shelf.put(&[DirtyKey { since_ms, ..dirty }]).await
+    }
+
     /// Moves what is due at this time back to the main journal.
     async fn release(&self, main: &Journal, now_ms: i64) -> Result<(), ShelfError> {
-        let due = |since: i64| since.saturating_add(self.delay_ms) <= now_ms;
+        let due = |since_ms: i64| since_ms.saturating_add(self.delay_ms) <= now_ms;
         let front_waits = self.front_ms().is_some_and(|since| !due(since));
         if front_waits || self.shelf.counts().is_empty() {
             return Ok(());
         }
         let mut front = None;
         self.shelf
-            .take_front(main, |dirty| {
-                if !due(dirty.since_ms) {
-                    front = Some(dirty.since_ms);
+            .take_front(main, |dirty, lsn| {
+                let earlier = lsn < self.ours;
+                let since_ms =
+                    if earlier { self.clock.confirmed(dirty.since_ms) } else { dirty.since_ms };
+                if !due(since_ms) {
+                    front = Some(since_ms);
                     return Front::Stays;
+                }
+                // It came back, or its newest delete waits behind.
+                let void = self.known.take_released(&dirty.key)
+                    || self.known.newest(&dirty.key).is_some_and(|newest| newest > since_ms);
+                if void {
+                    return Front::Dropped;
                 }
                 self.known.remove(&dirty.key);
                 // The lag is measured from the time at which the delete should have been carried out.
-                let since_ms = dirty.since_ms.saturating_add(self.delay_ms);
+                let since_ms = since_ms.saturating_add(self.delay_ms);
                 let aspects = dirty.aspects.with(Aspects::DUE);
                 Front::Back(DirtyKey { aspects, since_ms, ..dirty.clone() })
             })
@@ -172,18 +231,16 @@ impl Waiting {
     }
 }
 
-/// Whether an object was written within the last `ms` milliseconds, by what its store says of it. Both
-/// times are the store's own, so it does not matter whether our clocks agree. They are whole seconds:
-/// in doubt the object is new.
-pub(crate) fn written_since(headers: &HeaderMap, ms: i64) -> bool {
+/// Whether an object was written within the last `ms` milliseconds, by what its store says of it; `None` if it
+/// does not say. Both times are the store's own, so it does not matter whether our clocks agree. They are
+/// whole seconds: in doubt the object is new.
+pub(crate) fn written_since(headers: &HeaderMap, ms: i64) -> Option<bool> {
     let second = |name: &str| {
         let text = headers.get(name)?.to_str().ok()?;
         Some(rfc2822::parse(text).ok()?.timestamp().as_second())
     };
-    let (Some(now), Some(written)) = (second("date"), second("last-modified")) else {
-        return false;
-    };
-    now.saturating_sub(written).saturating_mul(1_000) < ms.saturating_add(1_000)
+    let (now, written) = (second("date")?, second("last-modified")?);
+    Some(now.saturating_sub(written).saturating_mul(1_000) < ms.saturating_add(1_000))
 }
 
 #[cfg(test)]

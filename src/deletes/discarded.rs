@@ -4,13 +4,13 @@
 //! those are is known only when their records are read; then [`crate::remembered::Remembered`] keeps them.
 //!
 //! **Promise.** After [`Discards::record`] answered `Ok`, no delete that the journal told of before the
-//! decision is carried out in that bucket, although its records may be read again after a restart.
+//! decision is carried out in that bucket, although its records may be read again after a restart, or be
+//! appended again under another number ([`crate::dirty::Aspects::DISCARDED`]).
 //! **On error** the decision is not recorded and must not be confirmed. **On crash** in the middle of
 //! a write, what was recorded before it stands.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,17 +33,20 @@ struct Book {
 }
 
 impl Discards {
-    /// Opens or creates the file. `unfinished` are the journal's records from the oldest that may be
-    /// read again to the next one to be written; what lies outside belongs to the past, or to a
-    /// journal that is gone.
-    pub fn open(path: &Path, unfinished: &RangeInclusive<Lsn>) -> io::Result<Self> {
+    /// Opens or creates the file. `next` is the journal's next record: if it is the first, the decisions were
+    /// about a journal that is gone.
+    pub fn open(path: &Path, next: Lsn) -> io::Result<Self> {
         let (slots, held) = Slots::open(Arc::new(RealDisk), path, SLOT)?;
         let read = held.value.as_deref().and_then(|json| serde_json::from_slice(json).ok());
         if !held.created && (!held.newest || read.is_none()) {
             tracing::error!(path = %path.display(), "The record of discarded deletes was damaged; deletes that a person discarded lately may be carried out.");
         }
         let mut until: BTreeMap<String, Lsn> = read.unwrap_or_default();
-        until.retain(|_, lsn| unfinished.contains(lsn));
+        // Where a power cut took the journal's end, the decision covers all that is left.
+        until.retain(|_, lsn| {
+            *lsn = next.min(*lsn);
+            next > 1
+        });
         let mut book = Book { slots, until };
         // Twice: then both slots are known to be good.
         for _ in 0..2 {
@@ -66,7 +69,7 @@ impl Discards {
         book.store()
     }
 
-    /// Whether a delete was discarded, of which the record `lsn` was the last to tell.
+    /// Whether a delete was discarded, of which the record `lsn` or an older one told.
     pub(crate) fn covers(&self, bucket: &str, lsn: Lsn) -> bool {
         self.book().until.get(bucket).is_some_and(|until| lsn < *until)
     }
@@ -94,18 +97,27 @@ mod tests {
     fn a_decision_covers_what_came_before_it_and_survives_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("discards");
-        Discards::open(&path, &(1..=1)).unwrap().record("b", 7).unwrap();
-        let discards = Discards::open(&path, &(3..=9)).unwrap();
+        Discards::open(&path, 1).unwrap().record("b", 7).unwrap();
+        let discards = Discards::open(&path, 9).unwrap();
         assert!(discards.covers("b", 6) && !discards.covers("b", 7));
         assert!(!discards.covers("c", 6));
+    }
+
+    #[test]
+    fn a_decision_covers_what_a_power_cut_has_left_of_the_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("discards");
+        Discards::open(&path, 1).unwrap().record("b", 70).unwrap();
+        let discards = Discards::open(&path, 9).unwrap();
+        assert!(discards.covers("b", 8) && !discards.covers("b", 9));
     }
 
     #[test]
     fn a_decision_about_a_journal_that_is_gone_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("discards");
-        Discards::open(&path, &(1..=1)).unwrap().record("b", 7).unwrap();
-        assert!(!Discards::open(&path, &(1..=1)).unwrap().covers("b", 1));
-        assert!(!Discards::open(&path, &(1..=9)).unwrap().covers("b", 1), "it came back");
+        Discards::open(&path, 1).unwrap().record("b", 7).unwrap();
+        assert!(!Discards::open(&path, 1).unwrap().covers("b", 1));
+        assert!(!Discards::open(&path, 9).unwrap().covers("b", 1), "it came back");
     }
 }

@@ -1,14 +1,19 @@
 //! Held deletes: the brake, and the shelf where they wait for a person.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::Serialize;
+use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::time::Instant;
 
-use super::brake::{Guard, Verdict};
+use super::book::BrakeBook;
+use super::brake::{Admission, Brakes, Saved};
+use super::decision::{Deciding, Decisions};
 use super::discarded::Discards;
 use super::known::Known;
 use crate::clock;
@@ -23,54 +28,19 @@ use crate::shelf::{Shelf, ShelfError, Taken};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The held deletes of one bucket, for people.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct HeldDeletes {
     /// The source bucket.
     pub bucket: String,
-    /// How many deletes are held.
+    /// How many deletes are held; none where the brake is on and no delete has come since.
     pub count: u64,
     /// Why.
     pub reason: Arc<str>,
-}
-
-/// What a person decides about a bucket's held deletes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    /// Carry them out, after the source has confirmed each once more.
-    Approve,
-    /// Forget them, and those not yet looked at; the objects stay at the target until the source has
-    /// them again.
-    Discard,
-}
-
-impl Decision {
-    /// Reads what is asked for: `approve` or `discard`.
-    pub fn parse(asked: &str) -> Option<Self> {
-        match asked {
-            "approve" => Some(Self::Approve),
-            "discard" => Some(Self::Discard),
-            _ => None,
-        }
-    }
-
-    /// What was done, as the API's answers and the log say it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Approve => "approved",
-            Self::Discard => "discarded",
-        }
-    }
-}
-
-/// Why a decision was not carried out, or not in full.
-#[derive(Debug, thiserror::Error)]
-pub enum DecisionError {
-    /// The held deletes could not be moved.
-    #[error(transparent)]
-    Shelf(#[from] ShelfError),
-    /// The decision could not be written down.
-    #[error("the decision cannot be recorded: {0}")]
-    Record(#[from] io::Error),
+    /// Since when the brake has been on, milliseconds since the Unix epoch.
+    pub since_ms: Option<i64>,
+    /// How far a person's decision is that is being carried out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deciding: Option<Deciding>,
 }
 
 /// The shelf, opened, and which keys are on it.
@@ -95,46 +65,87 @@ impl HeldShelf {
 /// The brake and the shelf; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Hold {
-    guard: Arc<Mutex<Guard>>,
-    shelf: Arc<Shelf>,
+    brakes: Arc<Mutex<Brakes>>,
+    /// Where the brakes are kept; nowhere for a command that ends.
+    book: Option<Arc<BrakeBook>>,
+    prints: RandomState,
+    pub(super) shelf: Arc<Shelf>,
     /// What is on it: records that are read again after a restart are not held twice.
-    known: Arc<Known>,
-    discards: Arc<Discards>,
+    pub(super) known: Arc<Known>,
+    pub(super) discards: Arc<Discards>,
+    pub(super) decisions: Decisions,
+    /// Held for writing while a decision's horizon is taken, and for reading while a record moves.
+    pub(super) numbers: Arc<RwLock<()>>,
     pub(crate) remembered: Arc<Remembered>,
 }
 
 impl Hold {
-    /// A bucket that has held deletes from before keeps its brake on. That of each bucket in `braked` is on
-    /// from the beginning, before any delete can ask; why is beside its name.
+    /// Brakes as `book` has them. A bucket that has held deletes from before keeps its brake on. That of each
+    /// bucket in `on` is on from the beginning, before any delete can ask; why is beside its name.
     pub fn new(
         settings: &DeleteSettings,
         held: HeldShelf,
         discards: Discards,
         remembered: Arc<Remembered>,
-        braked: BTreeMap<Arc<str>, Arc<str>>,
+        book: Option<BrakeBook>,
+        on: BTreeMap<Arc<str>, Arc<str>>,
     ) -> Self {
         let HeldShelf { shelf, known } = held;
-        let mut guard = Guard::new(settings);
+        let none = Saved::new();
+        let (saved, ago_ms) = book.as_ref().map_or((&none, 0), BrakeBook::saved);
+        let mut brakes = Brakes::new(settings, saved, monotonic_ms(), ago_ms);
+        for (bucket, reason) in on {
+            brakes.pull(&bucket, reason, clock::now_ms());
+        }
         for bucket in shelf.counts().into_keys() {
-            guard.pull(&bucket.into(), "deletes were held before the restart".into());
+            let reason = "deletes were held before the restart";
+            brakes.pull(&bucket.into(), reason.into(), clock::now_ms());
         }
-        for (bucket, reason) in braked {
-            guard.pull(&bucket, reason);
+        for (bucket, on) in brakes.on() {
+            log_on(bucket, &on.reason);
         }
-        let (guard, shelf, discards) =
-            (Arc::new(Mutex::new(guard)), Arc::new(shelf), Arc::new(discards));
-        Self { guard, shelf, known: Arc::new(known), discards, remembered }
+        Self {
+            brakes: Arc::new(Mutex::new(brakes)),
+            book: book.map(Arc::new),
+            prints: RandomState::new(),
+            shelf: Arc::new(shelf),
+            known: Arc::new(known),
+            discards: Arc::new(discards),
+            decisions: Decisions::default(),
+            numbers: Arc::default(),
+            remembered,
+        }
     }
 
-    /// Whether a person discarded the delete of which the record `lsn` was the last to tell. Then the
-    /// object is remembered as one to be kept, also by the reconciler: the decision covered keys that
-    /// nobody had looked at, so that only now it is known that this is one of them.
-    pub(crate) fn discarded(&self, key: &ObjectKey, lsn: Lsn) -> io::Result<bool> {
-        let covered = self.discards.covers(&key.bucket, lsn);
-        if covered {
+    /// Whether a person discarded the delete of a key with these marks, whose oldest unfinished record is `lsn`: whatever was
+    /// reported of the key since then, the source has not had the object. It is remembered as one to be kept, also
+    /// by the reconciler: the decision covered keys that nobody had looked at, so that only now it is known
+    /// that this is one of them.
+    pub(crate) async fn discarded(
+        &self,
+        key: &ObjectKey,
+        aspects: Aspects,
+        lsn: Lsn,
+    ) -> io::Result<bool> {
+        let covered = aspects.has(Aspects::DISCARDED) || self.covers(&key.bucket, lsn);
+        if covered && !self.keeps(key) {
             self.remembered.keep(&key.bucket, &key.key)?;
+            let remembered = Arc::clone(&self.remembered);
+            let durable = tokio::task::spawn_blocking(move || remembered.make_durable());
+            durable.await.map_err(io::Error::other)??;
         }
         Ok(covered)
+    }
+
+    /// Whether a person discarded all deletes of the bucket of which record `lsn` or an older one told.
+    pub(crate) fn covers(&self, bucket: &str, lsn: Lsn) -> bool {
+        self.discards.covers(bucket, lsn)
+    }
+
+    /// While the guard lives no decision takes its horizon: a key whose record moves to another number is covered
+    /// by it before, or after.
+    pub(crate) async fn moving(&self) -> RwLockReadGuard<'_, ()> {
+        self.numbers.read().await
     }
 
     /// Whether a person wants the object to stay at the target.
@@ -142,42 +153,46 @@ impl Hold {
         self.remembered.is_kept(&key.bucket, &key.key)
     }
 
-    /// Decides on one confirmed delete.
-    pub(crate) fn admit(&self, bucket: &Arc<str>) -> Verdict {
-        let mut guard = self.guard();
-        let was_off = guard.reason(bucket).is_none();
-        let verdict = guard.admit(bucket, clock::now_ms());
-        if let Verdict::Hold(reason) = &verdict
-            && was_off
+    /// Decides on one confirmed delete, given how many objects the source lists, as far as that was
+    /// counted. A delete that is held puts the brake on.
+    pub(crate) fn admit(&self, key: &ObjectKey, listed: Option<u64>) -> Admission {
+        let print = self.prints.hash_one(key);
+        let mut brakes = self.brakes();
+        let admission = brakes.admit(&key.bucket, print, listed, monotonic_ms());
+        if let Admission::Hold(reason) = &admission
+            && brakes.pull(&key.bucket, Arc::clone(reason), clock::now_ms())
         {
-            tell(bucket, reason);
+            drop(brakes);
+            log_on(&key.bucket, reason);
         }
-        verdict
-    }
-
-    /// The look that [`Verdict::Look`] asked for lasts as long as this value, also if it fails or is
-    /// cancelled.
-    pub(crate) const fn looking<'a>(&'a self, bucket: &'a str) -> Looking<'a> {
-        Looking { hold: self, bucket }
-    }
-
-    /// The source still lists objects in the bucket.
-    pub(crate) fn looked(&self, bucket: &Arc<str>) {
-        self.guard().looked(bucket, clock::now_ms());
+        admission
     }
 
     /// Holds all further deletes in the bucket.
-    pub(crate) fn pull(&self, bucket: &Arc<str>, reason: Arc<str>) {
-        let mut guard = self.guard();
-        if guard.reason(bucket).is_none() {
-            tell(bucket, &reason);
+    pub(crate) fn pull(&self, bucket: &Arc<str>, reason: &Arc<str>) {
+        if self.brakes().pull(bucket, Arc::clone(reason), clock::now_ms()) {
+            log_on(bucket, reason);
         }
-        guard.pull(bucket, reason);
+    }
+
+    /// Takes the brake off.
+    pub(super) fn release(&self, bucket: &str) {
+        if self.brakes().release(bucket) {
+            tracing::info!(
+                bucket,
+                "The brake on deletes is off: deletes in this bucket are carried out again."
+            );
+        }
+    }
+
+    /// A complete pass has found so many objects at the target.
+    pub(crate) fn sized(&self, bucket: &Arc<str>, objects: u64) {
+        self.brakes().sized(bucket, objects);
     }
 
     /// Why the bucket's brake is on, if it is.
     pub(crate) fn reason(&self, bucket: &str) -> Option<Arc<str>> {
-        self.guard().reason(bucket)
+        self.brakes().reason(bucket)
     }
 
     /// Sets deletes aside, durably; one that is held already, or is about to be, is held once.
@@ -204,31 +219,52 @@ impl Hold {
         Ok(put?)
     }
 
-    /// The object is at the source again, and its copy at the target: there is nothing to delete any more.
+    /// The object is at the source again, and its copy at the target: there is nothing to delete any more, and
+    /// nothing that a person wants to keep in spite of the source.
     pub(crate) fn returned(&self, key: &ObjectKey) {
+        self.remembered.replaced(&key.bucket, &key.key);
         self.known.release(key);
     }
 
-    /// Forgets the held deletes of objects that have returned, for ever; a crash before that leaves them to
-    /// the next pass. The brake stays as it is. May be dropped at any point.
+    /// Forgets the held deletes of objects that have returned, and writes down what the brakes have counted,
+    /// until it is dropped; a crash before that leaves the former to the next pass. The brake stays as it is. May be
+    /// dropped at any point.
     pub(crate) async fn run(&self, main: &Journal) {
+        let (mut saved, mut next) = (self.brakes().changes(), Instant::now());
         loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let changes = self.brakes().changes();
+            if changes != saved {
+                self.save().await;
+                saved = changes;
+            }
+            if !self.known.has_released() || Instant::now() < next {
+                continue;
+            }
             let begin = Instant::now();
-            if self.known.has_released() {
-                match self.forget_returned(main).await {
-                    Ok(count) => {
-                        tracing::info!(
-                            count,
-                            "Held deletes were forgotten: their objects are at the source again."
-                        );
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "Held deletes whose objects are at the source again could not be forgotten. Trying again.");
-                    }
+            match self.forget_returned(main).await {
+                Ok(count) => {
+                    tracing::info!(
+                        count,
+                        "Held deletes were forgotten: their objects are at the source again."
+                    );
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "Held deletes whose objects are at the source again could not be forgotten. Trying again.");
                 }
             }
             // What stays is written anew, so a long shelf is not gone through all the time.
-            tokio::time::sleep(LOOK_EVERY.max(begin.elapsed() * 20)).await;
+            next = Instant::now() + begin.elapsed() * 20;
+        }
+    }
+
+    /// Writes down the brakes. What fails is logged, and tried again with the next change.
+    async fn save(&self) {
+        let Some(book) = self.book.clone() else { return };
+        let saved = self.brakes().save(monotonic_ms());
+        let written = tokio::task::spawn_blocking(move || book.save(saved)).await;
+        if let Err(error) = written.map_err(io::Error::other).and_then(|written| written) {
+            tracing::warn!(%error, "What the brakes on deletes have counted could not be written to data_dir; a restart begins with what was written before.");
         }
     }
 
@@ -265,13 +301,23 @@ impl Hold {
         self.shelf.drain(main, u64::MAX, forget).await.map(|_| ())
     }
 
-    /// Buckets with held deletes.
+    /// Buckets whose brake is on, or that have held deletes.
     pub fn list(&self) -> Vec<HeldDeletes> {
-        let counts: BTreeMap<String, u64> = self.shelf.counts();
-        let guard = self.guard();
+        let mut counts: BTreeMap<String, u64> = self.shelf.counts();
+        let brakes = self.brakes();
+        let on: BTreeMap<&str, _> = brakes.on().map(|(bucket, on)| (&**bucket, on)).collect();
+        for bucket in on.keys() {
+            counts.entry((*bucket).to_owned()).or_default();
+        }
         let entry = |(bucket, count): (String, u64)| {
-            let reason = guard.reason(&bucket).unwrap_or_else(|| "the brake was on".into());
-            HeldDeletes { bucket, count, reason }
+            let on = on.get(&*bucket);
+            HeldDeletes {
+                count,
+                reason: on.map_or_else(|| "the brake was on".into(), |on| Arc::clone(&on.reason)),
+                since_ms: on.map(|on| on.since_ms),
+                deciding: self.decisions.progress(&bucket),
+                bucket,
+            }
         };
         counts.into_iter().map(entry).collect()
     }
@@ -295,70 +341,24 @@ impl Hold {
         Ok(keys)
     }
 
-    /// Carries out a person's decision; returns how many deletes it concerned.
-    pub async fn decide(
-        &self,
-        main: &Journal,
-        bucket: &str,
-        decision: Decision,
-    ) -> Result<u64, DecisionError> {
-        if decision == Decision::Discard {
-            let until = main.stats().next_lsn;
-            let (discards, bucket) = (Arc::clone(&self.discards), bucket.to_owned());
-            tokio::task::spawn_blocking(move || discards.record(&bucket, until))
-                .await
-                .map_err(io::Error::other)??;
-        }
-        let taken = self
-            .shelf
-            .drain(main, u64::MAX, |dirty| match decision {
-                _ if *dirty.key.bucket != *bucket => Taken::Kept(dirty),
-                Decision::Discard => match self.remembered.keep(bucket, &dirty.key.key) {
-                    Ok(()) => {
-                        self.known.remove(&dirty.key);
-                        Taken::Dropped
-                    }
-                    Err(error) => {
-                        tracing::error!(key = %dirty.key, %error, "A delete could not be discarded, and is still held.");
-                        Taken::Kept(dirty)
-                    }
-                },
-                Decision::Approve => {
-                    self.known.remove(&dirty.key);
-                    let aspects = dirty.aspects.with(Aspects::APPROVED);
-                    Taken::Back(DirtyKey { aspects, ..dirty })
-                }
-            })
-            .await?;
-        self.guard().release(bucket);
-        Ok(taken)
-    }
-
     /// Persists and closes the shelf.
     pub async fn close(&self) {
+        self.save().await;
         self.shelf.close().await;
     }
 
-    fn guard(&self) -> MutexGuard<'_, Guard> {
-        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn brakes(&self) -> MutexGuard<'_, Brakes> {
+        self.brakes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A look at the source's listing that is under way.
-#[derive(Debug)]
-pub(crate) struct Looking<'a> {
-    hold: &'a Hold,
-    bucket: &'a str,
-}
-
-impl Drop for Looking<'_> {
-    fn drop(&mut self) {
-        self.hold.guard().look_ended(self.bucket);
-    }
+/// No step of the wall clock moves it.
+fn monotonic_ms() -> u64 {
+    clock::millis(clock::since_boot())
 }
 
 /// Once for each time the brake goes on: a disaster has more keys than a log should have lines.
-fn tell(bucket: &str, reason: &str) {
+fn log_on(bucket: &str, reason: &str) {
     tracing::error!(
         bucket,
         reason,

@@ -31,17 +31,17 @@ impl Known {
     /// Adds a key of which a record of this time is put on the shelf, if there is room; it stays even if
     /// it was released. Returns whether it was not known before.
     pub(super) fn add(&self, key: &ObjectKey, since_ms: i64) -> bool {
-        self.newest(key, since_ms).is_none()
+        self.note(key, since_ms).is_none()
     }
 
     /// The same, for a record that may take the place of an older one. Returns whether there is none as
     /// new as this.
     pub(super) fn renew(&self, key: &ObjectKey, since_ms: i64) -> bool {
-        self.newest(key, since_ms).is_none_or(|newest| newest < since_ms)
+        self.note(key, since_ms).is_none_or(|newest| newest < since_ms)
     }
 
     /// Adds a key; the time of the newest record that was known of it before.
-    fn newest(&self, key: &ObjectKey, since_ms: i64) -> Option<i64> {
+    fn note(&self, key: &ObjectKey, since_ms: i64) -> Option<i64> {
         let (mut sets, hash) = (self.sets(), self.hash(key));
         sets.released.remove(&hash);
         let room = sets.hashes.len() < MOST;
@@ -93,6 +93,11 @@ impl Known {
     /// Whether any key was released that is still known.
     pub(super) fn has_released(&self) -> bool {
         !self.sets().released.is_empty()
+    }
+
+    /// The time in the key's newest record, if the key is known.
+    pub(super) fn newest(&self, key: &ObjectKey) -> Option<i64> {
+        self.sets().hashes.get(&self.hash(key)).copied()
     }
 
     /// Whether the key was added.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::brake::is_more;
 use crate::config::settings::DeletePolicy;
 use crate::reconcile::pass::PassReport;
 
@@ -31,6 +32,8 @@ pub(crate) struct Case<'a> {
     pub(crate) came: u64,
     /// Only a prefix was walked, which may rightly be empty.
     pub(crate) prefix: bool,
+    /// The bucket may be empty, too (`may_be_empty`).
+    pub(crate) may_be_empty: bool,
     /// `deletes.max_delete_percent`.
     pub(crate) max_percent: u64,
     /// Why the brake is on already, if it is.
@@ -42,14 +45,13 @@ pub(crate) fn judge(case: &Case<'_>) -> Verdict {
     if case.policy == DeletePolicy::Archive || extras == 0 || case.report.start_ignored {
         return Verdict::Keep;
     }
-    if case.report.source_objects == 0 && case.came == 0 && !case.prefix {
+    if case.report.source_objects == 0 && case.came == 0 && !case.prefix && !case.may_be_empty {
         return Verdict::Hold("the source's bucket lists no object, it looks wiped".into());
     }
     if let Some(reason) = &case.brake {
         return Verdict::Hold(Arc::clone(reason));
     }
-    let share = u128::from(extras) * 100;
-    if extras > FEW_DELETES && share > u128::from(objects) * u128::from(case.max_percent) {
+    if extras > FEW_DELETES && is_more(extras, objects, case.max_percent) {
         let reason = format!(
             "a reconcile would delete {extras} of {objects} objects, more than {} % \
              (deletes.max_delete_percent)",
@@ -78,6 +80,7 @@ mod tests {
             extras,
             came: 0,
             prefix: false,
+            may_be_empty: false,
             max_percent: 30,
             brake: None,
         };
@@ -98,6 +101,7 @@ mod tests {
             extras: 1,
             came: 0,
             prefix: false,
+            may_be_empty: false,
             max_percent: 30,
             brake: None,
         };
@@ -126,6 +130,12 @@ mod tests {
         assert!(held(&verdict(60, 100, 40, |case| case.came = 1)));
         assert_eq!(verdict(0, 30, 30, |case| case.came = 20), Verdict::Mark, "it is not wiped");
         assert_eq!(verdict(0, 30, 30, |case| case.came = 30), Verdict::Keep);
+    }
+
+    #[test]
+    fn a_bucket_that_may_be_empty_is_judged_by_its_share_too() {
+        assert_eq!(verdict(0, 20, 20, |case| case.may_be_empty = true), Verdict::Mark);
+        assert!(held(&verdict(0, 21, 21, |case| case.may_be_empty = true)));
     }
 
     #[test]

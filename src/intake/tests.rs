@@ -51,6 +51,7 @@ impl Bench {
             exclude: exclude.iter().map(|&prefix| prefix.to_owned()).collect(),
             deletes: DeletePolicy::Mirror,
             delete_delay: Duration::ZERO,
+            may_be_empty: false,
         };
         let buckets = [bucket("plain", &["skip/"]), bucket("versioned", &[])];
         let inlet = Inlet::new(&buckets, journal.clone(), Arc::clone(&gaps), metrics.clone(), wait);

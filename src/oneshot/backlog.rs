@@ -69,7 +69,8 @@ impl Backlog {
         let State { journal, held, discards, delays, deferred, remembered, .. } = state;
         let remembered = Arc::new(remembered.heeding(deletes.kept.clone()));
         let brakes = deletes.brakes.clone();
-        let hold = Hold::new(&settings.deletes, held, discards, Arc::clone(&remembered), brakes);
+        let hold =
+            Hold::new(&settings.deletes, held, discards, Arc::clone(&remembered), None, brakes);
         let direction = Direction::Forth(hold.clone(), Arc::new(delays));
         let uploads = DataDir::at(&settings.data_dir).uploads();
         let retry_deferred = settings.replicate.retry_max.min(LONGEST_WAIT);

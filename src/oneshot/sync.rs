@@ -12,8 +12,10 @@
 mod dry_run;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::HumanCount;
@@ -28,15 +30,15 @@ use crate::clock;
 use crate::config::settings::{BucketSettings, DeletePolicy};
 use crate::data_dir::DataDir;
 use crate::deletes::decided::Deletes;
-use crate::deletes::extras::Extras;
-use crate::deletes::verdict::{Case, Verdict, judge};
+use crate::deletes::extras::{Extras, Keys, judge_extras};
+use crate::deletes::verdict::{Case, Verdict};
 use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::errors::told;
 use crate::metrics::Metrics;
 use crate::object::{ETag, ObjectKey};
 use crate::oneshot::restore::unfinished;
-use crate::reconcile::merge::{Finding, Why};
 use crate::reconcile::pass::{self, PassEvent, PassOptions, PassReport};
+use crate::store::Store;
 use crate::stores;
 use crate::stores::Stores;
 
@@ -110,27 +112,31 @@ impl Plan {
         Ok(Self { scope, options, deletes, delayed })
     }
 
-    /// What becomes of the objects that only the target has and nobody wants to stay: so many `extras`.
-    fn verdict(
+    /// What becomes of the objects that only the target has and nobody wants to stay: so many `extras`, whose `keys`
+    /// are asked for where it matters. The comparison took `took` and has ended now.
+    async fn verdict(
         &self,
-        bucket: &BucketSettings,
-        pass: &PassReport,
-        extras: u64,
+        source: &Store,
+        (bucket, pass, extras): (&BucketSettings, &PassReport, u64),
+        keys: impl AsyncFnOnce() -> io::Result<Keys>,
         brake: Option<Arc<str>>,
-    ) -> Verdict {
-        let verdict = judge(&Case {
+        took: Duration,
+    ) -> anyhow::Result<Verdict> {
+        let case = Case {
             policy: bucket.deletes,
             report: pass,
             extras,
             came: 0,
             prefix: !self.scope.prefix.is_empty(),
+            may_be_empty: bucket.may_be_empty,
             max_percent: self.scope.settings.deletes.max_delete_percent,
             brake,
-        });
-        match verdict {
+        };
+        let source = (source, bucket.source.as_str());
+        Ok(match judge_extras(case, source, keys, took).await? {
             Verdict::Hold(_) if self.options.approve_deletes => Verdict::Mark,
-            Verdict::Keep | Verdict::Mark | Verdict::Hold(_) => verdict,
-        }
+            verdict @ (Verdict::Keep | Verdict::Mark | Verdict::Hold(_)) => verdict,
+        })
     }
 
     /// Tells of objects that only the target has and that stay: so many `extras` because nothing is deleted
@@ -267,6 +273,7 @@ impl Run {
         let options = PassOptions { closer: self.plan.options.metadata, ..options };
         let mut extras = Extras::new(DataDir::at(&self.plan.scope.settings.data_dir).extras());
         let (sink, events) = mpsc::channel(AHEAD);
+        let began = Instant::now();
         let (pass, taken) =
             tokio::join!(pass::run(options, sink), self.take(bucket, &mut extras, events));
         // The pass knows only that nobody listens any more; the reason is here.
@@ -275,7 +282,15 @@ impl Run {
         report.compared(&pass);
         let (count, brake) = (extras.count(), self.backlog.brake(&bucket.source));
         let mut kept = 0;
-        match self.plan.verdict(bucket, &pass, count, brake) {
+        let of = (bucket, &pass, count);
+        let verdict = self.plan.verdict(
+            &self.stores.source,
+            of,
+            async || extras.read().await,
+            brake,
+            began.elapsed(),
+        );
+        match verdict.await? {
             Verdict::Keep => kept = count,
             Verdict::Hold(reason) => report.held.push(HeldBucket::new(bucket, count, &reason)),
             Verdict::Mark => self.delete(bucket, &mut extras).await?,
@@ -297,7 +312,7 @@ impl Run {
             let mut copies = Vec::new();
             for event in batch.drain(..) {
                 let PassEvent::Difference(found) = event else { continue };
-                match aspects(found.finding) {
+                match found.finding.repair() {
                     Some(Aspects::REMOVED)
                         if self.backlog.remembered.is_kept(&name, &found.key) => {}
                     Some(Aspects::REMOVED) => {
@@ -364,19 +379,6 @@ impl Run {
                 searching: !counters.compared_all.load(Ordering::Relaxed),
             }
         })
-    }
-}
-
-/// What a worker is asked to look at; `None` if nothing has to be done.
-const fn aspects(finding: Finding) -> Option<Aspects> {
-    match finding {
-        Finding::Same => None,
-        Finding::Missing | Finding::Different(Why::Size) => Some(Aspects::CONTENT),
-        Finding::Extra => Some(Aspects::REMOVED),
-        // The target's metadata may remember the source's tag: a target that encrypts by itself.
-        Finding::Different(Why::ETag) | Finding::Newer | Finding::Unverifiable => {
-            Some(Aspects::CHECK)
-        }
     }
 }
 

@@ -76,6 +76,7 @@ impl Stages {
             state.held,
             state.discards,
             Arc::clone(&remembered),
+            Some(state.brakes),
             half_restored,
         );
         let delays = Arc::new(state.delays);

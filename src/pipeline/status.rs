@@ -9,8 +9,8 @@ use crate::clock;
 use crate::replicate::{Replicator, StoreState};
 use crate::snapshot;
 use crate::web::{
-    AtRisk, BucketPending, Concurrency, DelayedDeletes, HeldDeletes, JournalStatus, KafkaStatus,
-    KeyCounts, Operations as _, ParkedKey, Status, StoreStatus,
+    AtRisk, BucketPending, Concurrency, DelayedDeletes, JournalStatus, KafkaStatus, KeyCounts,
+    Operations as _, ParkedKey, Status, StoreStatus,
 };
 use crate::workqueue::Counts;
 
@@ -24,7 +24,7 @@ pub(super) fn status(stages: &Stages) -> Status {
     let journal = stages.journal.stats();
     let counts = stages.queue.counts();
     let gaps = stages.gaps.list();
-    let held: Vec<HeldDeletes> = stages.hold.list().into_iter().map(held).collect();
+    let held = stages.hold.list();
     let delayed: Vec<DelayedDeletes> = stages.delays.list().into_iter().map(delayed).collect();
     let oldest_ms = [counts.oldest_ms, stages.deferred.oldest_ms()].into_iter().flatten().min();
     let set_aside: u64 = stages.deferred.counts().values().sum();
@@ -111,10 +111,6 @@ fn waiting((bucket, counts): (Arc<str>, Counts)) -> BucketPending {
         unsized_keys: counts.unsized_keys as u64,
         oldest_pending_age_ms: counts.oldest_ms.map(age),
     }
-}
-
-fn held(held: crate::deletes::HeldDeletes) -> HeldDeletes {
-    HeldDeletes { bucket: held.bucket, count: held.count, reason: held.reason.to_string() }
 }
 
 fn delayed(delayed: crate::deletes::DelayedDeletes) -> DelayedDeletes {

@@ -1,5 +1,6 @@
 //! What two listings say of one key: pure.
 
+use crate::dirty::Aspects;
 use crate::object::ETag;
 use crate::store::ListedObject;
 
@@ -50,10 +51,28 @@ impl Finding {
     }
 }
 
+impl Finding {
+    /// What a worker is to look at; `None` if nothing has to be done. Where both sides have the object, it compares them
+    /// first: the target's metadata may remember the source's tag, and the listings may be old.
+    pub const fn repair(self) -> Option<Aspects> {
+        match self {
+            Self::Same => None,
+            Self::Missing => Some(Aspects::CONTENT),
+            Self::Extra => Some(Aspects::REMOVED),
+            Self::Different(_) | Self::Newer | Self::Unverifiable => {
+                Some(Aspects::CONTENT.with(Aspects::CHECK))
+            }
+        }
+    }
+}
+
 /// Remembers which `ETag` the target gave to which source `ETag`, where the two cannot be equal.
 pub trait Pairs: Send + Sync {
     /// Whether the target's object of this tag is a verified copy of the source's of that tag.
     fn knows(&self, key: &str, source: &ETag, target: &ETag) -> bool;
+
+    /// Both sides list the same content under this key.
+    fn agree(&self, _key: &str) {}
 }
 
 /// No pair is remembered.

@@ -272,7 +272,9 @@ impl Pass {
             }
             let finding = compare(ours.as_ref(), theirs.as_ref(), rules);
             report.count(finding, ours.as_ref(), theirs.as_ref());
-            if finding != Finding::Same {
+            if finding == Finding::Same {
+                rules.pairs.agree(&object.key);
+            } else {
                 let key = object.key.clone();
                 let found = Difference { key, finding, source: ours, target: theirs };
                 self.send(PassEvent::Difference(found)).await?;

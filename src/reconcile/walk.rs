@@ -8,12 +8,13 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::checkpoint::{Checkpoint, Looked};
-use super::merge::Finding;
+use super::merge::{Finding, Pairs};
 use super::pass::{self, Difference, PassError, PassEvent, PassOptions, PassReport};
 use super::progress::Progress;
 use super::reconciler::Parts;
@@ -21,25 +22,21 @@ use super::repairs::{PAGE, Repairs, repair};
 use super::schedule::{Ended, Job};
 use crate::clock;
 use crate::config::settings::{BucketSettings, DeletePolicy};
-use crate::deletes::extras::Extras;
-use crate::deletes::verdict::{Case, Verdict, judge};
-use crate::deletes::written_since;
+use crate::deletes::extras::{Extras, ExtrasError, judge_extras};
+use crate::deletes::verdict::{Case, Verdict};
 use crate::dirty::Aspects;
 use crate::gaps::GapError;
 use crate::journal::AppendError;
-use crate::object::ObjectKey;
+use crate::object::{ETag, ObjectKey};
+use crate::remembered::Remembered;
 use crate::shelf::ShelfError;
-use crate::store::{ErrorKind, StoreError};
+use crate::store::StoreError;
 use crate::stores::Stores;
 
 /// Differences that may wait for the journal.
 const QUEUE: usize = 1_024;
 /// What is written while a pass begins is looked at by the next one, too.
 const OVERLAP_MS: i64 = 5_000;
-/// So many extras that did not come while the pass ran are enough to let a person decide.
-const ENOUGH: usize = 1_000;
-/// Looks at the source at once.
-const LOOKS: usize = 32;
 
 /// Why a pass came to no end.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +50,9 @@ pub(super) enum WalkError {
     #[error("failed to hold deletes: {0}")]
     Hold(#[from] ShelfError),
     #[error("failed to set keys aside in data_dir/reconcile: {0}")]
-    Extras(#[from] std::io::Error),
+    Set(#[from] std::io::Error),
+    #[error(transparent)]
+    Extras(#[from] ExtrasError),
     #[error(transparent)]
     Gap(#[from] GapError),
 }
@@ -65,6 +64,23 @@ struct Clocks {
     source_ms: i64,
     /// The source's clock less the target's.
     skew_ms: i64,
+}
+
+/// What is known of single objects of a bucket.
+struct Memory {
+    remembered: Arc<Remembered>,
+    bucket: Arc<str>,
+}
+
+impl Pairs for Memory {
+    fn knows(&self, key: &str, source: &ETag, target: &ETag) -> bool {
+        self.remembered.is_pair(&self.bucket, key, source, target)
+    }
+
+    /// What a person kept in spite of the source is at the source again.
+    fn agree(&self, key: &str) {
+        self.remembered.replaced(&self.bucket, key);
+    }
 }
 
 /// What a pass needs.
@@ -81,7 +97,7 @@ pub(super) struct Walk<'a> {
 impl Walk<'_> {
     /// Runs the pass.
     pub(super) async fn run(&self) -> Result<Ended, WalkError> {
-        let began_ms = clock::now_ms();
+        let (began, began_ms) = (Instant::now(), clock::now_ms());
         let mut checkpoint = Checkpoint::load(self.dir, &self.job.bucket).await;
         self.progress.last_complete(checkpoint.last_complete_ms);
         let whole = self.job.prefix.is_none();
@@ -106,7 +122,7 @@ impl Walk<'_> {
             self.save(&checkpoint).await;
             return Ok(Ended::Resumed);
         }
-        self.settle_extras(&report, &mut extras, began_ms).await?;
+        self.settle_extras(&report, &mut extras, began_ms, began.elapsed()).await?;
         if whole {
             checkpoint.done.clear();
             checkpoint.split_points.clone_from(&report.split_points);
@@ -166,9 +182,7 @@ impl Walk<'_> {
             opaque: self.parts.settings.target.encrypts_with_kms(),
             closer: false,
             looked_until_ms: self.looked_until_ms(checkpoint),
-            pairs: Arc::new(move |key: &str, source: &_, target: &_| {
-                remembered.is_pair(&bucket, key, source, target)
-            }),
+            pairs: Arc::new(Memory { remembered, bucket }),
             parallel: NonZeroUsize::new(reconcile.parallel).unwrap_or(NonZeroUsize::MIN),
             split_points: checkpoint.split_points.clone(),
             done: if resumed { checkpoint.done.clone() } else { Vec::new() },
@@ -205,20 +219,14 @@ impl Walk<'_> {
         repairs: &mut Repairs<'_>,
         extras: &mut Extras,
     ) -> Result<(), WalkError> {
-        let aspects = match found.finding {
-            Finding::Same => return Ok(()),
-            Finding::Extra => {
-                if !self.stays(&found.key) {
-                    self.count(found.finding);
-                    extras.push(&found.key).await?;
-                }
-                return Ok(());
+        let Some(aspects) = found.finding.repair() else { return Ok(()) };
+        if found.finding == Finding::Extra {
+            if !self.stays(&found.key) {
+                self.count(found.finding);
+                extras.push(&found.key).await?;
             }
-            Finding::Missing => Aspects::CONTENT,
-            Finding::Different(_) | Finding::Newer | Finding::Unverifiable => {
-                Aspects::CONTENT.with(Aspects::CHECK)
-            }
-        };
+            return Ok(());
+        }
         self.count(found.finding);
         // What is only doubtful is no change that waits.
         let doubtful = matches!(found.finding, Finding::Newer | Finding::Unverifiable);
@@ -247,21 +255,23 @@ impl Walk<'_> {
         report: &PassReport,
         extras: &mut Extras,
         began_ms: i64,
+        took: Duration,
     ) -> Result<(), WalkError> {
         let (bucket, hold) = (&self.job.bucket, &self.parts.hold);
-        let mut case = Case {
+        let case = Case {
             policy: self.settings.deletes,
             report,
             extras: extras.count(),
             came: 0,
             prefix: self.job.prefix.is_some(),
+            may_be_empty: self.settings.may_be_empty,
             max_percent: self.parts.settings.deletes.max_delete_percent,
             brake: hold.reason(bucket),
         };
-        let mut verdict = judge(&case);
-        if matches!(verdict, Verdict::Hold(_)) && case.brake.is_none() {
-            case.came = self.came(extras, began_ms).await?;
-            verdict = judge(&case);
+        let source = (&self.stores.source, &**bucket);
+        let verdict = judge_extras(case, source, async || extras.read().await, took).await?;
+        if self.job.prefix.is_none() {
+            hold.sized(bucket, report.target_objects);
         }
         let prefix = self.job.prefix.as_deref().unwrap_or_default();
         let reason = match verdict {
@@ -277,7 +287,7 @@ impl Walk<'_> {
             Verdict::Hold(reason) => Some(reason),
         };
         if let Some(reason) = &reason {
-            hold.pull(bucket, Arc::clone(reason));
+            hold.pull(bucket, reason);
         }
         let mut repairs = self.repairs();
         let mut keys = extras.read().await?;
@@ -302,32 +312,6 @@ impl Walk<'_> {
             hold.forget(&self.parts.journal, bucket, prefix, began_ms).await?;
         }
         Ok(())
-    }
-
-    /// How many of the extras were put at the source since the pass began: after it was listed, and copied before
-    /// the target was. A brake that is pulled because of those holds every delete for no reason. An older object
-    /// that the listing left out is another matter, whatever the source says of it now. Looks no further than
-    /// [`ENOUGH`] that did not come.
-    async fn came(&self, extras: &mut Extras, began_ms: i64) -> Result<u64, WalkError> {
-        let (mut came, mut others) = (0, 0_usize);
-        let mut keys = extras.read().await?;
-        while others < ENOUGH {
-            let page = keys.page(LOOKS).await?;
-            if page.is_empty() {
-                break;
-            }
-            let looks = page.iter().map(|key| self.stores.source.head(&self.job.bucket, key));
-            for look in join_all(looks).await {
-                let since_ms = clock::now_ms().saturating_sub(began_ms);
-                match look {
-                    Ok(head) if written_since(&head.headers, since_ms) => came += 1,
-                    Ok(_) => others += 1,
-                    Err(error) if error.kind == ErrorKind::NotFound => others += 1,
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-        Ok(came)
     }
 
     /// Everything that events before the pass may have missed was compared.

@@ -1,8 +1,9 @@
-//! Deletes at the target: confirmed, guarded, batched.
+//! Deletes at the target: confirmed, admitted, batched.
 //!
 //! **Promise.** A key is deleted at the target only after the source answered 404 to a HEAD of that very
-//! key (the caller's part) *and* the source's bucket was there afterwards (checked here, once per
-//! batch, because a HEAD's 404 does not tell a missing object from a missing bucket).
+//! key (the caller's part) *and* the [`Gate`] let it pass afterwards, once per batch: it sees that the source's
+//! bucket is there, because a HEAD's 404 does not tell a missing object from a missing bucket, and that
+//! it lists something.
 //!
 //! No linger: a batch is whatever arrived while the one before it was under way. On cancellation of
 //! a caller its delete may still be carried out, which was confirmed and stays right.
@@ -12,18 +13,28 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::deletes::{Admission, Confirmed, Gate};
 use crate::store::{ErrorKind, Store, StoreError};
 
 /// `DeleteObjects` takes at most this many keys (AWS API reference).
 const MAX_BATCH: usize = 1_000;
 
+/// What becomes of a delete that passes.
+#[derive(Debug, Clone)]
+pub(super) enum Then {
+    /// The object of this key is deleted in this bucket of the target.
+    Delete(Arc<str>),
+    /// Nothing yet: it is to be delayed.
+    Nothing,
+}
+
 /// One confirmed delete.
 #[derive(Debug)]
 struct Delete {
-    source_bucket: Arc<str>,
-    target_bucket: Arc<str>,
-    key: Arc<str>,
-    answer: oneshot::Sender<Result<(), StoreError>>,
+    confirmed: Confirmed,
+    may_be_empty: bool,
+    then: Then,
+    answer: oneshot::Sender<Result<Admission, StoreError>>,
 }
 
 /// Takes confirmed deletes; cheap to clone.
@@ -34,49 +45,45 @@ pub(super) struct Deleter {
 
 impl Deleter {
     /// The taking end, and the task that does the work; it ends when all takers are gone.
-    pub(super) fn new(source: Store, target: Store) -> (Self, impl Future<Output = ()>) {
+    pub(super) fn new(gate: Gate, target: Store) -> (Self, impl Future<Output = ()>) {
         let (queue, deletes) = mpsc::channel(MAX_BATCH);
-        (Self { queue }, run(source, target, deletes))
+        (Self { queue }, run(gate, target, deletes))
     }
 
-    /// Deletes a key at the target whose absence at the source was just confirmed.
+    /// Asks whether a delete whose key the source has just confirmed may pass, and carries it out then.
     pub(super) async fn delete(
         &self,
-        source_bucket: &Arc<str>,
-        target_bucket: &Arc<str>,
-        key: &Arc<str>,
-    ) -> Result<(), StoreError> {
+        confirmed: Confirmed,
+        may_be_empty: bool,
+        then: Then,
+    ) -> Result<Admission, StoreError> {
         let (answer, result) = oneshot::channel();
-        let delete = Delete {
-            source_bucket: Arc::clone(source_bucket),
-            target_bucket: Arc::clone(target_bucket),
-            key: Arc::clone(key),
-            answer,
-        };
+        let key = confirmed.key.clone();
         let stopping = || StoreError {
             kind: ErrorKind::Transient,
             operation: "DeleteObjects",
             endpoint: "target".into(),
-            bucket: (&**target_bucket).into(),
-            key: (&**key).into(),
+            bucket: (&*key.bucket).into(),
+            key: (&*key.key).into(),
             status: None,
             code: None,
             message: "evermirror is stopping; the delete is carried out after the restart".into(),
             maybe_applied: false,
         };
+        let delete = Delete { confirmed, may_be_empty, then, answer };
         self.queue.send(delete).await.map_err(|_| stopping())?;
         result.await.unwrap_or_else(|_| Err(stopping()))
     }
 }
 
-async fn run(source: Store, target: Store, mut deletes: mpsc::Receiver<Delete>) {
+async fn run(gate: Gate, target: Store, mut deletes: mpsc::Receiver<Delete>) {
     let mut batch = Vec::new();
     while deletes.recv_many(&mut batch, MAX_BATCH).await > 0 {
         // Side by side, so that a bucket that does not answer costs the others one wait, not many.
         let groups = by_bucket(std::mem::take(&mut batch)).into_iter();
         let deletes = groups.map(|(bucket, group)| {
-            let (source, target) = (&source, &target);
-            async move { delete_group(source, target, &bucket, group).await }
+            let (gate, target) = (&gate, &target);
+            async move { delete_group(gate, target, &bucket, group).await }
         });
         futures_util::future::join_all(deletes).await;
     }
@@ -85,22 +92,36 @@ async fn run(source: Store, target: Store, mut deletes: mpsc::Receiver<Delete>) 
 fn by_bucket(batch: Vec<Delete>) -> HashMap<Arc<str>, Vec<Delete>> {
     let mut groups: HashMap<Arc<str>, Vec<Delete>> = HashMap::new();
     for delete in batch {
-        groups.entry(Arc::clone(&delete.source_bucket)).or_default().push(delete);
+        groups.entry(Arc::clone(&delete.confirmed.key.bucket)).or_default().push(delete);
     }
     groups
 }
 
-/// Deletes keys of one bucket, if the source still has that bucket.
-async fn delete_group(source: &Store, target: &Store, source_bucket: &str, group: Vec<Delete>) {
-    let Some(target_bucket) = group.first().map(|d| Arc::clone(&d.target_bucket)) else { return };
-    let results = if let Err(error) = source.head_bucket(source_bucket).await {
-        vec![Err(error); group.len()]
-    } else {
-        let keys: Vec<&str> = group.iter().map(|d| &*d.key).collect();
-        target.delete_many(&target_bucket, &keys).await
+/// Deletes those keys of one bucket that the gate lets pass.
+async fn delete_group(gate: &Gate, target: &Store, source_bucket: &Arc<str>, group: Vec<Delete>) {
+    let confirmed: Vec<_> = group.iter().map(|delete| delete.confirmed.clone()).collect();
+    let may_be_empty = group.iter().any(|delete| delete.may_be_empty);
+    let admissions = match gate.admit(source_bucket, may_be_empty, &confirmed).await {
+        Ok(admissions) => admissions,
+        Err(error) => {
+            for delete in group {
+                // A worker that was cancelled no longer listens.
+                drop(delete.answer.send(Err(error.clone())));
+            }
+            return;
+        }
     };
-    for (delete, result) in group.into_iter().zip(results) {
-        // A worker that was cancelled no longer listens.
-        drop(delete.answer.send(result));
+    let mut deletes = Vec::new();
+    for (delete, admission) in group.into_iter().zip(admissions) {
+        match (&delete.then, admission) {
+            (Then::Delete(bucket), Admission::Allow) => deletes.push((Arc::clone(bucket), delete)),
+            (_, admission) => drop(delete.answer.send(Ok(admission))),
+        }
+    }
+    let Some(target_bucket) = deletes.first().map(|(bucket, _)| Arc::clone(bucket)) else { return };
+    let keys: Vec<&str> = deletes.iter().map(|(_, delete)| &*delete.confirmed.key.key).collect();
+    let results = target.delete_many(&target_bucket, &keys).await;
+    for ((_, delete), result) in deletes.into_iter().zip(results) {
+        drop(delete.answer.send(result.map(|()| Admission::Allow)));
     }
 }

@@ -23,8 +23,6 @@ use crate::workqueue::{Outcome, Work, WorkQueue};
 
 /// A failure of these kinds will not pass by itself, so it waits longest from the start.
 const PERMANENT_FIRST_WAIT: Duration = Duration::from_secs(15);
-/// A delete that may not pass while someone looks at the source's listing comes back after this.
-const LOOK_WAIT: Duration = Duration::from_millis(100);
 
 /// The lanes, their limits and the workers; shared by their tasks.
 #[derive(Debug)]
@@ -186,9 +184,6 @@ impl Dispatcher {
         if done == Done::Large {
             return Outcome::Large;
         }
-        if done == Done::Waits {
-            return Outcome::Later(LOOK_WAIT);
-        }
         self.limit(size).succeeded();
         let lag_ms = clock::now_ms() - work.pending.since_ms;
         match done {
@@ -198,7 +193,7 @@ impl Dispatcher {
             Done::Unchanged => self.metrics.replicated(Action::Unchanged),
             Done::Kept => self.metrics.replicated(Action::Kept),
             Done::Ghost => self.metrics.replicated(Action::Ghost),
-            Done::Held | Done::Delayed | Done::Waits | Done::Large => {}
+            Done::Held | Done::Delayed | Done::Large => {}
         }
         // No event announced what the reconciler found, so it has no lag.
         let live = work.pending.origin == Origin::Live;

@@ -1,19 +1,18 @@
-//! What becomes of a key whose absence at the source was confirmed: the bucket's policy, the brake,
-//! then the delete.
+//! What becomes of a key whose absence at the source was confirmed: the rule of [`crate::deletes`], then the delete.
 //!
-//! **Promise.** Nothing is deleted that the policy keeps, before its delay is over, or while the
+//! **Promise.** Nothing is deleted that the policy or a person keeps, before its delay is over, or while the
 //! bucket's brake is on. On error the key is tried again; a key that was set aside twice, before and
 //! after a crash, is dealt with twice, which is harmless.
 
 use std::io;
 use std::sync::Arc;
 
-use super::delete::Deleter;
+use super::delete::{Deleter, Then};
 use super::worker::{Done, Mapping, Worker};
 use crate::clock;
-use crate::config::settings::DeletePolicy;
-use crate::deletes::{Delays, Hold, Verdict, written_since};
+use crate::deletes::{Admission, Case, Confirmed, Delays, Hold, Step, may_go};
 use crate::dirty::{Aspects, DirtyKey, Origin};
+use crate::policy::CANARY;
 use crate::store::{ErrorKind, ObjectHead, StoreError};
 use crate::workqueue::Work;
 
@@ -46,40 +45,36 @@ struct Removal<'a> {
 impl Removal<'_> {
     async fn decide(&self) -> Result<Done, StoreError> {
         let (key, pending) = (&self.work.key, &self.work.pending);
-        let discarded = || self.forth.hold.discarded(key, pending.last_lsn);
         let failed = |error: io::Error| disk_error(self.work, "keep", error.to_string());
-        if !self.approved() && discarded().map_err(failed)? {
-            tracing::debug!(%key, "A delete that a person discarded is not carried out.");
-            return Ok(Done::Unchanged);
-        }
+        let hold = &self.forth.hold;
+        let discarded = !self.approved()
+            && hold.discarded(key, pending.aspects, pending.first_lsn).await.map_err(failed)?;
         // A pass found it some time ago. What is gone by now must not be counted by the brake.
         let found = pending.origin == Origin::Repair && !self.approved();
         if found && self.at_target().await?.is_none() {
             return Ok(Done::Ghost);
         }
-        // `sync` may have found it before a person discarded it in `run`.
-        if pending.origin == Origin::Repair && self.forth.hold.keeps(key) {
-            return Ok(Done::Kept);
-        }
-        match self.mapping.settings.deletes {
-            DeletePolicy::Archive => Ok(Done::Kept),
-            DeletePolicy::Delay if pending.aspects.has(Aspects::DUE) => self.remove_due().await,
-            DeletePolicy::Delay => {
-                // The reconciler finds the object again in every pass until its time has come.
-                if pending.origin == Origin::Repair && self.forth.delays.knows(key) {
-                    return Ok(Done::Delayed);
+        let case = Case {
+            policy: self.mapping.settings.deletes,
+            aspects: pending.aspects,
+            origin: pending.origin,
+            kept: discarded || hold.keeps(key),
+            delayed: self.forth.delays.knows(key),
+        };
+        match may_go(case) {
+            Step::Keep => {
+                if case.kept {
+                    tracing::debug!(%key, "An object stays at the target because a person discarded its delete.");
                 }
-                match self.brake().await? {
-                    Verdict::Allow => self.delay().await,
-                    Verdict::Hold(reason) => self.hold(&reason).await,
-                    Verdict::Look | Verdict::Wait => Ok(Done::Waits),
-                }
+                Ok(Done::Kept)
             }
-            DeletePolicy::Mirror => match self.brake().await? {
-                Verdict::Allow => self.delete().await,
-                Verdict::Hold(reason) => self.hold(&reason).await,
-                Verdict::Look | Verdict::Wait => Ok(Done::Waits),
+            Step::Wait => Ok(Done::Delayed),
+            Step::Delay => match self.ask(Then::Nothing).await? {
+                Admission::Hold(reason) => self.hold(&reason).await,
+                Admission::Allow | Admission::Count(_) => self.delay().await,
             },
+            Step::DeleteDue => self.remove_due().await,
+            Step::Delete => self.delete().await,
         }
     }
 
@@ -97,28 +92,36 @@ impl Removal<'_> {
         }
     }
 
-    /// The delay is over. The brake has counted this delete when it was delayed; now it only matters
-    /// whether it is on.
+    /// The delay is over, unless the object came back and went away again, and that could not be remembered.
     async fn remove_due(&self) -> Result<Done, StoreError> {
-        if !self.approved()
-            && let Some(reason) = self.forth.hold.reason(&self.work.key.bucket)
-        {
-            return self.hold(&reason).await;
-        }
         let Some(head) = self.at_target().await? else { return Ok(Done::Unchanged) };
         let since_due = clock::now_ms() - self.work.pending.since_ms;
         let delay = clock::signed_millis(self.mapping.settings.delete_delay);
-        if written_since(&head.headers, since_due.saturating_add(delay)) {
-            // The object came back and went away again: that delete has a delay of its own.
+        let waited = since_due.saturating_add(delay);
+        if self.forth.delays.is_new(&self.work.key, &head.headers, waited) {
+            // That delete has a delay of its own.
             return self.delay().await;
         }
         self.delete().await
     }
 
     async fn delete(&self) -> Result<Done, StoreError> {
-        let key = &self.work.key;
-        self.forth.deleter.delete(&key.bucket, &self.mapping.target, &key.key).await?;
-        Ok(Done::Deleted)
+        match self.ask(Then::Delete(Arc::clone(&self.mapping.target))).await? {
+            Admission::Hold(reason) => self.hold(&reason).await,
+            Admission::Allow | Admission::Count(_) => Ok(Done::Deleted),
+        }
+    }
+
+    /// Whether this delete may pass the brake; carried out at once, if that is what follows.
+    async fn ask(&self, then: Then) -> Result<Admission, StoreError> {
+        let key = self.work.key.clone();
+        let confirmed = Confirmed {
+            approved: self.approved(),
+            counted: self.work.pending.aspects.has(Aspects::DUE),
+            own: key.key.ends_with(CANARY),
+            key,
+        };
+        self.forth.deleter.delete(confirmed, self.mapping.settings.may_be_empty, then).await
     }
 
     async fn delay(&self) -> Result<Done, StoreError> {
@@ -128,7 +131,7 @@ impl Removal<'_> {
             key: work.key.clone(),
             aspects: aspects.with(Aspects::REMOVED),
             origin: work.pending.origin,
-            since_ms: clock::now_ms(),
+            since_ms: 0,
             size: Some(0),
         };
         let put = self.forth.delays.put(dirty).await;
@@ -153,27 +156,6 @@ impl Removal<'_> {
         let put = self.forth.hold.put(vec![held]).await;
         put.map_err(|error| disk_error(work, "hold", error.to_string()))?;
         Ok(Done::Held)
-    }
-
-    /// Whether this delete may pass the brake. Where that takes a look at the source's listing, it is
-    /// taken here.
-    async fn brake(&self) -> Result<Verdict, StoreError> {
-        let (hold, bucket) = (&self.forth.hold, &self.work.key.bucket);
-        if self.approved() {
-            return Ok(Verdict::Allow);
-        }
-        let verdict = hold.admit(bucket);
-        if verdict != Verdict::Look {
-            return Ok(verdict);
-        }
-        let _looking = hold.looking(bucket);
-        if self.worker.source.is_empty(bucket).await? {
-            let reason = "the source's bucket lists no object any more, it looks wiped";
-            hold.pull(bucket, reason.into());
-        } else {
-            hold.looked(bucket);
-        }
-        Ok(hold.admit(bucket))
     }
 }
 

@@ -35,8 +35,6 @@ pub(super) enum Done {
     Kept,
     /// A delete was set aside until its time has come.
     Delayed,
-    /// A delete waits until someone has looked at the source's listing; nothing was done.
-    Waits,
     /// Only its tags were written.
     Tagged,
     /// Both sides agreed already.
@@ -174,9 +172,7 @@ impl Worker {
         match target {
             Ok(target) if plan::same_object(&source, &target) => {
                 self.remember_pair(key, source.etag.as_ref(), target.etag.as_ref());
-                if let Some(forth) = &self.forth {
-                    forth.hold.returned(key);
-                }
+                self.returned(key);
                 self.agree_on_tags(key, mapping, &source, &target).await
             }
             Err(error) if error.kind != ErrorKind::NotFound => Err(error),
@@ -278,14 +274,19 @@ impl Worker {
         };
         self.verify(&job, paired, &outcome)?;
         self.remember_pair(key, job.etag, outcome.etag.as_ref());
-        if let Some(forth) = &self.forth {
-            forth.hold.remembered.replaced(&key.bucket, &key.key);
-            forth.hold.returned(key);
-        }
+        self.returned(key);
         if let Some(tags) = behind {
             self.target.put_tags(&mapping.target, &key.key, &tags).await?;
         }
         Ok(Done::Copied(job.length))
+    }
+
+    /// Both sides have the object: what was to be done about its delete is void.
+    fn returned(&self, key: &ObjectKey) {
+        if let Some(forth) = &self.forth {
+            forth.hold.returned(key);
+            forth.delays.returned(key);
+        }
     }
 
     /// Where the two tags cannot be equal, a listing alone can then tell that the content is.

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::capture::CaptureStatus;
 use crate::clock;
+use crate::deletes::HeldDeletes;
 use crate::gaps::Gap;
 use crate::intake::Health;
 use crate::lease::LeaseStatus;
@@ -252,17 +253,6 @@ pub struct ParkedKey {
     pub attempts: u32,
     /// When it is tried again.
     pub next_try_in_ms: u64,
-}
-
-/// The held deletes of one bucket.
-#[derive(Debug, Clone, Serialize)]
-pub struct HeldDeletes {
-    /// The source's bucket.
-    pub bucket: String,
-    /// How many.
-    pub count: u64,
-    /// What tripped the brake.
-    pub reason: String,
 }
 
 /// One held delete.

@@ -5,6 +5,7 @@ use secrecy::SecretString;
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::deletes::HeldDeletes;
 use crate::event::{Unusable, UnusableReason};
 use crate::metrics::METRICS;
 use crate::snapshot::SnapshotStatus;
@@ -207,7 +208,13 @@ async fn what_waits_to_be_deleted_is_listed() {
     let mut fixed = Fixed::default();
     let bucket = "photos".to_owned();
     let reason = "a burst".to_owned();
-    fixed.status.held = vec![HeldDeletes { bucket: bucket.clone(), count: 7, reason }];
+    fixed.status.held = vec![HeldDeletes {
+        bucket: bucket.clone(),
+        count: 7,
+        reason: reason.into(),
+        since_ms: Some(1),
+        deciding: None,
+    }];
     let delayed = DelayedDeletes { bucket, count: 2, next_due_in_ms: Some(5) };
     fixed.status.delayed = vec![delayed];
     let web = web(fixed, None);
@@ -224,7 +231,7 @@ async fn what_waits_to_be_deleted_is_listed() {
     assert_eq!(
         serde_json::from_str::<serde_json::Value>(&body).unwrap(),
         json!({
-            "held": [{"bucket": "photos", "count": 7, "reason": "a burst"}],
+            "held": [{"bucket": "photos", "count": 7, "reason": "a burst", "since_ms": 1}],
             "delayed": [{"bucket": "photos", "count": 2, "next_due_in_ms": 5}],
         })
     );

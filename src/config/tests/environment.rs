@@ -18,6 +18,7 @@ use crate::config::{Loaded, load_with_origins, show};
 fn sample(key: &Key, dir: &Path) -> String {
     let value = match (key.path, key.kind) {
         ("capture.target_bucket", _) => "other-captured",
+        ("buckets.*.may_be_empty", _) => "true",
         ("replicate.max_pending_keys", _) => "5000",
         ("journal.max_size", _) => "1GiB",
         ("intake.webhook.path", _) => "/other",
@@ -105,7 +106,7 @@ fn every_key_can_be_overridden_by_its_variable() {
 
         let expected = match key_under_test.kind {
             Kind::Secret => Value::from("<hidden>"),
-            Kind::Flag => Value::from(false),
+            Kind::Flag => Value::from(given == "true"),
             Kind::Count => Value::from(given.parse::<i64>().unwrap()),
             Kind::Prefixes => Value::from(vec!["a/", "b/"]),
             Kind::Names => Value::from(vec!["one"]),

@@ -25,10 +25,9 @@ async fn main_journal(dir: &Path) -> (Journal, Cursor) {
 
 async fn put(delays: &Delays, key: &str, since_ms: i64) {
     let (aspects, origin) = (Aspects::REMOVED, Origin::Live);
-    delays
-        .put(DirtyKey { key: ObjectKey::new("b", key), aspects, origin, since_ms, size: Some(0) })
-        .await
-        .unwrap();
+    let dirty =
+        DirtyKey { key: ObjectKey::new("b", key), aspects, origin, since_ms: 0, size: Some(0) };
+    delays.buckets["b"].put(dirty, since_ms).await.unwrap();
 }
 
 /// Lets go what is due, and says which keys those were and since when they have been.
@@ -95,6 +94,55 @@ async fn where_the_policy_has_changed_nothing_waits_any_longer() {
     assert_eq!(release(&delays, &mut main, 1_000).await, [("1".to_owned(), 1_000)]);
 }
 
+#[tokio::test]
+async fn a_key_that_is_deleted_again_waits_its_whole_delay_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut main = main_journal(dir.path()).await;
+    let delays = open(dir.path(), "delay").await;
+    let key = ObjectKey::new("b", "k");
+    put(&delays, "k", 1_000).await;
+    // It comes back with the same bytes: nothing is written at the target. Then it goes once more.
+    delays.returned(&key);
+    put(&delays, "k", 9_000).await;
+    assert_eq!(release(&delays, &mut main, 11_000).await, []);
+    assert!(delays.knows(&key), "its newest delete still waits");
+    delays.close().await;
+    drop(delays);
+    let delays = open(dir.path(), "delay").await;
+    assert_eq!(release(&delays, &mut main, 18_999).await, []);
+    assert_eq!(release(&delays, &mut main, 19_000).await, [("k".to_owned(), 19_000)]);
+    assert!(delays.list().is_empty());
+}
+
+#[tokio::test]
+async fn a_delayed_delete_of_an_object_that_came_back_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut main = main_journal(dir.path()).await;
+    let delays = open(dir.path(), "delay").await;
+    put(&delays, "back", 1_000).await;
+    put(&delays, "gone", 1_000).await;
+    delays.returned(&ObjectKey::new("b", "back"));
+    assert_eq!(release(&delays, &mut main, 11_000).await, [("gone".to_owned(), 11_000)]);
+    assert!(delays.list().is_empty());
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_blocks_no_delayed_delete_for_longer_than_the_delay() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut main = main_journal(dir.path()).await;
+    let delays = open(dir.path(), "delay").await;
+    let start_ms = delays.buckets["b"].clock.wall_ms;
+    put(&delays, "ahead", start_ms + 3_600_000).await;
+    put(&delays, "behind", start_ms + 3_600_001).await;
+    delays.close().await;
+    drop(delays);
+    let delays = open(dir.path(), "delay").await;
+    let start_ms = delays.buckets["b"].clock.wall_ms;
+    assert_eq!(release(&delays, &mut main, start_ms + 9_999).await, []);
+    let due: Vec<_> = ["ahead", "behind"].map(|key| (key.to_owned(), start_ms + 10_000)).into();
+    assert_eq!(release(&delays, &mut main, start_ms + 10_000).await, due);
+}
+
 #[test]
 fn an_object_is_new_by_its_own_stores_clock_and_in_doubt() {
     let headers = |date: &'static str, modified: &'static str| {
@@ -103,9 +151,9 @@ fn an_object_is_new_by_its_own_stores_clock_and_in_doubt() {
     };
     let seven: HeaderMap =
         headers("Mon, 23 Nov 2026 15:50:07 GMT", "Mon, 23 Nov 2026 15:50:00 GMT");
-    assert!(written_since(&seven, 10_000));
-    assert!(written_since(&seven, 6_001), "the seconds are not whole");
-    assert!(!written_since(&seven, 6_000));
-    assert!(!written_since(&seven, 5_000));
-    assert!(!written_since(&HeaderMap::new(), 5_000));
+    assert_eq!(written_since(&seven, 10_000), Some(true));
+    assert_eq!(written_since(&seven, 6_001), Some(true), "the seconds are not whole");
+    assert_eq!(written_since(&seven, 6_000), Some(false));
+    assert_eq!(written_since(&seven, 5_000), Some(false));
+    assert_eq!(written_since(&HeaderMap::new(), 5_000), None, "the caller decides");
 }

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use indicatif::HumanCount;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::{AHEAD, Plan};
 use crate::config::settings::{BucketSettings, DeletePolicy};
+use crate::deletes::extras::Keys;
 use crate::deletes::verdict::Verdict;
 use crate::errors::told;
 use crate::object::ObjectKey;
@@ -21,6 +23,9 @@ use crate::reconcile::ranges::KeyRange;
 use crate::reconcile::rate::Rate;
 use crate::stores;
 use crate::stores::Stores;
+
+/// So many keys are remembered that only the target has, to ask the source whether they came just now.
+const MOST_EXTRAS: usize = 10_000;
 
 /// Tells of every bucket; one that cannot be compared is an error of the report.
 pub(super) async fn run(plan: &Plan, report: &mut SyncReport) -> anyhow::Result<()> {
@@ -70,6 +75,8 @@ async fn compared(
     };
     let (sink, mut events) = mpsc::channel(AHEAD);
     let archive = bucket.deletes == DeletePolicy::Archive;
+    let began = Instant::now();
+    let mut extra_keys = Vec::new();
     let tell = async {
         let (mut copied, mut bytes, mut discarded) = (0, 0, 0);
         while let Some(event) = events.recv().await {
@@ -78,6 +85,9 @@ async fn compared(
             let discard =
                 found.finding == Finding::Extra && plan.deletes.keeps(&bucket.source, &found.key);
             discarded += u64::from(discard);
+            if found.finding == Finding::Extra && !discard && extra_keys.len() < MOST_EXTRAS {
+                extra_keys.push(found.key.clone());
+            }
             counters.found.fetch_add(1, Ordering::Relaxed);
             let verb = verb(found.finding, archive || discard);
             if verb == "copy" {
@@ -95,7 +105,9 @@ async fn compared(
     let extras = pass.extra - discarded;
     let brake = plan.deletes.brakes.get(bucket.source.as_str()).cloned();
     let mut kept = 0;
-    match plan.verdict(bucket, &pass, extras, brake) {
+    let of = (bucket, &pass, extras);
+    let keys = async || Ok(Keys::of(extra_keys));
+    match plan.verdict(&stores.source, of, keys, brake, began.elapsed()).await? {
         Verdict::Keep => kept = extras,
         Verdict::Hold(reason) => report.held.push(HeldBucket::new(bucket, extras, &reason)),
         Verdict::Mark => report.deleted += extras,

@@ -176,7 +176,8 @@ impl Checker {
         let (source, target) = tokio::join!(head(&self.source, key), head(&self.target, key));
         let (source, target) = (source?, target?);
         let fresh = [&source, &target].into_iter().flatten();
-        let fresh = fresh.into_iter().any(|head| written_since(&head.headers, SETTLES_MS));
+        let fresh =
+            fresh.into_iter().any(|head| written_since(&head.headers, SETTLES_MS) == Some(true));
         let (source, target) = match (source, target) {
             (Some(source), Some(target)) => (source, target),
             (None, None) => return Ok(Look::default()),

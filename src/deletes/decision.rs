@@ -1,0 +1,230 @@
+//! A person's decision about held deletes, carried out to its end whoever asked for it hangs up.
+//!
+//! **Promise.** A discard is on disk before it is answered: the horizon in [`Discards`], and each held key in
+//! [`Remembered`]; only then the keys leave the shelf. Cut off in between, by a crash or a full disk, the keys
+//! are still held, or kept. An approval moves each key to the journal before it leaves the shelf. **On error** what
+//! was not moved is still held, and the brake stays on.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+use tokio::task::JoinError;
+
+use super::held::Hold;
+use crate::dirty::{Aspects, DirtyKey};
+use crate::journal::{Journal, JournalError};
+use crate::shelf::{ShelfError, Taken};
+
+/// What a person decides about a bucket's held deletes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    /// Carry them out, after the source has confirmed each once more.
+    Approve,
+    /// Forget them, and those not yet looked at; the objects stay at the target until the source has
+    /// them again.
+    Discard,
+}
+
+impl Decision {
+    /// Reads what is asked for: `approve` or `discard`.
+    pub fn parse(asked: &str) -> Option<Self> {
+        match asked {
+            "approve" => Some(Self::Approve),
+            "discard" => Some(Self::Discard),
+            _ => None,
+        }
+    }
+
+    /// What was done, as the API's answers and the log say it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Approve => "approved",
+            Self::Discard => "discarded",
+        }
+    }
+}
+
+/// Why a decision was not carried out, or not in full.
+#[derive(Debug, thiserror::Error)]
+pub enum DecisionError {
+    /// The held deletes could not be moved.
+    #[error(transparent)]
+    Shelf(#[from] ShelfError),
+    /// They could not be read.
+    #[error(transparent)]
+    Read(#[from] JournalError),
+    /// The decision could not be written down.
+    #[error("the decision cannot be recorded: {0}")]
+    Record(#[from] io::Error),
+    /// Another decision about this bucket is being carried out.
+    #[error("another decision is being carried out: {} of {} deletes are {}", .0.done, .0.of, .0.decision.name())]
+    Busy(Deciding),
+}
+
+/// How far a decision is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Deciding {
+    /// Which one.
+    pub decision: Decision,
+    /// So many deletes are dealt with.
+    pub done: u64,
+    /// Of so many.
+    pub of: u64,
+}
+
+/// The decisions that are being carried out; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Decisions(Arc<Mutex<BTreeMap<String, Arc<Progress>>>>);
+
+#[derive(Debug)]
+struct Progress {
+    decision: Decision,
+    done: AtomicU64,
+    of: u64,
+}
+
+impl Progress {
+    fn show(&self) -> Deciding {
+        let done = self.done.load(Ordering::Relaxed);
+        Deciding { decision: self.decision, done, of: self.of }
+    }
+
+    fn step(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// While it lives, the decision about its bucket is being carried out.
+struct Begun {
+    decisions: Decisions,
+    bucket: String,
+    progress: Arc<Progress>,
+}
+
+impl Decisions {
+    /// How far the decision about this bucket is, if there is one.
+    pub(super) fn progress(&self, bucket: &str) -> Option<Deciding> {
+        Some(self.map().get(bucket)?.show())
+    }
+
+    fn begin(&self, bucket: &str, decision: Decision, of: u64) -> Result<Begun, DecisionError> {
+        let mut map = self.map();
+        if let Some(other) = map.get(bucket) {
+            return Err(DecisionError::Busy(other.show()));
+        }
+        let progress = Arc::new(Progress { decision, done: AtomicU64::new(0), of });
+        map.insert(bucket.to_owned(), Arc::clone(&progress));
+        Ok(Begun { decisions: self.clone(), bucket: bucket.to_owned(), progress })
+    }
+
+    fn map(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Progress>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.decisions.map().remove(&self.bucket);
+    }
+}
+
+impl Hold {
+    /// Carries out a person's decision, also if the caller goes away; returns how many deletes it concerned.
+    pub async fn decide(
+        &self,
+        main: &Journal,
+        bucket: &str,
+        decision: Decision,
+    ) -> Result<u64, DecisionError> {
+        let of = self.shelf.counts().get(bucket).copied().unwrap_or(0);
+        let begun = self.decisions.begin(bucket, decision, of)?;
+        let (hold, main) = (self.clone(), main.clone());
+        let task = tokio::spawn(async move {
+            let result = hold.carry_out(&main, &begun).await;
+            match &result {
+                Ok(count) => {
+                    tracing::info!(
+                        bucket = begun.bucket,
+                        decision = decision.name(),
+                        count,
+                        "A decision on held deletes is carried out."
+                    );
+                }
+                Err(error) => {
+                    tracing::error!(bucket = begun.bucket, decision = decision.name(), %error, "A decision on held deletes was not carried out in full; what is left is still held. Decide once more.");
+                }
+            }
+            result
+        });
+        match task.await.map_err(JoinError::try_into_panic) {
+            Ok(result) => result,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime is going away, and this task with it.
+            Err(Err(_)) => std::future::pending().await,
+        }
+    }
+
+    async fn carry_out(&self, main: &Journal, begun: &Begun) -> Result<u64, DecisionError> {
+        let bucket = &*begun.bucket;
+        if begun.progress.decision == Decision::Discard {
+            self.keep_all(main, bucket).await?;
+        }
+        let sort = |dirty: DirtyKey| {
+            if *dirty.key.bucket != *bucket {
+                return Taken::Kept(dirty);
+            }
+            match begun.progress.decision {
+                // What was held meanwhile, or could not be kept, stays.
+                Decision::Discard if !self.keeps(&dirty.key) => Taken::Kept(dirty),
+                Decision::Discard => {
+                    begun.progress.step();
+                    self.known.remove(&dirty.key);
+                    Taken::Dropped
+                }
+                Decision::Approve => {
+                    begun.progress.step();
+                    self.known.remove(&dirty.key);
+                    let aspects = dirty.aspects.with(Aspects::APPROVED);
+                    Taken::Back(DirtyKey { aspects, ..dirty })
+                }
+            }
+        };
+        let taken = self.shelf.drain(main, u64::MAX, sort).await?;
+        self.release(bucket);
+        if self.holds(bucket) {
+            let reason = "more deletes were held while a decision was carried out";
+            self.pull(&bucket.into(), &reason.into());
+        }
+        Ok(taken)
+    }
+
+    /// Writes down, durably, that what is held and what nobody has looked at yet stays at the target.
+    async fn keep_all(&self, main: &Journal, bucket: &str) -> Result<(), DecisionError> {
+        let moving = self.numbers.write().await;
+        let until = main.stats().next_lsn;
+        let (discards, name) = (Arc::clone(&self.discards), bucket.to_owned());
+        tokio::task::spawn_blocking(move || discards.record(&name, until))
+            .await
+            .map_err(io::Error::other)??;
+        drop(moving);
+        let mut kept = Ok(());
+        self.shelf
+            .look(|dirty| {
+                if *dirty.key.bucket == *bucket {
+                    kept = self.remembered.keep(bucket, &dirty.key.key);
+                }
+                kept.is_ok()
+            })
+            .await?;
+        kept?;
+        let remembered = Arc::clone(&self.remembered);
+        tokio::task::spawn_blocking(move || remembered.make_durable())
+            .await
+            .map_err(io::Error::other)??;
+        Ok(())
+    }
+}

@@ -1,0 +1,176 @@
+//! The last question before a delete: does the source still list anything, and does the brake let it pass?
+//!
+//! **Promise.** For every batch of confirmed deletes the source's bucket was seen to be there after their keys
+//! were confirmed, and it listed something, by a listing that is no older than four times what it took, and
+//! a second at most: that bounds what listings of huge folders cost. A source that lists nothing puts the
+//! brake on before the first delete, unless `may_be_empty` says that this is its way. **On error** nothing
+//! passes. On cancellation nothing is left behind.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::brake::Admission;
+use super::held::Hold;
+use crate::object::ObjectKey;
+use crate::store::{ListQuery, Store, StoreError};
+
+/// A listing counts no longer than this.
+const STALE: Duration = Duration::from_secs(1);
+/// A listing may take a fourth of the time.
+const SHARE: u32 = 4;
+/// Objects asked for at once when they are counted.
+const PAGE: u16 = 1_000;
+
+/// A delete that the source has confirmed.
+#[derive(Debug, Clone)]
+pub(crate) struct Confirmed {
+    /// By the source's names.
+    pub(crate) key: ObjectKey,
+    /// A person approved it: neither the brake nor an empty listing holds it.
+    pub(crate) approved: bool,
+    /// The brake counted it when it was delayed: now it only matters whether it is on.
+    pub(crate) counted: bool,
+    /// It is evermirror's own object, with which `doctor` tries a bucket: it says nothing of the bucket.
+    pub(crate) own: bool,
+}
+
+/// What a listing of the source has shown.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    began: Instant,
+    took: Duration,
+    /// How many objects it lists, at least.
+    objects: u64,
+    /// No more than that.
+    exact: bool,
+}
+
+impl Seen {
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.began) <= (self.took * SHARE).min(STALE)
+    }
+
+    /// Whether it answers how many objects there are, as far as `enough`.
+    const fn answers(&self, enough: u64) -> bool {
+        self.exact || self.objects >= enough
+    }
+}
+
+/// Looks at the source, and asks the brake.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    source: Store,
+    hold: Hold,
+    seen: Mutex<HashMap<Arc<str>, Seen>>,
+}
+
+impl Gate {
+    /// Deletes of objects that `source` has no more pass the brakes of `hold`.
+    pub(crate) fn new(source: Store, hold: Hold) -> Self {
+        Self { source, hold, seen: Mutex::default() }
+    }
+
+    /// Decides on confirmed deletes of one bucket, in their order.
+    pub(crate) async fn admit(
+        &self,
+        bucket: &Arc<str>,
+        may_be_empty: bool,
+        deletes: &[Confirmed],
+    ) -> Result<Vec<Admission>, StoreError> {
+        let asks = deletes.iter().any(|delete| !delete.approved && !delete.own);
+        let listed = if asks && !may_be_empty {
+            self.listed(bucket, 1).await?.objects
+        } else {
+            self.source.head_bucket(bucket).await?;
+            1
+        };
+        if listed == 0 {
+            let reason = "the source's bucket lists no object any more, it looks wiped; if it may be \
+                          empty, set may_be_empty in [[buckets]]";
+            self.hold.pull(bucket, &reason.into());
+        }
+        let mut admissions = Vec::with_capacity(deletes.len());
+        for delete in deletes {
+            admissions.push(self.admit_one(bucket, delete).await?);
+        }
+        Ok(admissions)
+    }
+
+    async fn admit_one(
+        &self,
+        bucket: &Arc<str>,
+        delete: &Confirmed,
+    ) -> Result<Admission, StoreError> {
+        if delete.approved || delete.own {
+            return Ok(Admission::Allow);
+        }
+        if delete.counted {
+            let on = self.hold.reason(bucket);
+            return Ok(on.map_or(Admission::Allow, Admission::Hold));
+        }
+        let mut listed = None;
+        loop {
+            match self.hold.admit(&delete.key, listed) {
+                Admission::Count(enough) => {
+                    listed = Some(self.listed(bucket, enough).await?.objects);
+                }
+                admission @ (Admission::Allow | Admission::Hold(_)) => return Ok(admission),
+            }
+        }
+    }
+
+    /// How many objects the source's bucket lists, as far as `enough`.
+    async fn listed(&self, bucket: &Arc<str>, enough: u64) -> Result<Seen, StoreError> {
+        let fresh = self.seen().get(bucket).copied().filter(|seen| seen.is_fresh(Instant::now()));
+        if let Some(seen) = fresh.filter(|seen| seen.answers(enough)) {
+            self.source.head_bucket(bucket).await?;
+            return Ok(seen);
+        }
+        let seen = self.list(bucket, enough).await?;
+        // An empty one is asked again each time: the brake is on meanwhile.
+        if seen.objects > 0 {
+            self.seen().insert(Arc::clone(bucket), seen);
+        }
+        Ok(seen)
+    }
+
+    async fn list(&self, bucket: &str, enough: u64) -> Result<Seen, StoreError> {
+        let began = Instant::now();
+        let (mut objects, mut token) = (0, None::<String>);
+        loop {
+            // Two at least, since RustFS lists keys that were deleted when one is asked for (#5375).
+            let most = u16::try_from(enough.saturating_sub(objects)).unwrap_or(PAGE).clamp(2, PAGE);
+            let query =
+                ListQuery { max_keys: most, token: token.as_deref(), ..ListQuery::default() };
+            let page = self.source.list(bucket, &query).await?;
+            objects += page.objects.len() as u64;
+            token = page.next;
+            if token.is_none() || objects >= enough {
+                let (took, exact) = (began.elapsed(), token.is_none());
+                return Ok(Seen { began, took, objects, exact });
+            }
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashMap<Arc<str>, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_counts_for_four_times_what_it_took_and_a_second_at_most() {
+        let began = Instant::now();
+        let seen = |took| Seen { began, took, objects: 2, exact: false };
+        let ms = Duration::from_millis;
+        assert!(seen(ms(5)).is_fresh(began + ms(20)) && !seen(ms(5)).is_fresh(began + ms(21)));
+        assert!(!seen(ms(900)).is_fresh(began + ms(1_001)));
+        assert!(seen(ms(5)).answers(2) && !seen(ms(5)).answers(3));
+    }
+}
