@@ -5,6 +5,7 @@
 //! look at; `plan` decides on what the stores answer; `worker`, `multipart`, `remove` and `delete` carry it out;
 //! `dispatcher` decides when.
 
+mod attempt;
 mod delete;
 mod dispatcher;
 mod health;
@@ -13,6 +14,8 @@ mod multipart;
 mod pace;
 mod plan;
 mod remove;
+#[cfg(test)]
+mod tests;
 mod uploads;
 mod whole;
 mod worker;
@@ -31,11 +34,12 @@ use crate::data_dir::DataDir;
 use crate::deletes::{Delays, Gate, Hold};
 use crate::metrics::Metrics;
 use crate::retry::RetryPolicy;
+use crate::store::Side;
 use crate::stores::Stores;
 use crate::workqueue::WorkQueue;
 
 use delete::Deleter;
-use dispatcher::{Dispatcher, Probed, Size};
+use dispatcher::{Dispatcher, Size};
 use health::StoreHealth;
 pub use health::StoreState;
 use limit::Limit;
@@ -121,8 +125,8 @@ impl Replicator {
             let lane = Arc::clone(&dispatcher).run_lane(size, stop.clone());
             tokio::spawn(guarded(lane, panicked.clone()));
         }
-        for which in [Probed::Source, Probed::Target] {
-            let probe = Arc::clone(&dispatcher).run_probe(which, stop.clone());
+        for side in [Side::Source, Side::Target] {
+            let probe = Arc::clone(&dispatcher).run_probe(side, stop.clone());
             tokio::spawn(guarded(probe, panicked.clone()));
         }
         Ok(Self { dispatcher, stop, panicked })
@@ -186,55 +190,4 @@ fn mappings(settings: &Settings) -> std::collections::HashMap<Arc<str>, Mapping>
         (bucket.source.as_str().into(), mapping)
     };
     settings.buckets.iter().map(entry).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dirty::{Aspects, DirtyKey, Origin};
-    use crate::object::ObjectKey;
-    use crate::store::Store;
-
-    #[tokio::test]
-    async fn a_task_that_panics_is_told_of_and_one_that_ends_is_not() {
-        let panicked = CancellationToken::new();
-        guarded(async {}, panicked.clone()).await;
-        assert!(!panicked.is_cancelled());
-        guarded(async { panic!("on purpose") }, panicked.clone()).await;
-        assert!(panicked.is_cancelled());
-    }
-
-    #[tokio::test]
-    async fn while_it_is_paused_no_worker_takes_another_key() {
-        let dir = tempfile::tempdir().unwrap();
-        let settings: Settings = toml::from_str(&format!(
-            "data_dir = '{}'\n[source]\nendpoint = 'http://127.0.0.1:1'\naccess_key = 'a'\nsecret_key = 'bbbbbbbb'\n\
-             [target]\nendpoint = 'http://127.0.0.1:2'\naccess_key = 'a'\nsecret_key = 'bbbbbbbb'\n[[buckets]]\nsource = 'b'",
-            dir.path().display()
-        ))
-        .unwrap();
-        let second = std::time::Duration::from_secs(1);
-        let stores = Stores {
-            source: Store::connect(&settings.source, second).await.unwrap(),
-            target: Store::connect(&settings.target.store(), second).await.unwrap(),
-        };
-        let queue = Arc::new(WorkQueue::new(10, std::time::Duration::ZERO));
-        let (back, metrics) = (Direction::Back, Metrics::new());
-        let replicator =
-            Replicator::start(&settings, stores, Arc::clone(&queue), back, metrics).await.unwrap();
-        let paused = replicator.pause();
-        let dirty = DirtyKey {
-            key: ObjectKey::new("b", "k"),
-            aspects: Aspects::CONTENT,
-            origin: Origin::Live,
-            since_ms: 0,
-            size: None,
-        };
-        queue.mark(&dirty, 1);
-        let take = || replicator.dispatcher.take_now(Size::Small, &replicator.stop);
-        assert!(take().is_none());
-        // The lanes had no turn to take it since.
-        drop(paused);
-        assert!(take().is_some());
-    }
 }

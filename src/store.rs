@@ -41,6 +41,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 
 pub(crate) use self::admin::{default_chain, http_client};
+pub use self::failure::CallSite;
 pub(crate) use self::failure::describe;
 pub(crate) use self::http::tls_config;
 pub use self::list::ListQuery;
@@ -92,6 +93,16 @@ impl ErrorKind {
     }
 }
 
+/// Which of its two stores a client is, as the data flows: on the way back, and where settings are put
+/// back, the live copy is the source.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Side {
+    /// Objects are read from it.
+    Source,
+    /// Objects are written to it.
+    Target,
+}
+
 /// A failed call: what, on which object, and why.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{operation} {} on {endpoint}: {message}", self.place())]
@@ -100,6 +111,8 @@ pub struct StoreError {
     pub kind: ErrorKind,
     /// The S3 operation, by its API name (`GetObject`).
     pub operation: &'static str,
+    /// Which store failed; two stores may share an endpoint.
+    pub side: Side,
     /// Scheme, host and port of the store.
     pub endpoint: Arc<str>,
     /// The bucket, by this store's name.

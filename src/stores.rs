@@ -10,7 +10,7 @@ pub(crate) use patience::patiently;
 pub(crate) use prepare::{ensure_target, prepare};
 
 use crate::config::Settings;
-use crate::store::Store;
+use crate::store::{Side, Store};
 
 /// The stores a replicator works between.
 #[derive(Debug, Clone)]
@@ -28,10 +28,10 @@ pub(crate) async fn connect(settings: &Settings) -> anyhow::Result<Stores> {
         anyhow::anyhow!("the client of the {table} cannot be built from [{table}]: {error}")
     };
     Ok(Stores {
-        source: Store::connect(&settings.source, timeout)
+        source: Store::connect(Side::Source, &settings.source, timeout)
             .await
             .map_err(|error| refused("source", &error))?,
-        target: Store::connect(&settings.target.store(), timeout)
+        target: Store::connect(Side::Target, &settings.target.store(), timeout)
             .await
             .map_err(|error| refused("target", &error))?,
     })

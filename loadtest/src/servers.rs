@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use evermirror::config::settings::StoreSettings;
-use evermirror::store::Store;
+use evermirror::store::{Side, Store};
 use serde_json::json;
 
 use crate::http;
@@ -104,7 +104,7 @@ impl Minio {
             "access_key": ACCESS_KEY,
             "secret_key": SECRET_KEY,
         }))?;
-        Ok(Store::connect(&settings, Duration::from_secs(30)).await?)
+        Ok(Store::connect(Side::Source, &settings, Duration::from_secs(30)).await?)
     }
 }
 

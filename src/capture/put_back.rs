@@ -15,7 +15,7 @@ use super::vault::Vault;
 use super::{CaptureError, moved, read_bucket};
 use crate::config::Settings;
 use crate::config::settings::StoreSettings;
-use crate::store::{BucketSetting, ErrorKind, Store, StoreError};
+use crate::store::{BucketSetting, ErrorKind, Side, Store, StoreError};
 use crate::stores::patiently;
 
 /// What is to be put back, and where to.
@@ -48,14 +48,15 @@ pub async fn put_back(
     options: &PutBackOptions,
 ) -> Result<PutBackReport, CaptureError> {
     let timeout = settings.replicate.request_timeout;
-    let connect = async |side: &str, of: &StoreSettings| {
-        let connected = Store::connect(of, timeout).await;
+    let connect = async |name: &str, side: Side, of: &StoreSettings| {
+        let connected = Store::connect(side, of, timeout).await;
         connected.map_err(|error| {
-            CaptureError::Refused(format!("the client of the {side} cannot be built: {error}"))
+            CaptureError::Refused(format!("the client of the {name} cannot be built: {error}"))
         })
     };
-    let target = connect("target", &settings.target.store()).await?;
-    let to = connect("destination", options.to.as_ref().unwrap_or(&settings.source)).await?;
+    let target = connect("target", Side::Source, &settings.target.store()).await?;
+    let to = options.to.as_ref().unwrap_or(&settings.source);
+    let to = connect("destination", Side::Target, to).await?;
     let mut report = PutBackReport {
         to: to.endpoint().to_owned(),
         dry_run: options.dry_run,

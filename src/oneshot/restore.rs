@@ -29,7 +29,7 @@ use crate::reconcile::list::{ListingError, Side};
 use crate::reconcile::pass::PassError;
 use crate::reconcile::rate::Rate;
 use crate::replicate::Direction;
-use crate::store::{ConnectError, Store};
+use crate::store::{self, ConnectError, Store};
 use crate::stores::Stores;
 use crate::stores::Unusable;
 
@@ -269,9 +269,12 @@ fn request(back: &Settings, options: &RestoreOptions) -> Request {
 async fn connect(settings: Settings, options: &RestoreOptions) -> Result<Way, RestoreError> {
     let timeout = settings.replicate.request_timeout;
     let refused = |side| move |error| RestoreError::Connect { side, error };
-    let from = Store::connect(&settings.source, timeout).await.map_err(refused("target"))?;
-    let to =
-        Store::connect(&settings.target.store(), timeout).await.map_err(refused("destination"))?;
+    let from = Store::connect(store::Side::Source, &settings.source, timeout)
+        .await
+        .map_err(refused("target"))?;
+    let to = Store::connect(store::Side::Target, &settings.target.store(), timeout)
+        .await
+        .map_err(refused("destination"))?;
     let rate = Rate::new(settings.reconcile.rate());
     Ok(Way { settings, from, to, prefix: options.prefix.as_str().into(), rate })
 }

@@ -266,17 +266,8 @@ impl Listing {
 
     /// The runtime ends, or the request panicked: in either case there is no page.
     fn gone(&self) -> ListingError {
-        ListingError::Store(StoreError {
-            kind: ErrorKind::Transient,
-            operation: "ListObjectsV2",
-            endpoint: self.side.store.endpoint().into(),
-            bucket: self.side.bucket.as_ref().into(),
-            key: Box::default(),
-            status: None,
-            code: None,
-            message: "the request was given up".to_owned(),
-            maybe_applied: false,
-        })
+        let call = self.side.store.failure("ListObjectsV2", &self.side.bucket, "");
+        ListingError::Store(call.transient("the request was given up"))
     }
 
     fn describe(&self, fault: Fault) -> ListingError {

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::attempt::AttemptError;
 use crate::deletes::{Admission, Confirmed, Gate};
-use crate::store::{ErrorKind, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// `DeleteObjects` takes at most this many keys (AWS API reference).
 const MAX_BATCH: usize = 1_000;
@@ -56,23 +57,11 @@ impl Deleter {
         confirmed: Confirmed,
         may_be_empty: bool,
         then: Then,
-    ) -> Result<Admission, StoreError> {
+    ) -> Result<Admission, AttemptError> {
         let (answer, result) = oneshot::channel();
-        let key = confirmed.key.clone();
-        let stopping = || StoreError {
-            kind: ErrorKind::Transient,
-            operation: "DeleteObjects",
-            endpoint: "target".into(),
-            bucket: (&*key.bucket).into(),
-            key: (&*key.key).into(),
-            status: None,
-            code: None,
-            message: "evermirror is stopping; the delete is carried out after the restart".into(),
-            maybe_applied: false,
-        };
         let delete = Delete { confirmed, may_be_empty, then, answer };
-        self.queue.send(delete).await.map_err(|_| stopping())?;
-        result.await.unwrap_or_else(|_| Err(stopping()))
+        self.queue.send(delete).await.map_err(|_| AttemptError::Stopping)?;
+        Ok(result.await.map_err(|_| AttemptError::Stopping)??)
     }
 }
 

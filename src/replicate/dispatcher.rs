@@ -11,13 +11,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::attempt::AttemptError;
 use super::health::{StoreHealth, StoreState};
 use super::limit::{Limit, Permit};
 use super::worker::{Done, Worker};
 use crate::clock;
 use crate::dirty::Origin;
 use crate::metrics::{Action, Metrics, Stage};
-use crate::store::{ErrorKind, StoreError};
+use crate::store::{ErrorKind, Side, StoreError};
 use crate::traces;
 use crate::workqueue::{Outcome, Work, WorkQueue};
 
@@ -83,13 +84,14 @@ impl Dispatcher {
 
     /// Probes a store while it is down, until cancelled. Every probe asks for another bucket, since one
     /// that is broken by itself must not keep the others waiting.
-    pub(super) async fn run_probe(self: Arc<Self>, which: Probed, stop: CancellationToken) {
-        let (health, store) = match which {
-            Probed::Source => (&self.source, &self.worker.source),
-            Probed::Target => (&self.target, &self.worker.target),
+    pub(super) async fn run_probe(self: Arc<Self>, side: Side, stop: CancellationToken) {
+        let health = self.health(side);
+        let store = match side {
+            Side::Source => &self.worker.source,
+            Side::Target => &self.worker.target,
         };
         for (source_bucket, mapping) in self.worker.buckets.iter().cycle() {
-            let bucket = if which == Probed::Source { source_bucket } else { &mapping.target };
+            let bucket = if side == Side::Source { source_bucket } else { &mapping.target };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = health.wait_probe() => {}
@@ -161,7 +163,7 @@ impl Dispatcher {
     }
 
     /// One try of one key, to the end.
-    async fn try_once(&self, work: &Work, size: Size) {
+    pub(super) async fn try_once(&self, work: &Work, size: Size) {
         let mut handback = Handback { queue: &self.queue, work, done: false };
         let attempt = traces::attempt(work);
         let result = traces::within(attempt, self.worker.converge(work)).await;
@@ -204,24 +206,26 @@ impl Dispatcher {
         Outcome::Settled
     }
 
-    fn failed(&self, work: &Work, size: Size, error: &StoreError) -> Outcome {
-        let (stage, health) = if *error.endpoint == *self.worker.source.endpoint() {
-            (Stage::Source, Some(&self.source))
-        } else if *error.endpoint == *self.worker.target.endpoint() {
-            (Stage::Target, Some(&self.target))
-        } else {
-            // Our own disk, when a delete is to be held: no store is to blame.
-            (Stage::Journal, None)
-        };
-        self.metrics.error(stage, error.kind.name());
-        if let Some(health) = health {
-            health.failed(error);
+    fn failed(&self, work: &Work, size: Size, error: &AttemptError) -> Outcome {
+        if let Some(stage) = blamed(error) {
+            self.metrics.error(stage, error.class());
         }
-        let wait = match error.kind {
+        let wait = match error {
+            AttemptError::Store(error) => self.store_failed(work, size, error),
+            AttemptError::Disk { .. } | AttemptError::Stopping => {
+                self.worker.retry.delay(work.pending.attempts)
+            }
+        };
+        self.log_failure(work, error, wait);
+        Outcome::Retry { after: wait, class: error.class(), reason: error.to_string().into() }
+    }
+
+    /// Books a store's error on that store. Returns how long the key waits for its next try.
+    fn store_failed(&self, work: &Work, size: Size, error: &StoreError) -> Duration {
+        self.health(error.side).failed(error);
+        match error.kind {
             ErrorKind::Transient | ErrorKind::Throttled => {
-                if health.is_some() {
-                    self.limit(size).pushed_back();
-                }
+                self.limit(size).pushed_back();
                 self.worker.retry.delay(work.pending.attempts)
             }
             // The object moved under us: its new state is read at once.
@@ -239,21 +243,26 @@ impl Dispatcher {
                 let first = PERMANENT_FIRST_WAIT.min(self.worker.retry.max);
                 self.worker.retry.delay(work.pending.attempts).max(first)
             }
-        };
-        self.log_failure(work, error, wait);
-        Outcome::Retry { after: wait, class: error.kind.name(), reason: error.to_string().into() }
+        }
     }
 
     /// The first failure of a key and every power of two after it are worth a line, but not of every key
     /// of a bucket that nobody may write: that must not fill the disk with logs.
-    fn log_failure(&self, work: &Work, error: &StoreError, wait: Duration) {
+    fn log_failure(&self, work: &Work, error: &AttemptError, wait: Duration) {
         let attempt = work.pending.attempts.saturating_add(1);
-        let class = error.kind.name();
+        let class = error.class();
         let try_again_in_ms = clock::millis(wait);
         if attempt.is_power_of_two() && self.lines.admit(clock::now_ms()) {
             tracing::warn!(key = %work.key, attempt, class, %error, try_again_in_ms, "A key could not be replicated; it is parked and will be tried again.");
         } else {
             tracing::debug!(key = %work.key, attempt, class, %error, try_again_in_ms, "A key could not be replicated; it is parked and will be tried again.");
+        }
+    }
+
+    const fn health(&self, side: Side) -> &StoreHealth {
+        match side {
+            Side::Source => &self.source,
+            Side::Target => &self.target,
         }
     }
 
@@ -265,11 +274,16 @@ impl Dispatcher {
     }
 }
 
-/// Which store a probe asks.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Probed {
-    Source,
-    Target,
+/// The stage that a failed try counts for; none while the process ends.
+const fn blamed(error: &AttemptError) -> Option<Stage> {
+    match error {
+        AttemptError::Store(error) => match error.side {
+            Side::Source => Some(Stage::Source),
+            Side::Target => Some(Stage::Target),
+        },
+        AttemptError::Disk { .. } => Some(Stage::Journal),
+        AttemptError::Stopping => None,
+    }
 }
 
 /// Gives a key back even if its worker panics: a key must never stay in flight for ever.

@@ -12,8 +12,8 @@ use std::sync::atomic::Ordering;
 
 use super::plan::{self, Layout, multipart_etag};
 use super::worker::{CopyJob, Worker};
-use crate::object::ETag;
-use crate::store::{ErrorKind, GetOptions, ObjectBody, PutBody, PutOutcome, StoreError};
+use crate::object::{ETag, ObjectKey};
+use crate::store::{CallSite, ErrorKind, GetOptions, ObjectBody, PutBody, PutOutcome, StoreError};
 
 /// A part is tried this often before the whole copy is given up and parked.
 const PART_TRIES: u32 = 4;
@@ -118,8 +118,7 @@ impl Upload<'_> {
         if count > 1 && !body.head.headers.contains_key(http::header::CONTENT_RANGE) {
             worker.source_partless.store(true, Ordering::Relaxed);
             let message = "the source answers a part with the whole object; from now on multipart objects are copied in ranges";
-            let error = worker.target_error(job, "GetObject", message.into());
-            return Err(StoreError { kind: ErrorKind::Changed, ..error });
+            return Err(self.source_call().changed(message));
         }
         self.put_part(part, body.into_put()).await
     }
@@ -148,12 +147,7 @@ impl Upload<'_> {
             };
             let body = worker.source.get(&job.key.bucket, &job.key.key, options).await?;
             if let Some((kind, message)) = plan::misfit(&body.head, job.etag, end - start + 1) {
-                let error = worker.target_error(job, "GetObject", message);
-                return Err(StoreError {
-                    kind,
-                    endpoint: worker.source.endpoint().into(),
-                    ..error
-                });
+                return Err(StoreError { kind, ..self.source_call().corrupt(message) });
             }
             let bytes = body.bytes().await?;
             whole.update(&bytes);
@@ -163,13 +157,19 @@ impl Upload<'_> {
         }
         let whole: [u8; 16] = whole.finalize().into();
         match job.etag.and_then(ETag::md5) {
-            Some(expected) if job.etag_is_proof && expected != whole => Err(worker.target_error(
-                job,
-                "GetObject",
-                "the bytes read do not hash to the source's ETag; nothing was made visible".into(),
-            )),
+            Some(expected) if job.etag_is_proof && expected != whole => {
+                Err(self.source_call().corrupt(
+                    "the bytes read do not hash to the source's ETag; nothing was made visible",
+                ))
+            }
             _ => Ok(parts),
         }
+    }
+
+    /// A read of this object, whose answer is not what it should be.
+    fn source_call(&self) -> CallSite {
+        let ObjectKey { bucket, key } = self.job.key;
+        self.worker.source.failure("GetObject", bucket, key)
     }
 
     async fn upload(

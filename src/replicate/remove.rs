@@ -7,13 +7,14 @@
 use std::io;
 use std::sync::Arc;
 
+use super::attempt::AttemptError;
 use super::delete::{Deleter, Then};
 use super::worker::{Done, Mapping, Worker};
 use crate::clock;
 use crate::deletes::{Admission, Case, Confirmed, Delays, Hold, Step, may_go};
 use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::policy::CANARY;
-use crate::store::{ErrorKind, ObjectHead, StoreError};
+use crate::store::{ErrorKind, ObjectHead};
 use crate::workqueue::Work;
 
 /// What only the way from source to target needs.
@@ -26,7 +27,11 @@ pub(super) struct Forth {
 
 impl Worker {
     /// Deals with a key to which the source has just answered 404.
-    pub(super) async fn remove(&self, work: &Work, mapping: &Mapping) -> Result<Done, StoreError> {
+    pub(super) async fn remove(
+        &self,
+        work: &Work,
+        mapping: &Mapping,
+    ) -> Result<Done, AttemptError> {
         match &self.forth {
             Some(forth) => Removal { worker: self, forth, work, mapping }.decide().await,
             None => Ok(Done::Unchanged),
@@ -43,9 +48,9 @@ struct Removal<'a> {
 }
 
 impl Removal<'_> {
-    async fn decide(&self) -> Result<Done, StoreError> {
+    async fn decide(&self) -> Result<Done, AttemptError> {
         let (key, pending) = (&self.work.key, &self.work.pending);
-        let failed = |error: io::Error| disk_error(self.work, "keep", error.to_string());
+        let failed = |error: io::Error| AttemptError::disk(key, "keep", error);
         let hold = &self.forth.hold;
         let discarded = !self.approved()
             && hold.discarded(key, pending.aspects, pending.first_lsn).await.map_err(failed)?;
@@ -83,17 +88,17 @@ impl Removal<'_> {
     }
 
     /// The target's object, if there is one.
-    async fn at_target(&self) -> Result<Option<ObjectHead>, StoreError> {
+    async fn at_target(&self) -> Result<Option<ObjectHead>, AttemptError> {
         let target = &self.worker.target;
         match target.head(&self.mapping.target, &self.work.key.key).await {
             Ok(head) => Ok(Some(head)),
             Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// The delay is over, unless the object came back and went away again, and that could not be remembered.
-    async fn remove_due(&self) -> Result<Done, StoreError> {
+    async fn remove_due(&self) -> Result<Done, AttemptError> {
         let Some(head) = self.at_target().await? else { return Ok(Done::Unchanged) };
         let since_due = clock::now_ms() - self.work.pending.since_ms;
         let delay = clock::signed_millis(self.mapping.settings.delete_delay);
@@ -105,7 +110,7 @@ impl Removal<'_> {
         self.delete().await
     }
 
-    async fn delete(&self) -> Result<Done, StoreError> {
+    async fn delete(&self) -> Result<Done, AttemptError> {
         match self.ask(Then::Delete(Arc::clone(&self.mapping.target))).await? {
             Admission::Hold(reason) => self.hold(&reason).await,
             Admission::Allow | Admission::Count(_) => Ok(Done::Deleted),
@@ -113,7 +118,7 @@ impl Removal<'_> {
     }
 
     /// Whether this delete may pass the brake; carried out at once, if that is what follows.
-    async fn ask(&self, then: Then) -> Result<Admission, StoreError> {
+    async fn ask(&self, then: Then) -> Result<Admission, AttemptError> {
         let key = self.work.key.clone();
         let confirmed = Confirmed {
             approved: self.approved(),
@@ -124,7 +129,7 @@ impl Removal<'_> {
         self.forth.deleter.delete(confirmed, self.mapping.settings.may_be_empty, then).await
     }
 
-    async fn delay(&self) -> Result<Done, StoreError> {
+    async fn delay(&self) -> Result<Done, AttemptError> {
         let work = self.work;
         let aspects = if self.approved() { Aspects::APPROVED } else { Aspects::NONE };
         let dirty = DirtyKey {
@@ -135,11 +140,11 @@ impl Removal<'_> {
             size: Some(0),
         };
         let put = self.forth.delays.put(dirty).await;
-        put.map_err(|message| disk_error(work, "delay", message))?;
+        put.map_err(|error| AttemptError::disk(&work.key, "delay", error))?;
         Ok(Done::Delayed)
     }
 
-    async fn hold(&self, reason: &str) -> Result<Done, StoreError> {
+    async fn hold(&self, reason: &str) -> Result<Done, AttemptError> {
         let work = self.work;
         // A record that is read again after a restart may tell of a delete that was carried out.
         if self.at_target().await?.is_none() {
@@ -154,22 +159,7 @@ impl Removal<'_> {
             size: Some(0),
         };
         let put = self.forth.hold.put(vec![held]).await;
-        put.map_err(|error| disk_error(work, "hold", error.to_string()))?;
+        put.map_err(|error| AttemptError::disk(&work.key, "hold", error))?;
         Ok(Done::Held)
-    }
-}
-
-/// Our own disk failed: no store is to blame.
-fn disk_error(work: &Work, operation: &'static str, message: String) -> StoreError {
-    StoreError {
-        kind: ErrorKind::Transient,
-        operation,
-        endpoint: Arc::from("data_dir"),
-        bucket: (&*work.key.bucket).into(),
-        key: (&*work.key.key).into(),
-        status: None,
-        code: None,
-        message,
-        maybe_applied: false,
     }
 }

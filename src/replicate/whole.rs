@@ -35,16 +35,7 @@ impl Worker {
     }
 
     fn source_changed(&self, key: &ObjectKey) -> StoreError {
-        StoreError {
-            kind: ErrorKind::Changed,
-            operation: "HeadObject",
-            endpoint: self.source.endpoint().into(),
-            bucket: (&*key.bucket).into(),
-            key: (&*key.key).into(),
-            status: None,
-            code: None,
-            message: "the object changed while it was read".into(),
-            maybe_applied: false,
-        }
+        let call = self.source.failure("HeadObject", &key.bucket, &key.key);
+        call.changed("the object changed while it was read")
     }
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::HeaderMap;
 use md5::{Digest, Md5};
 
+use super::attempt::AttemptError;
 use super::pace::Pace;
 use super::plan::{self, BUFFERED, FirstStep, Layout, Limits};
 use super::remove::Forth;
@@ -100,7 +101,7 @@ pub(super) struct CopyJob<'a> {
 
 impl Worker {
     /// Makes the target agree with the source about one key.
-    pub(super) async fn converge(&self, work: &Work) -> Result<Done, StoreError> {
+    pub(super) async fn converge(&self, work: &Work) -> Result<Done, AttemptError> {
         let key = &work.key;
         let Some(mapping) = self.buckets.get(&key.bucket) else { return Ok(Done::Unchanged) };
         if !mapping.settings.wants(&key.key) {
@@ -115,13 +116,13 @@ impl Worker {
             FirstStep::Head => match self.source.head(&key.bucket, &key.key).await {
                 Ok(_) => self.read_and_copy(work, mapping).await,
                 Err(error) if error.kind == ErrorKind::NotFound => self.remove(work, mapping).await,
-                Err(error) => Err(error),
+                Err(error) => Err(error.into()),
             },
         }
     }
 
     /// Reads the source and writes what it answered.
-    async fn read_and_copy(&self, work: &Work, mapping: &Mapping) -> Result<Done, StoreError> {
+    async fn read_and_copy(&self, work: &Work, mapping: &Mapping) -> Result<Done, AttemptError> {
         let key = &work.key;
         let body = match self.source.get(&key.bucket, &key.key, GetOptions::default()).await {
             Ok(body) => body,
@@ -131,11 +132,11 @@ impl Worker {
                     Err(error) if error.kind == ErrorKind::NotFound => {
                         self.remove(work, mapping).await
                     }
-                    Err(error) => Err(error),
-                    Ok(_) => Err(StoreError { kind: ErrorKind::Changed, ..error }),
+                    Err(error) => Err(error.into()),
+                    Ok(_) => Err(StoreError { kind: ErrorKind::Changed, ..error }.into()),
                 };
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         if body.head.length >= self.settings.large_size.0 && !work.pending.large {
             return Ok(Done::Large);
@@ -146,11 +147,11 @@ impl Worker {
             layout @ Layout::Parts(1) => Way::InParts(layout, Some(body)),
             layout @ (Layout::Parts(_) | Layout::Ranges(_)) => Way::InParts(layout, None),
         };
-        self.copy(key, mapping, &head, way).await
+        Ok(self.copy(key, mapping, &head, way).await?)
     }
 
     /// HEADs both sides: often they agree already, or differ in tags only.
-    async fn compare(&self, work: &Work, mapping: &Mapping) -> Result<Done, StoreError> {
+    async fn compare(&self, work: &Work, mapping: &Mapping) -> Result<Done, AttemptError> {
         let key = &work.key;
         let (source, target) = tokio::join!(
             self.source.head(&key.bucket, &key.key),
@@ -167,15 +168,15 @@ impl Worker {
                     Ok(_) | Err(_) => self.remove(work, mapping).await,
                 };
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         match target {
             Ok(target) if plan::same_object(&source, &target) => {
                 self.remember_pair(key, source.etag.as_ref(), target.etag.as_ref());
                 self.returned(key);
-                self.agree_on_tags(key, mapping, &source, &target).await
+                Ok(self.agree_on_tags(key, mapping, &source, &target).await?)
             }
-            Err(error) if error.kind != ErrorKind::NotFound => Err(error),
+            Err(error) if error.kind != ErrorKind::NotFound => Err(error.into()),
             Ok(_) | Err(_)
                 if source.length >= self.settings.large_size.0 && !work.pending.large =>
             {
@@ -184,7 +185,8 @@ impl Worker {
             Ok(_) | Err(_) => match self.layout(&source) {
                 Layout::Single => self.read_and_copy(work, mapping).await,
                 layout @ (Layout::Parts(_) | Layout::Ranges(_)) => {
-                    self.copy(key, mapping, &source, Way::InParts(layout, None)).await
+                    let way = Way::InParts(layout, None);
+                    Ok(self.copy(key, mapping, &source, way).await?)
                 }
             },
         }
@@ -367,17 +369,8 @@ impl Worker {
         operation: &'static str,
         message: String,
     ) -> StoreError {
-        StoreError {
-            kind: ErrorKind::Corrupt,
-            operation,
-            endpoint: self.target.endpoint().into(),
-            bucket: job.target_bucket.into(),
-            key: (&*job.key.key).into(),
-            status: None,
-            code: None,
-            message,
-            maybe_applied: true,
-        }
+        let call = self.target.failure(operation, job.target_bucket, &job.key.key);
+        StoreError { maybe_applied: true, ..call.corrupt(message) }
     }
 }
 

@@ -11,7 +11,7 @@ use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 
-use super::failure::{Origin, describe};
+use super::failure::{CallSite, describe};
 use super::{ErrorKind, StoreError};
 use crate::config::settings::StoreSettings;
 
@@ -51,7 +51,7 @@ pub(super) async fn create_bucket(
     client: &aws_sdk_s3::Client,
     region: &str,
     lock: bool,
-    origin: &Origin,
+    origin: &CallSite,
 ) -> Result<(), StoreError> {
     // The default region is the one that must not be named.
     let place = (region != "us-east-1").then(|| {

@@ -175,7 +175,8 @@ mod tests {
 
     use super::*;
     use crate::store::ErrorKind;
-    use crate::store::failure::Origin;
+    use crate::store::Side;
+    use crate::store::failure::CallSite;
 
     /// Gives its frames one by one, with pauses between them.
     struct Script(Vec<Option<Result<Bytes, StoreError>>>);
@@ -202,8 +203,13 @@ mod tests {
 
     fn cut() -> StoreError {
         let bucket = "b".into();
-        let origin =
-            Origin { operation: "GetObject", endpoint: "s".into(), bucket, key: "k".into() };
+        let origin = CallSite {
+            operation: "GetObject",
+            side: Side::Source,
+            endpoint: "s".into(),
+            bucket,
+            key: "k".into(),
+        };
         origin.error(ErrorKind::Transient, "connection reset")
     }
 

@@ -8,23 +8,40 @@ use rustls::{CertificateError, InvalidMessage, OtherError};
 
 use super::classify::classify;
 use super::permission::permission;
-use super::{ErrorKind, StoreError};
+use super::{ErrorKind, Side, StoreError};
 
 /// Which request: enough to name it in an error, long after it was sent.
 #[derive(Debug, Clone)]
-pub(super) struct Origin {
+pub struct CallSite {
     pub(super) operation: &'static str,
+    pub(super) side: Side,
     pub(super) endpoint: Arc<str>,
     pub(super) bucket: Box<str>,
     pub(super) key: Box<str>,
 }
 
-impl Origin {
+impl CallSite {
+    /// The object is not what it was a moment ago: start over.
+    pub fn changed(&self, message: impl Into<String>) -> StoreError {
+        self.error(ErrorKind::Changed, message)
+    }
+
+    /// The content is not what it should be.
+    pub fn corrupt(&self, message: impl Into<String>) -> StoreError {
+        self.error(ErrorKind::Corrupt, message)
+    }
+
+    /// The store, or the path to it, has a fault that may pass.
+    pub fn transient(&self, message: impl Into<String>) -> StoreError {
+        self.error(ErrorKind::Transient, message)
+    }
+
     /// A failure without an answer, or in the middle of one.
     pub(super) fn error(&self, kind: ErrorKind, message: impl Into<String>) -> StoreError {
         StoreError {
             kind,
             operation: self.operation,
+            side: self.side,
             endpoint: Arc::clone(&self.endpoint),
             bucket: self.bucket.clone(),
             key: self.key.clone(),
@@ -136,9 +153,10 @@ pub(super) fn causes<'a>(
 mod tests {
     use super::*;
 
-    fn origin() -> Origin {
-        Origin {
+    fn origin() -> CallSite {
+        CallSite {
             operation: "PutObject",
+            side: Side::Target,
             endpoint: "http://h:9000".into(),
             bucket: "b".into(),
             key: "a\n".into(),

@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use super::body::{BodyError, RequestBody};
 use super::credentials::Ready;
 use super::encode::{Query, push_path};
-use super::failure::Origin;
+use super::failure::CallSite;
 use super::http::Failure;
 use super::s3::Inner;
 use super::sign::{AmzDate, Signable, Spaces, UNSIGNED_PAYLOAD, payload_hash};
@@ -136,7 +136,7 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: ObjectStream,
-    pub(super) origin: Origin,
+    pub(super) origin: CallSite,
 }
 
 impl Answer {
@@ -220,9 +220,10 @@ impl Inner {
     }
 
     /// Names a request to this store.
-    pub(super) fn origin(&self, operation: &'static str, bucket: &str, key: &str) -> Origin {
-        Origin {
+    pub(super) fn origin(&self, operation: &'static str, bucket: &str, key: &str) -> CallSite {
+        CallSite {
             operation,
+            side: self.side,
             endpoint: Arc::clone(&self.endpoint),
             bucket: bucket.into(),
             key: key.into(),
@@ -363,12 +364,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::Store;
+    use crate::store::{Side, Store};
 
     async fn sent(settings: &str) -> Request<RequestBody> {
         let settings = format!("access_key = 'a'\nsecret_key = 'b'\n{settings}");
         let settings = toml::from_str(&settings).unwrap();
-        let store = Store::connect(&settings, Duration::from_secs(1)).await.unwrap();
+        let store = Store::connect(Side::Source, &settings, Duration::from_secs(1)).await.unwrap();
         let inner = store.inner();
         let date = AmzDate::at(0);
         let ready = inner.credentials.ready(date, 0).await.unwrap();

@@ -13,13 +13,13 @@ use http_body_util::BodyExt as _;
 use super::body::RequestBody;
 use super::credentials::Credentials;
 use super::encode::Query;
-use super::failure::Origin;
+use super::failure::CallSite;
 use super::http::{Transport, tls_config};
 use super::request::Call;
 use super::view::View;
 use super::{
-    ErrorKind, GetOptions, ObjectBody, ObjectHead, PutBody, PutOutcome, StoreError, Tags, admin,
-    xml,
+    ErrorKind, GetOptions, ObjectBody, ObjectHead, PutBody, PutOutcome, Side, StoreError, Tags,
+    admin, xml,
 };
 use crate::config::settings::StoreSettings;
 use crate::fence::Fence;
@@ -55,6 +55,7 @@ pub struct Store(Arc<Inner>, Option<Arc<View>>);
 pub(super) struct Inner {
     pub(super) transport: Transport,
     pub(super) credentials: Credentials,
+    pub(super) side: Side,
     pub(super) endpoint: Arc<str>,
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
@@ -85,9 +86,10 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Builds the client of the store in `settings`. No request may go without progress for longer
+    /// Builds the client of the store in `settings`, whose errors say that they are of this `side`. No request may go without progress for longer
     /// than `request_timeout`. Reads credentials and `ca_file`, but sends nothing to the store.
     pub async fn connect(
+        side: Side,
         settings: &StoreSettings,
         request_timeout: Duration,
     ) -> Result<Self, ConnectError> {
@@ -111,6 +113,7 @@ impl Store {
         let inner = Inner {
             transport: Transport::new(tls, request_timeout),
             credentials,
+            side,
             endpoint: format!("{scheme}://{authority}").into(),
             scheme,
             authority,
@@ -133,6 +136,12 @@ impl Store {
     pub(crate) fn fence(&self, fence: &Arc<Fence>) {
         // The first one counts; a process has only one.
         drop(self.0.fence.set(Arc::clone(fence)));
+    }
+
+    /// Names a call that did not fail on the wire, so that what is wrong with its answer becomes an error
+    /// of this store. `key` is empty for calls on a bucket.
+    pub fn failure(&self, operation: &'static str, bucket: &str, key: &str) -> CallSite {
+        self.0.origin(operation, bucket, key)
     }
 
     /// Scheme, host and port.
@@ -341,7 +350,7 @@ pub(super) fn is_gone(error: &StoreError) -> bool {
 }
 
 /// The answer held a document that cannot be read.
-pub(super) fn unreadable(origin: &Origin, error: &xml::XmlError) -> StoreError {
+pub(super) fn unreadable(origin: &CallSite, error: &xml::XmlError) -> StoreError {
     origin.error(ErrorKind::Transient, format!("the answer is not readable: {error}"))
 }
 
@@ -365,7 +374,7 @@ pub(crate) fn md5(document: &[u8]) -> [u8; 16] {
 fn object_head(
     status: StatusCode,
     headers: HeaderMap,
-    origin: &Origin,
+    origin: &CallSite,
 ) -> Result<ObjectHead, StoreError> {
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let Some(length) = length else {
@@ -432,7 +441,7 @@ mod tests {
     async fn debug_shows_no_secret() {
         let text = "endpoint = 'http://h:1'\naccess_key = 'hidden-access'\nsecret_key = 'hidden-secret'\nsession_token = 'hidden-token'";
         let settings: StoreSettings = toml::from_str(text).unwrap();
-        let store = Store::connect(&settings, Duration::from_secs(1)).await.unwrap();
+        let store = Store::connect(Side::Source, &settings, Duration::from_secs(1)).await.unwrap();
         let shown = format!("{store:?} {:?}", store.0.credentials);
         assert!(!shown.contains("hidden"), "{shown}");
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::body::RequestBody;
 use super::encode::Query;
-use super::failure::Origin;
+use super::failure::CallSite;
 use super::request::Call;
 use super::s3::{MAX_DOCUMENT, md5, unreadable};
 use super::{ErrorKind, PutBody, Store, StoreError, StoreKind, xml};
@@ -292,7 +292,7 @@ const fn admin_path(kind: StoreKind) -> Option<&'static str> {
 }
 
 /// The store answered, if with nonsense: unlike silence, that concerns one setting alone.
-fn garbled(origin: &Origin, error: &xml::XmlError) -> StoreError {
+fn garbled(origin: &CallSite, error: &xml::XmlError) -> StoreError {
     StoreError { status: Some(200), ..unreadable(origin, error) }
 }
 

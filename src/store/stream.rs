@@ -15,7 +15,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::failure::{Origin, describe};
+use super::failure::{CallSite, describe};
 use super::{ErrorKind, StoreError};
 
 /// Any body that a PUT can stream; its errors say which store failed to deliver.
@@ -31,11 +31,11 @@ pub struct ObjectStream {
     /// Set while someone waits for a byte.
     waiting: bool,
     timer: Option<Pin<Box<Sleep>>>,
-    origin: Origin,
+    origin: CallSite,
 }
 
 impl ObjectStream {
-    pub(super) fn new(inner: Incoming, stall: Duration, origin: Origin) -> Self {
+    pub(super) fn new(inner: Incoming, stall: Duration, origin: CallSite) -> Self {
         let remaining = inner.size_hint().exact();
         Self { inner, remaining, stall, waiting: false, timer: None, origin }
     }

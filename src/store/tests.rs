@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::{ErrorKind, GetOptions, ListQuery, PutBody, Store};
+use super::{ErrorKind, GetOptions, ListQuery, PutBody, Side, Store};
 use crate::fence::Fence;
 use crate::object::ETag;
 
@@ -32,7 +32,7 @@ async fn server<const N: usize>(answers: [String; N]) -> (Store, JoinHandle<Vec<
 async fn store(endpoint: &str) -> Store {
     let settings = format!("endpoint = '{endpoint}'\naccess_key = 'a'\nsecret_key = 'b'");
     let settings = toml::from_str(&settings).unwrap();
-    Store::connect(&settings, Duration::from_millis(300)).await.unwrap()
+    Store::connect(Side::Source, &settings, Duration::from_millis(300)).await.unwrap()
 }
 
 /// Reads a request: up to its announced length, or to the end of the connection if that is sooner.
@@ -217,7 +217,7 @@ async fn a_session_token_is_sent_and_signed_with_every_request() {
         plain.endpoint()
     );
     let settings = toml::from_str(&settings).unwrap();
-    let store = Store::connect(&settings, Duration::from_millis(300)).await.unwrap();
+    let store = Store::connect(Side::Source, &settings, Duration::from_millis(300)).await.unwrap();
     store.delete("b", "k").await.unwrap();
     let received = server.await.unwrap().concat();
     assert!(received.contains("x-amz-security-token: a token\r\n"), "{received}");

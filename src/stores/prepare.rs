@@ -101,6 +101,7 @@ pub(crate) fn advice(store: &str, kind: ErrorKind) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Side;
     use futures_util::FutureExt as _;
     use http::{StatusCode, Uri};
 
@@ -111,7 +112,9 @@ mod tests {
         tokio::spawn(async { axum::serve(listener, router).await });
         let text =
             format!("endpoint = 'http://{address}'\naccess_key = 'a'\nsecret_key = 'bbbbbbbb'");
-        Store::connect(&toml::from_str(&text).unwrap(), Duration::from_secs(5)).await.unwrap()
+        Store::connect(Side::Source, &toml::from_str(&text).unwrap(), Duration::from_secs(5))
+            .await
+            .unwrap()
     }
 
     #[tokio::test]

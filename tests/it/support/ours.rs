@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evermirror::store::Store;
+use evermirror::store::{Side, Store};
 
 use super::minio::{ACCESS_KEY, SECRET_KEY};
 
@@ -12,5 +12,5 @@ pub(crate) async fn store(endpoint: &str) -> Store {
         "endpoint = '{endpoint}'\naccess_key = '{ACCESS_KEY}'\nsecret_key = '{SECRET_KEY}'"
     );
     let settings = toml::from_str(&settings).unwrap();
-    Store::connect(&settings, Duration::from_secs(20)).await.unwrap()
+    Store::connect(Side::Source, &settings, Duration::from_secs(20)).await.unwrap()
 }
