@@ -1,4 +1,4 @@
-//! How long a failed key waits; the only file that names the `backoff` crate.
+//! How long what failed waits until it is tried again; the only file that names the `backoff` crate.
 //!
 //! The crate is unmaintained (RUSTSEC-2025-0012) and fixed by the product's owner; only its
 //! interval arithmetic is used, so replacing it is a change to this file.
@@ -40,6 +40,33 @@ impl RetryPolicy {
     }
 }
 
+/// The waits of one thing that is tried again and again, by its policy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waits {
+    policy: RetryPolicy,
+    /// In a row.
+    failures: u32,
+}
+
+impl Waits {
+    /// Nothing has failed yet.
+    pub(crate) const fn new(policy: RetryPolicy) -> Self {
+        Self { policy, failures: 0 }
+    }
+
+    /// It failed again: how long to wait before the next try.
+    pub(crate) fn next(&mut self) -> Duration {
+        let delay = self.policy.delay(self.failures);
+        self.failures = self.failures.saturating_add(1);
+        delay
+    }
+
+    /// It succeeded: the next failure is a first one.
+    pub(crate) fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +81,16 @@ mod tests {
             let range = middle_ms / 2..=middle_ms * 3 / 2;
             assert!(range.contains(&delay), "{attempts}: {delay} not in {range:?}");
         }
+    }
+    #[test]
+    fn waits_grow_with_each_failure_and_begin_again_after_a_success() {
+        let max = Duration::from_secs(5);
+        let mut waits = Waits::new(RetryPolicy { initial: Duration::from_millis(100), max });
+        let first = waits.next();
+        assert!(first <= Duration::from_millis(150), "{first:?}");
+        let grown = (0..20).map(|_| waits.next()).last().unwrap();
+        assert!(grown >= max / 2, "{grown:?}");
+        waits.reset();
+        assert!(waits.next() <= Duration::from_millis(150));
     }
 }

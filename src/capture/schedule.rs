@@ -10,7 +10,7 @@ use super::{CaptureReport, capture};
 use crate::clock;
 use crate::config::Settings;
 use crate::metrics::Metrics;
-use crate::retry::RetryPolicy;
+use crate::retry::{RetryPolicy, Waits};
 use crate::stores::Stores;
 
 /// After a failure it is tried again sooner than planned.
@@ -62,7 +62,7 @@ impl Schedule {
     /// Captures now and at every interval, until stopped; after a failure again soon, less and less often.
     pub async fn run(&self, stores: &Stores, metrics: &Metrics, stop: &CancellationToken) {
         let interval = self.settings.capture.as_ref().map_or(Duration::MAX, |of| of.interval);
-        let mut failed = 0;
+        let mut waits = Waits::new(RETRY);
         loop {
             let capturing = Box::pin(capture(stores, &self.settings, false));
             let Some(result) = stop.run_until_cancelled(capturing).await else { return };
@@ -73,13 +73,12 @@ impl Schedule {
             let wait = if let Some(error) = error {
                 tracing::warn!(%error, "The source's settings could not all be captured; it is tried again.");
                 metrics.capture_failed();
-                failed += 1;
                 let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
                 status.failures += 1;
                 status.last_error = Some(error);
-                RETRY.delay(failed - 1).min(interval)
+                waits.next().min(interval)
             } else {
-                failed = 0;
+                waits.reset();
                 interval
             };
             if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {

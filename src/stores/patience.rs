@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::retry::RetryPolicy;
+use crate::retry::{RetryPolicy, Waits};
 use crate::store::{ErrorKind, StoreError};
 
 /// How often a request that may succeed later is made.
@@ -14,7 +14,7 @@ const RETRY: RetryPolicy =
 pub(crate) async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
     ask: impl Fn() -> F,
 ) -> Result<T, StoreError> {
-    let mut tries = 0;
+    let (mut tries, mut waits) = (0, Waits::new(RETRY));
     loop {
         let error = match ask().await {
             Ok(answer) => return Ok(answer),
@@ -26,7 +26,7 @@ pub(crate) async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
         if !passes || tries == TRIES {
             return Err(error);
         }
-        tokio::time::sleep(RETRY.delay(tries - 1)).await;
+        tokio::time::sleep(waits.next()).await;
     }
 }
 

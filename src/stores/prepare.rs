@@ -10,10 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Stores;
 use crate::config::Settings;
+use crate::retry::{RetryPolicy, Waits};
 use crate::store::{ErrorKind, Store, StoreError};
 
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-const LAST_WAIT: Duration = Duration::from_secs(15);
+/// A store that does not answer.
+const AWAY: RetryPolicy =
+    RetryPolicy { initial: Duration::from_millis(250), max: Duration::from_secs(15) };
 /// How long the first bucket that is ready waits for the others.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -47,7 +49,7 @@ async fn until_answered<F: Future<Output = Result<(), StoreError>>>(
     bucket: &str,
     ask: impl Fn() -> F,
 ) {
-    let mut wait = FIRST_WAIT;
+    let mut waits = Waits::new(AWAY);
     let mut told = false;
     loop {
         let Err(error) = ask().await else { return };
@@ -59,8 +61,7 @@ async fn until_answered<F: Future<Output = Result<(), StoreError>>>(
             tracing::warn!(store, bucket, %error, "The store does not answer. Notifications are taken and kept; work begins when it does.");
             told = true;
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(LAST_WAIT);
+        tokio::time::sleep(waits.next()).await;
     }
 }
 

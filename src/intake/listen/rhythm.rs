@@ -1,4 +1,4 @@
-//! When the next stream is tried; the waits themselves come from `replicate::retry`.
+//! When the next stream is tried; the waits themselves come from `retry`.
 
 use std::time::Duration;
 

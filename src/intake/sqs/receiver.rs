@@ -18,12 +18,13 @@ use crate::event::{self, Channel, Parsed};
 use crate::intake::recent::Recent;
 use crate::intake::{Health, Inlet, Refused};
 use crate::metrics::{Metrics, RequestOutcome, Stage};
+use crate::retry::{RetryPolicy, Waits};
 
 /// How long, at a stop, a batch that was received may still take. Below the pipeline's own patience.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
-/// The first wait after a failure, which doubles, and the longest.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-const LAST_WAIT: Duration = Duration::from_secs(15);
+/// After the queue or the journal has failed.
+const RETRY: RetryPolicy =
+    RetryPolicy { initial: Duration::from_millis(250), max: Duration::from_secs(15) };
 /// How often a message that could not be deleted is tried before it is left to come back.
 const DELETE_TRIES: usize = 4;
 
@@ -87,11 +88,11 @@ impl Receiver {
 
     /// Takes batch after batch until stopped.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut wait = FIRST_WAIT;
+        let mut waits = Waits::new(RETRY);
         while let Some(received) = stop.run_until_cancelled(self.queue.receive()).await {
             match received {
                 Ok(batch) => {
-                    wait = FIRST_WAIT;
+                    waits.reset();
                     if self.troubles.clear(Part::Receive) {
                         tracing::info!(queue = self.queue.url(), "The queue gives messages again.");
                     }
@@ -103,10 +104,10 @@ impl Receiver {
                         &failure,
                         "No notification arrives through the queue; it is asked again and again.",
                     );
-                    if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                    let wait = tokio::time::sleep(waits.next());
+                    if stop.run_until_cancelled(wait).await.is_none() {
                         return;
                     }
-                    wait = (wait * 2).min(LAST_WAIT);
                 }
             }
         }
@@ -140,7 +141,7 @@ impl Receiver {
     async fn take_all(&self, batch: &[Message], held: &Held) {
         let began = Instant::now();
         let mut left: Vec<(usize, &Message)> = batch.iter().enumerate().collect();
-        let mut wait = FIRST_WAIT;
+        let mut waits = Waits::new(RETRY);
         while !left.is_empty() {
             // Together, so that the journal makes them durable with one sync.
             let taken = join_all(left.iter().map(|(_, message)| self.take(message))).await;
@@ -160,8 +161,7 @@ impl Receiver {
             match reason {
                 Some(error) => {
                     self.refused(&error);
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(LAST_WAIT);
+                    tokio::time::sleep(waits.next()).await;
                 }
                 None if self.troubles.clear(Part::Journal) => {
                     tracing::info!(
