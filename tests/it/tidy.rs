@@ -65,6 +65,27 @@ fn each_outside_system_is_named_in_one_file() {
     }
 }
 
+/// As above: clients, credentials and queues of AWS have a file each. (A test compares our signatures with
+/// theirs.)
+#[test]
+fn the_aws_sdk_is_named_in_three_files_alone() {
+    let named = |line: &str| {
+        let words = line.split(|c: char| !c.is_ascii_alphanumeric() && !"_:".contains(c));
+        words.into_iter().any(|word| word.starts_with("aws_") && word.contains("::"))
+    };
+    let code = |file: &PathBuf| {
+        text(file).lines().any(|line| !line.trim_start().starts_with("//") && named(line))
+    };
+    let apart = |file: &PathBuf| {
+        file.starts_with("src/demo")
+            || file.ends_with("src/demo.rs")
+            || file.ends_with("src/store/sign/tests.rs")
+    };
+    let naming: Vec<_> = rust_files("src").into_iter().filter(code).filter(|f| !apart(f)).collect();
+    let homes = ["src/intake/sqs/queue.rs", "src/store/admin.rs", "src/store/credentials.rs"];
+    assert_eq!(naming, homes.map(PathBuf::from));
+}
+
 /// As above, for a system that takes more than one file.
 #[test]
 fn kafka_is_named_in_its_intake_alone() {
@@ -95,6 +116,19 @@ fn every_path_below_data_dir_is_made_in_one_file() {
     let joins = |file: &PathBuf| text(file).contains("data_dir.join(");
     let joining: Vec<_> = rust_files("src").into_iter().filter(joins).collect();
     assert!(joining.is_empty(), "{joining:?}: add a method to DataDir in src/data_dir.rs");
+}
+
+/// A map that names a place that is gone leads a newcomer astray.
+#[test]
+fn every_path_that_the_architecture_names_is_there() {
+    let map = text(Path::new("src/ARCHITECTURE.md"));
+    let paths = map.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).filter(|word| {
+        let ends = [".rs", ".toml", ".golden", "/"].iter().any(|end| word.ends_with(end));
+        ends && !word.contains(' ') && !word.contains("NAME")
+    });
+    let gone = |path: &&str| !root().join("src").join(path).exists() && !root().join(path).exists();
+    let gone: Vec<_> = paths.filter(gone).collect();
+    assert!(gone.is_empty(), "{gone:?}");
 }
 
 /// A file that no `mod` line names is never compiled: its code is dead and its tests never run.
