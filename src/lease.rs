@@ -29,7 +29,7 @@ use crate::clock;
 use crate::config::settings::LeaseSettings;
 use crate::fence::Fence;
 use crate::kubernetes::{Cluster, ConnectError, Failure, KubernetesError, LEASES, PODS};
-use election::{Observer, Record, Verdict};
+use election::{Claim, Observer, Record};
 
 /// The label of the pod whose process is active.
 pub const ACTIVE_LABEL: &str = "evermirror/active";
@@ -84,9 +84,9 @@ impl Elector {
         let name = &self.settings.name;
         let lease = self.cluster.get(LEASES, name).await?;
         let found = lease.as_ref().map(Record::read);
-        let verdict = observer.judge(found.as_ref(), clock::since_boot());
+        let claim = observer.judge(found.as_ref(), clock::since_boot());
         let before = found.unwrap_or_default();
-        if let Verdict::Wait(holder) = verdict {
+        if let Claim::Wait(holder) = claim {
             let since = before.acquired.and_then(|at| at.parse::<jiff::Timestamp>().ok());
             let since = since.map_or_else(String::new, |at| format!(" since {at:.0}"));
             return Ok(Look::Held(holder + &since));
@@ -94,10 +94,10 @@ impl Elector {
         let began = clock::since_boot();
         let wanted = self.renewed(&Record {
             acquired: Some(timestamp()),
-            transitions: before.transitions + i64::from(verdict == Verdict::Take),
+            transitions: before.transitions + i64::from(claim == Claim::Take),
             ..before.clone()
         });
-        match self.write(&wanted, verdict == Verdict::Create).await {
+        match self.write(&wanted, claim == Claim::Create).await {
             Ok(record) => Ok(Look::Won(Box::new(self.begin(record, &before, began)))),
             Err(KubernetesError { failure: Failure::Conflict | Failure::Exists, .. }) => {
                 Ok(Look::Held("another one, which was faster".to_owned()))

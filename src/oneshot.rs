@@ -9,13 +9,13 @@
 //! which ends it at once and in good order. Whatever keeps a command from its end is in its report, which
 //! is printed in every case. After a crash, `sync` goes on with what its journal holds.
 
-mod backlog;
 mod compare;
 pub(crate) mod engine;
 pub(crate) mod progress;
 pub(crate) mod report;
 pub mod restore;
 pub mod sync;
+mod sync_queue;
 pub mod verify;
 
 use std::process::ExitCode;
@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::config::settings::BucketSettings;
+use crate::errors::UsageError;
 
 /// How a command ended; the exit status of `sync`, `verify` and `restore`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,19 +69,6 @@ pub struct Scope {
     pub json: bool,
 }
 
-/// A command line that does not fit the configuration.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "--bucket {bucket}: no [[buckets]] entry has this source; configured are {}",
-    configured.join(", ")
-)]
-pub struct UnknownBucket {
-    /// What was asked for.
-    pub bucket: String,
-    /// The source buckets that there are.
-    pub configured: Vec<String>,
-}
-
 impl Scope {
     /// Narrows the settings to the source buckets named; to all if none is.
     pub fn new(
@@ -88,11 +76,14 @@ impl Scope {
         buckets: &[String],
         prefix: &str,
         json: bool,
-    ) -> Result<Self, UnknownBucket> {
+    ) -> Result<Self, UsageError> {
         let known = |name: &String| settings.buckets.iter().any(|bucket| bucket.source == *name);
         if let Some(bucket) = buckets.iter().find(|name| !known(name)) {
-            let configured = settings.buckets.iter().map(|b| b.source.clone()).collect();
-            return Err(UnknownBucket { bucket: bucket.clone(), configured });
+            let configured: Vec<_> = settings.buckets.iter().map(|b| b.source.as_str()).collect();
+            return Err(UsageError(format!(
+                "--bucket {bucket}: no [[buckets]] entry has this source; configured are {}",
+                configured.join(", ")
+            )));
         }
         settings
             .buckets

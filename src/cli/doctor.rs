@@ -12,7 +12,6 @@ use super::logging;
 use super::paint::{Paint, plain};
 use crate::config;
 use crate::doctor::{self, Check, DoctorOptions, Level};
-use crate::errors::UsageError;
 use crate::oneshot::Scope;
 
 /// Arguments of `doctor`.
@@ -45,8 +44,7 @@ pub struct DoctorArgs {
 pub async fn execute(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let settings = config::load_without_intake(args.config.as_deref(), config::environment())?;
     logging::init_quietly(&settings.log)?;
-    let scope = Scope::new(settings, &args.bucket, "", args.json)
-        .map_err(|error| UsageError(error.to_string()))?;
+    let scope = Scope::new(settings, &args.bucket, "", args.json)?;
     let options = DoctorOptions {
         arns: args.arn,
         no_canary: args.no_canary,

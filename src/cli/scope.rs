@@ -7,7 +7,6 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::logging;
 use crate::config;
-use crate::errors::UsageError;
 use crate::oneshot::Scope;
 
 /// Which configuration, which keys, and how the answer looks.
@@ -34,8 +33,7 @@ impl ScopeArgs {
     pub fn load(&self) -> anyhow::Result<Scope> {
         let settings = config::load_without_intake(self.config.as_deref(), config::environment())?;
         logging::init_quietly(&settings.log)?;
-        let scope = Scope::new(settings, &self.bucket, &self.prefix, self.json);
-        Ok(scope.map_err(|error| UsageError(error.to_string()))?)
+        Ok(Scope::new(settings, &self.bucket, &self.prefix, self.json)?)
     }
 }
 

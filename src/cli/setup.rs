@@ -9,7 +9,6 @@ use clap::{Args, ValueEnum};
 use super::logging;
 use super::paint::{Paint, plain};
 use crate::config;
-use crate::errors::UsageError;
 use crate::oneshot::Scope;
 use crate::setup::{self, BucketReport, RuleReport, SetupOptions, SetupReport};
 use crate::store::StoreKind;
@@ -67,8 +66,7 @@ impl From<Kind> for StoreKind {
 pub async fn execute(args: SetupArgs) -> anyhow::Result<ExitCode> {
     let settings = config::load_without_intake(args.config.as_deref(), config::environment())?;
     logging::init_quietly(&settings.log)?;
-    let scope = Scope::new(settings, &args.bucket, "", args.json)
-        .map_err(|error| UsageError(error.to_string()))?;
+    let scope = Scope::new(settings, &args.bucket, "", args.json)?;
     let options = SetupOptions {
         dry_run: args.dry_run,
         remove: args.remove,

@@ -7,7 +7,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::draft::{Draft, Origin};
 use super::kind;
-use super::problem::{Place, Problem};
+use super::problem::{Location, Problem};
 use super::schema::{self, Key, Node};
 use super::spelling;
 
@@ -23,7 +23,7 @@ pub(super) struct Document {
 /// Reads `text`; the error is the one problem of a text that is not TOML.
 pub(super) fn read(text: &str) -> Result<Document, Problem> {
     let root = DeTable::parse(text).map_err(|error| {
-        let place = error.span().map_or(Place::Nowhere, Place::Span);
+        let place = error.span().map_or(Location::Nowhere, Location::Span);
         Problem::at(place, format!("invalid TOML: {}", error.message()))
     })?;
     let mut document = Document::default();
@@ -111,7 +111,7 @@ impl Document {
     }
 
     fn report(&mut self, span: Range<usize>, message: String) {
-        self.problems.push(Problem::at(Place::Span(span), message));
+        self.problems.push(Problem::at(Location::Span(span), message));
     }
 
     /// Hides a value and everything in it: the span of a table is that of its header only.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::problem::{Place, Problem};
+use super::problem::{Location, Problem};
 use super::schema::{self, KEYS, Node};
 use super::settings::Settings;
 
@@ -23,10 +23,10 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn place(&self) -> Location {
         match self {
-            Self::File(span) => Place::Span(span.clone()),
-            Self::Variable(name) => Place::Variable(name.clone()),
+            Self::File(span) => Location::Span(span.clone()),
+            Self::Variable(name) => Location::Variable(name.clone()),
         }
     }
 }
@@ -74,14 +74,14 @@ impl Draft {
     }
 
     /// The place where a problem with `path` is shown: the value, or the table it is missing from.
-    pub(super) fn place(&self, path: &str) -> Place {
+    pub(super) fn place(&self, path: &str) -> Location {
         if let Some(entry) = self.entries.get(path) {
             return entry.origin.place();
         }
         if let Some(span) = self.tables.get(path) {
-            return Place::Span(span.clone());
+            return Location::Span(span.clone());
         }
-        path.rsplit_once('.').map_or(Place::Nowhere, |(table, _)| self.place(table))
+        path.rsplit_once('.').map_or(Location::Nowhere, |(table, _)| self.place(table))
     }
 
     /// What must be given and was not.
@@ -98,7 +98,7 @@ impl Draft {
             .extend((0..buckets).find_map(|n| self.missing_key(&format!("buckets.{n}.source"))));
         if buckets == 0 && !self.entries.contains_key("buckets") {
             problems.push(Problem::at(
-                Place::Nowhere,
+                Location::Nowhere,
                 "no bucket is given: write a [[buckets]] table with `source = \"NAME\"`, \
                  or set EVERMIRROR__BUCKETS=\"NAME,NAME\"",
             ));
@@ -113,7 +113,7 @@ impl Draft {
             .any(|table| self.is_present(table));
         (!given).then(|| {
             Problem::at(
-                Place::Nowhere,
+                Location::Nowhere,
                 "no intake is given, so no notification could arrive: write an [intake.webhook] \
                  table (it may be empty), or set EVERMIRROR__INTAKE__WEBHOOK__LISTEN=0.0.0.0:8080, or \
                  write an [intake.sqs] table",
@@ -160,7 +160,7 @@ impl Draft {
         Settings::deserialize(self.table("")).map_err(|_| {
             // Serde's message may quote a value, and a value may be a secret.
             Problem::at(
-                Place::Nowhere,
+                Location::Nowhere,
                 "the settings do not fit together; this is a defect of evermirror",
             )
         })

@@ -8,7 +8,7 @@
 use toml::Value;
 
 use super::draft::{Draft, Origin};
-use super::problem::{Place, Problem};
+use super::problem::{Location, Problem};
 use super::schema::{self, KEYS, Node, PREFIX};
 use super::spelling;
 
@@ -45,7 +45,7 @@ fn single_underscores(name: &str) -> Option<String> {
 }
 
 fn set(draft: &mut Draft, name: &str, value: &str) -> Result<(), Problem> {
-    let problem = |message: &str| Problem::at(Place::Variable(name.to_owned()), message);
+    let problem = |message: &str| Problem::at(Location::Variable(name.to_owned()), message);
     let Some(path) = name.strip_prefix(PREFIX) else {
         let meant = single_underscores(name).unwrap_or_default();
         return Err(problem(&format!("has no effect as it is written; did you mean {meant}?")));

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::document::{self, Document};
 use super::draft::{Draft, Origin};
-use super::problem::{ConfigError, Place, Problem, Quotes};
+use super::problem::{ConfigError, Location, Problem, Quotes};
 use super::settings::Settings;
 use super::{env, files, validate::validate};
 
@@ -51,8 +51,10 @@ fn read(path: Option<&Path>) -> Result<Quotes, ConfigError> {
         Quotes { name: path.map(|path| path.display().to_string()), ..Quotes::default() };
     if let Some(path) = path {
         quotes.text = std::fs::read_to_string(path).map_err(|error| {
-            quotes
-                .error(vec![Problem::at(Place::Nowhere, format!("cannot read this file: {error}"))])
+            quotes.error(vec![Problem::at(
+                Location::Nowhere,
+                format!("cannot read this file: {error}"),
+            )])
         })?;
     }
     Ok(quotes)
@@ -85,7 +87,7 @@ pub(super) fn parse(
         return Ok(Loaded { settings, variables: variables(&draft) });
     }
     for problem in &mut problems {
-        if let Place::Path(path) = &problem.place {
+        if let Location::Path(path) = &problem.place {
             problem.place = draft.place(path);
         }
     }

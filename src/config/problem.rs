@@ -23,7 +23,7 @@ impl fmt::Debug for ConfigError {
 
 /// Where a problem is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Location {
     /// At these bytes of the file.
     Span(Range<usize>),
     /// In this environment variable.
@@ -37,12 +37,12 @@ pub(super) enum Place {
 /// One problem.
 #[derive(Debug)]
 pub(super) struct Problem {
-    pub place: Place,
+    pub place: Location,
     pub message: String,
 }
 
 impl Problem {
-    pub(super) fn at(place: Place, message: impl Into<String>) -> Self {
+    pub(super) fn at(place: Location, message: impl Into<String>) -> Self {
         Self { place, message: message.into() }
     }
 }
@@ -63,8 +63,8 @@ impl Quotes {
     /// Puts the problems into words, those in the file first and in its order.
     pub(super) fn error(&self, mut problems: Vec<Problem>) -> ConfigError {
         problems.sort_by_key(|problem| match &problem.place {
-            Place::Span(span) => span.start,
-            Place::Variable(_) | Place::Path(_) | Place::Nowhere => usize::MAX,
+            Location::Span(span) => span.start,
+            Location::Variable(_) | Location::Path(_) | Location::Nowhere => usize::MAX,
         });
         ConfigError { problems: problems.iter().map(|problem| self.describe(problem)).collect() }
     }
@@ -72,8 +72,8 @@ impl Quotes {
     fn describe(&self, Problem { place, message }: &Problem) -> String {
         let name = self.name.as_deref();
         match (place, name) {
-            (Place::Span(span), Some(name)) => self.quote(name, span.start, message),
-            (Place::Variable(variable), _) => format!("error: {variable}: {message}"),
+            (Location::Span(span), Some(name)) => self.quote(name, span.start, message),
+            (Location::Variable(variable), _) => format!("error: {variable}: {message}"),
             (_, Some(name)) => format!("error: {name}: {message}"),
             (_, None) => format!("error: {message}"),
         }

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::problem::{Place, Problem};
+use super::problem::{Location, Problem};
 use super::settings::{
     DeleteSettings, JournalSettings, LogSettings, ReconcileSettings, ReplicateSettings, Settings,
     WebSettings,
@@ -54,7 +54,7 @@ struct Check {
 
 impl Check {
     fn report(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.problems.push(Problem::at(Place::Path(path.into()), message));
+        self.problems.push(Problem::at(Location::Path(path.into()), message));
     }
 
     fn range<T: PartialOrd + Display + Copy>(

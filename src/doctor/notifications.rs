@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::check::Check;
 use crate::config::settings::{BucketSettings, Settings, WebhookSettings};
-use crate::setup::Known;
+use crate::setup::ArnList;
 use crate::setup::dialect::{CORE_EVENTS, arn_name, missing_events, objection, same_arn};
 use crate::store::{Destination, NotificationConfig, NotificationRule, Store, StoreKind};
 
@@ -49,7 +49,7 @@ pub(super) fn rules(
     kind: StoreKind,
     bucket: &BucketSettings,
     rules: &[&NotificationRule],
-    known: &Known,
+    known: &ArnList,
     interval: Duration,
 ) -> Vec<Check> {
     if rules.is_empty() {
@@ -67,7 +67,7 @@ pub(super) fn rules(
     for rule in rules {
         if let Some(wrong) = objection(kind, &rule.arn) {
             checks.push(Check::problem(AREA, wrong, "run evermirror setup"));
-        } else if let Known::Told(arns) = known
+        } else if let ArnList::Listed(arns) = known
             && !arns.iter().any(|arn| same_arn(arn, &rule.arn))
         {
             checks.push(Check::problem(

@@ -67,7 +67,7 @@ impl Record {
 
 /// What a standby may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Claim {
     /// There is no Lease: make one.
     Create,
     /// Nobody holds it any more: replace it.
@@ -90,18 +90,18 @@ impl Observer {
     }
 
     /// What to do about a Lease that was read at `now`, any clock that never goes backwards.
-    pub(super) fn judge(&mut self, record: Option<&Record>, now: Duration) -> Verdict {
+    pub(super) fn judge(&mut self, record: Option<&Record>, now: Duration) -> Claim {
         let Some(record) = record else {
             // Deleted under its holder, who acts until it notices.
             return match &self.seen {
                 Some((seen, at)) if now < *at + seen.duration => wait(seen),
-                _ => Verdict::Create,
+                _ => Claim::Create,
             };
         };
         match &record.holder {
-            None => return Verdict::Take,
+            None => return Claim::Take,
             // Our request was carried out, and its answer was lost.
-            Some(holder) if *holder == self.me => return Verdict::Take,
+            Some(holder) if *holder == self.me => return Claim::Take,
             Some(_) => {}
         }
         match &self.seen {
@@ -109,7 +109,7 @@ impl Observer {
                 if now < *at + seen.duration {
                     wait(record)
                 } else {
-                    Verdict::Take
+                    Claim::Take
                 }
             }
             _ => {
@@ -120,8 +120,8 @@ impl Observer {
     }
 }
 
-fn wait(record: &Record) -> Verdict {
-    Verdict::Wait(record.holder.clone().unwrap_or_default())
+fn wait(record: &Record) -> Claim {
+    Claim::Wait(record.holder.clone().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -145,27 +145,27 @@ mod tests {
     fn a_lease_is_taken_only_when_it_was_seen_unchanged_for_its_whole_duration() {
         let mut observer = Observer::new("me");
         // However old the renewal claims to be: the time counts from when we saw it.
-        assert_eq!(observer.judge(Some(&held("other", 1)), 100 * S), Verdict::Wait("other".into()));
-        assert_eq!(observer.judge(Some(&held("other", 1)), 114 * S), Verdict::Wait("other".into()));
-        assert_eq!(observer.judge(Some(&held("other", 2)), 120 * S), Verdict::Wait("other".into()));
-        assert_eq!(observer.judge(Some(&held("other", 2)), 134 * S), Verdict::Wait("other".into()));
-        assert_eq!(observer.judge(Some(&held("other", 2)), 135 * S), Verdict::Take);
+        assert_eq!(observer.judge(Some(&held("other", 1)), 100 * S), Claim::Wait("other".into()));
+        assert_eq!(observer.judge(Some(&held("other", 1)), 114 * S), Claim::Wait("other".into()));
+        assert_eq!(observer.judge(Some(&held("other", 2)), 120 * S), Claim::Wait("other".into()));
+        assert_eq!(observer.judge(Some(&held("other", 2)), 134 * S), Claim::Wait("other".into()));
+        assert_eq!(observer.judge(Some(&held("other", 2)), 135 * S), Claim::Take);
     }
 
     #[test]
     fn a_lease_that_was_given_back_or_never_made_is_taken_at_once() {
         let mut observer = Observer::new("me");
-        assert_eq!(observer.judge(None, S), Verdict::Create);
-        assert_eq!(observer.judge(Some(&Record::default()), S), Verdict::Take);
-        assert_eq!(observer.judge(Some(&held("me", 1)), S), Verdict::Take);
+        assert_eq!(observer.judge(None, S), Claim::Create);
+        assert_eq!(observer.judge(Some(&Record::default()), S), Claim::Take);
+        assert_eq!(observer.judge(Some(&held("me", 1)), S), Claim::Take);
     }
 
     #[test]
     fn a_lease_that_was_deleted_under_its_holder_is_waited_for() {
         let mut observer = Observer::new("me");
-        assert_eq!(observer.judge(Some(&held("other", 1)), 100 * S), Verdict::Wait("other".into()));
-        assert_eq!(observer.judge(None, 114 * S), Verdict::Wait("other".into()));
-        assert_eq!(observer.judge(None, 115 * S), Verdict::Create);
+        assert_eq!(observer.judge(Some(&held("other", 1)), 100 * S), Claim::Wait("other".into()));
+        assert_eq!(observer.judge(None, 114 * S), Claim::Wait("other".into()));
+        assert_eq!(observer.judge(None, 115 * S), Claim::Create);
     }
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
                 let arrived = renewals.iter().filter(|sent| *sent + latency <= look).count();
                 if arrived == 0 { continue; }
                 let record = held("active", u32::try_from(arrived).unwrap());
-                if observer.judge(Some(&record), ms(look + offset)) == Verdict::Take {
+                if observer.judge(Some(&record), ms(look + offset)) == Claim::Take {
                     let stops = renewals[arrived - 1] + 10_000;
                     prop_assert!(stops < look, "acts until {stops}, taken at {look}");
                     break;

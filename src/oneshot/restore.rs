@@ -49,7 +49,7 @@ pub use report::{BucketReport, Failed, Outcome, Report};
 pub(crate) use unfinished::unfinished;
 
 use feed::{End, Feed};
-use progress::Told;
+use progress::ProgressBar;
 use state::{Request, State, StateFile};
 
 /// What to restore, and where to.
@@ -217,12 +217,12 @@ async fn run(
     let fresh = State::new(request, at_ms, others.clone());
     let aspects = if empty { Aspects::CONTENT } else { Aspects::CONTENT.with(Aspects::CHECK) };
     let state = earlier.map_or_else(|| fresh.clone(), |state| State { others, ..state });
-    let told = Told::new(state.settled);
-    let _shown = told.show(way.to_count(at_ms));
-    let end = copy(&way, options, aspects, (state, &file), &told, stop, report).await?;
+    let bar = ProgressBar::new(state.settled);
+    let _shown = bar.show(way.to_count(at_ms));
+    let end = copy(&way, options, aspects, (state, &file), &bar, stop, report).await?;
     let outcome = match end {
         End::Done => {
-            told.step("comparing both sides".to_owned());
+            bar.step("comparing both sides".to_owned());
             verify::verify(&way, stop, report).await?
         }
         End::Stuck => Outcome::Incomplete,
@@ -285,19 +285,19 @@ async fn copy(
     options: &RestoreOptions,
     aspects: Aspects,
     (state, file): (State, &StateFile),
-    told: &Told,
+    bar: &ProgressBar,
     stop: &CancellationToken,
     report: &mut Report,
 ) -> Result<End, RestoreError> {
     let stores = Stores { source: way.from.clone(), target: way.to.clone() };
-    let metrics = told.metrics();
+    let metrics = bar.metrics();
     let uploads = DataDir::at(&way.settings.data_dir).uploads();
     let engine = Engine::start(way.settings.clone(), stores, Direction::Back, metrics)
         .await
         .map_err(|error| RestoreError::io("use", &uploads, error))?;
     // Before the first object: from here on until the end, `run` knows that the buckets are half restored.
     file.save(&state)?;
-    let mut feed = Feed::new(way, &engine, aspects, state, file, told, stop);
+    let mut feed = Feed::new(way, &engine, aspects, state, file, bar, stop);
     feed.keep_going = options.keep_going;
     let end = feed.run().await;
     // What is in flight ends, so that what is saved is as far as can be.

@@ -22,9 +22,9 @@ use indicatif::HumanCount;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::backlog::Backlog;
 use super::progress::{Progress, Sample};
 use super::report::{FailedKey, HeldBucket, SyncReport};
+use super::sync_queue::SyncQueue;
 use super::{Ended, Scope, compare};
 use crate::clock;
 use crate::config::settings::{BucketSettings, DeletePolicy};
@@ -175,7 +175,7 @@ async fn work(
     let begun = async {
         plan.scope = usable(plan.scope, &stores, report).await?;
         let settings = plan.scope.settings.clone();
-        let backlog = Backlog::start(settings, stores.clone(), &plan.deletes).await?;
+        let backlog = SyncQueue::start(settings, stores.clone(), &plan.deletes).await?;
         anyhow::Ok((plan, backlog))
     };
     let (plan, backlog) = tokio::select! {
@@ -222,7 +222,7 @@ struct Counters {
 struct Run {
     plan: Plan,
     stores: Stores,
-    backlog: Backlog,
+    backlog: SyncQueue,
     counters: Arc<Counters>,
 }
 

@@ -11,8 +11,8 @@
 //! report names the place of each bucket, up to which every key was looked at, and from which another one goes on.
 
 mod check;
-mod place;
 mod recorder;
+mod resume_point;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,8 +36,8 @@ use crate::remembered::Kept;
 use crate::stores;
 use crate::stores::Stores;
 use check::{Checker, Depth};
-use place::Place;
 use recorder::{Recorder, Unfinished};
+use resume_point::ResumePoint;
 
 /// Keys on their way to a check.
 const AHEAD: usize = 1_024;
@@ -68,7 +68,7 @@ impl VerifyOptions {
 pub async fn run(scope: Scope, options: VerifyOptions, stop: impl Future<Output = ()>) -> Ended {
     let (begin, json, counters) = (Instant::now(), scope.json, Arc::<Counters>::default());
     let mut recorder = Recorder::new(options.start_after.clone());
-    let places = Arc::new(Places::new(&scope, &options));
+    let places = Arc::new(ResumePoints::new(&scope, &options));
     let compare = async {
         if let Some(path) = &options.report {
             recorder.create_file(path)?;
@@ -105,17 +105,18 @@ struct Counters {
 
 /// How far each bucket is, in the order in which they are compared.
 #[derive(Debug)]
-struct Places(Vec<(String, Mutex<Place>)>);
+struct ResumePoints(Vec<(String, Mutex<ResumePoint>)>);
 
-impl Places {
+impl ResumePoints {
     fn new(scope: &Scope, options: &VerifyOptions) -> Self {
-        let place = || Mutex::new(Place::new(options.start_after.as_deref(), options.every()));
+        let place =
+            || Mutex::new(ResumePoint::new(options.start_after.as_deref(), options.every()));
         let buckets = scope.settings.buckets.iter();
         Self(buckets.map(|bucket| (bucket.source.clone(), place())).collect())
     }
 
     fn unfinished(&self) -> Vec<Unfinished> {
-        let unfinished = |(bucket, place): &(String, Mutex<Place>)| {
+        let unfinished = |(bucket, place): &(String, Mutex<ResumePoint>)| {
             let place = locked(place);
             let start_after = place.last().map(str::to_owned);
             (!place.is_finished()).then(|| Unfinished { bucket: bucket.clone(), start_after })
@@ -124,7 +125,7 @@ impl Places {
     }
 }
 
-fn locked(place: &Mutex<Place>) -> MutexGuard<'_, Place> {
+fn locked(place: &Mutex<ResumePoint>) -> MutexGuard<'_, ResumePoint> {
     place.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -143,7 +144,7 @@ struct Verify {
     options: VerifyOptions,
     stores: Stores,
     counters: Arc<Counters>,
-    places: Arc<Places>,
+    places: Arc<ResumePoints>,
 }
 
 /// What a person wants to stay at the target. Where that cannot be read, it counts as a difference.
@@ -192,7 +193,7 @@ impl Verify {
     async fn list(
         &self,
         bucket: &BucketSettings,
-        place: &Mutex<Place>,
+        place: &Mutex<ResumePoint>,
         last: bool,
         jobs: mpsc::Sender<Job>,
     ) -> anyhow::Result<PassReport> {
@@ -227,7 +228,7 @@ impl Verify {
     async fn compare(
         &self,
         options: PassOptions,
-        place: &Mutex<Place>,
+        place: &Mutex<ResumePoint>,
         jobs: mpsc::Sender<Job>,
     ) -> anyhow::Result<PassReport> {
         let every = self.options.every();
@@ -263,7 +264,7 @@ impl Verify {
         &self,
         bucket: &BucketSettings,
         options: &PassOptions,
-        place: &Mutex<Place>,
+        place: &Mutex<ResumePoint>,
         jobs: mpsc::Sender<Job>,
     ) -> anyhow::Result<()> {
         let (store, name) = options.source.clone();
@@ -288,7 +289,7 @@ impl Verify {
         &self,
         checker: &Checker,
         jobs: mpsc::Receiver<Job>,
-        place: &Mutex<Place>,
+        place: &Mutex<ResumePoint>,
         recorder: &mut Recorder,
     ) {
         let most = self.scope.settings.replicate.concurrency;

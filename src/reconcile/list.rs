@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::bound::{Bounds, askable};
-use self::order::{Fault, Order, Place};
+use self::order::{Fault, Order, PageStart};
 use super::ranges::KeyRange;
 use super::rate::Rate;
 use crate::retry::RetryPolicy;
@@ -148,7 +148,7 @@ pub struct Listing {
     bounds: Bounds,
     order: Order,
     page: VecDeque<ListedObject>,
-    ahead: Option<(Place, AbortOnDropHandle<Result<ListPage, StoreError>>)>,
+    ahead: Option<(PageStart, AbortOnDropHandle<Result<ListPage, StoreError>>)>,
 }
 
 impl Listing {
@@ -158,16 +158,16 @@ impl Listing {
     /// bounds what `Side::reads_ahead` is about (run, 2026-11-23: 300 ms of MinIO's CPU for each listing
     /// begun in a bucket of 60,000).
     pub fn new(side: Side, range: KeyRange) -> Self {
-        let first = Place::After(range.start.clone());
+        let first = PageStart::After(range.start.clone());
         Self::begin(side, range, first)
     }
 
     /// As [`Listing::new`], without `start-after`: what comes before the range is listed, too, and dropped.
     pub(super) fn from_the_beginning(side: Side, range: KeyRange) -> Self {
-        Self::begin(side, range, Place::After(None))
+        Self::begin(side, range, PageStart::After(None))
     }
 
-    fn begin(mut side: Side, range: KeyRange, first: Place) -> Self {
+    fn begin(mut side: Side, range: KeyRange, first: PageStart) -> Self {
         let common = askable(range.common_prefix());
         if common.starts_with(&*side.prefix) {
             side.prefix = common.into();
@@ -245,18 +245,18 @@ impl Listing {
         self.order.end = Some(end.to_owned());
     }
 
-    fn ask(&mut self, place: Place) {
+    fn ask(&mut self, place: PageStart) {
         let side = Side { prefix: Arc::clone(self.bounds.prefix()), ..self.side.clone() };
         let asked = place.clone();
         let page = tokio::spawn(async move {
             let start = |key| ListQuery { start_after: key, ..ListQuery::default() };
             match &asked {
-                Place::After(key) => side.page(start(key.as_deref())).await,
-                Place::Only(key) => {
+                PageStart::After(key) => side.page(start(key.as_deref())).await,
+                PageStart::Only(key) => {
                     let objects = side.object(key).await?.into_iter().collect();
                     Ok(ListPage { objects, ..ListPage::default() })
                 }
-                Place::Token(token) => {
+                PageStart::Token(token) => {
                     side.page(ListQuery { token: Some(token), ..ListQuery::default() }).await
                 }
             }

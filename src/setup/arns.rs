@@ -10,31 +10,31 @@ use crate::store::{NotificationConfig, Store, StoreError, StoreKind};
 
 /// What a store tells of the notification targets that it knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Known {
+pub enum ArnList {
     /// All of them.
-    Told(Vec<String>),
+    Listed(Vec<String>),
     /// It does not tell us, and why.
     Unseen(String),
 }
 
 /// Asks the store's own administration interface.
-pub async fn known_arns(kind: StoreKind, source: &Store) -> Known {
+pub async fn known_arns(kind: StoreKind, source: &Store) -> ArnList {
     let list = match kind {
         StoreKind::Minio => {
             source.minio_info().await.map(|info| info.get("sqsARN").cloned().unwrap_or_default())
         }
         StoreKind::Rustfs => source.rustfs_arns().await,
         StoreKind::Aws | StoreKind::Other => {
-            return Known::Unseen("this kind of store has no list of them".to_owned());
+            return ArnList::Unseen("this kind of store has no list of them".to_owned());
         }
     };
     match list {
         Ok(Value::Array(arns)) => {
-            Known::Told(arns.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+            ArnList::Listed(arns.iter().filter_map(Value::as_str).map(str::to_owned).collect())
         }
         // A MinIO without targets says null.
-        Ok(_) => Known::Told(Vec::new()),
-        Err(error) => Known::Unseen(error.message),
+        Ok(_) => ArnList::Listed(Vec::new()),
+        Err(error) => ArnList::Unseen(error.message),
     }
 }
 
@@ -102,18 +102,18 @@ pub(super) async fn candidates(
 fn choose(
     given: &[String],
     defaults: &[String],
-    known: &Known,
+    known: &ArnList,
 ) -> Result<(Candidates, Option<String>), String> {
     let known_to = |arns: &[String], arn: &String| arns.iter().any(|known| same_arn(known, arn));
     match known {
-        Known::Told(arns) if !given.is_empty() => {
+        ArnList::Listed(arns) if !given.is_empty() => {
             match given.iter().find(|arn| !known_to(arns, arn)) {
                 None => Ok((Candidates(vec![given.to_vec()]), None)),
                 Some(arn) => Err(format!("the source does not know {arn}; {}", knows(arns))),
             }
         }
-        Known::Unseen(_) if !given.is_empty() => Ok((Candidates(vec![given.to_vec()]), None)),
-        Known::Told(arns) => {
+        ArnList::Unseen(_) if !given.is_empty() => Ok((Candidates(vec![given.to_vec()]), None)),
+        ArnList::Listed(arns) => {
             let ours: Vec<_> = defaults.iter().filter(|arn| known_to(arns, arn)).cloned().collect();
             if ours.is_empty() {
                 return Err(format!(
@@ -125,12 +125,12 @@ fn choose(
             }
             Ok((Candidates(vec![ours]), None))
         }
-        Known::Unseen(_) if defaults.is_empty() => Err(
+        ArnList::Unseen(_) if defaults.is_empty() => Err(
             "only you can know where this store's events should go: give the ARN of the queue by \
              --arn, such as arn:aws:sqs:REGION:ACCOUNT:QUEUE"
                 .to_owned(),
         ),
-        Known::Unseen(why) => {
+        ArnList::Unseen(why) => {
             let mut sets = vec![defaults.to_vec()];
             // The safe one first: without the other it is only slower.
             sets.extend(defaults.iter().rev().map(|arn| vec![arn.clone()]));
@@ -228,8 +228,8 @@ mod tests {
         default_arns(StoreKind::Minio)
     }
 
-    fn told(names: &[&str]) -> Known {
-        Known::Told(names.iter().map(|id| format!("arn:minio:sqs::{id}:webhook")).collect())
+    fn told(names: &[&str]) -> ArnList {
+        ArnList::Listed(names.iter().map(|id| format!("arn:minio:sqs::{id}:webhook")).collect())
     }
 
     #[test]
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(one.sets(), [["arn:minio:sqs::EM:webhook"]]);
         let refused = choose(&[], &defaults(), &told(&["SOMEBODY"])).unwrap_err();
         assert!(refused.contains("SOMEBODY") && refused.contains("--arn"), "{refused}");
-        assert!(choose(&[], &[], &Known::Unseen("so".into())).unwrap_err().contains("--arn"));
+        assert!(choose(&[], &[], &ArnList::Unseen("so".into())).unwrap_err().contains("--arn"));
     }
 
     #[test]
@@ -248,13 +248,13 @@ mod tests {
         let given = ["arn:minio:sqs::em:webhook".to_owned()];
         let refused = choose(&given, &defaults(), &told(&["EM"])).unwrap_err();
         assert!(refused.contains("does not know arn:minio:sqs::em:webhook"), "{refused}");
-        let (taken, _) = choose(&given, &defaults(), &Known::Unseen(String::new())).unwrap();
+        let (taken, _) = choose(&given, &defaults(), &ArnList::Unseen(String::new())).unwrap();
         assert_eq!(taken.sets(), [given]);
     }
 
     #[test]
     fn where_the_store_does_not_tell_the_targets_are_tried_and_an_earlier_find_is_kept() {
-        let unseen = Known::Unseen("403".to_owned());
+        let unseen = ArnList::Unseen("403".to_owned());
         let (mut candidates, note) = choose(&[], &defaults(), &unseen).unwrap();
         assert!(note.unwrap().contains("403"));
         assert_eq!(candidates.sets().len(), 3);

@@ -18,12 +18,12 @@ const PIECE: usize = 256 << 10;
 
 /// How far a body has been taken by the connection; shared with whoever waits for the answer.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct SentBytes {
     left: AtomicU64,
     starved: AtomicBool,
 }
 
-impl Progress {
+impl SentBytes {
     fn of(length: u64) -> Arc<Self> {
         Arc::new(Self { left: AtomicU64::new(length), starved: AtomicBool::new(false) })
     }
@@ -54,9 +54,9 @@ pub(super) enum BodyError {
 #[derive(Debug)]
 pub(super) enum RequestBody {
     /// In memory; empty bodies too.
-    Bytes { data: Bytes, progress: Option<Arc<Progress>> },
+    Bytes { data: Bytes, progress: Option<Arc<SentBytes>> },
     /// From another store. `body` is `None` once it has ended.
-    Stream { body: Option<ByteStream>, last: Option<Bytes>, progress: Arc<Progress> },
+    Stream { body: Option<ByteStream>, last: Option<Bytes>, progress: Arc<SentBytes> },
 }
 
 impl RequestBody {
@@ -70,14 +70,14 @@ impl RequestBody {
         match body {
             PutBody::Bytes(data) => Self::bytes(data),
             PutBody::Stream { body, length } => {
-                Self::Stream { body: Some(body), last: None, progress: Progress::of(length) }
+                Self::Stream { body: Some(body), last: None, progress: SentBytes::of(length) }
             }
         }
     }
 
     /// A body in memory.
     pub(super) fn bytes(data: Bytes) -> Self {
-        let progress = (data.len() > PIECE).then(|| Progress::of(data.len() as u64));
+        let progress = (data.len() > PIECE).then(|| SentBytes::of(data.len() as u64));
         Self::Bytes { data, progress }
     }
 
@@ -90,7 +90,7 @@ impl RequestBody {
     }
 
     /// How far it has been sent, for bodies that take time.
-    pub(super) fn progress(&self) -> Option<Arc<Progress>> {
+    pub(super) fn progress(&self) -> Option<Arc<SentBytes>> {
         match self {
             Self::Bytes { progress, .. } => progress.clone(),
             Self::Stream { progress, .. } => Some(Arc::clone(progress)),
@@ -137,7 +137,7 @@ impl Body for RequestBody {
 fn poll_piece(
     stream: &mut Option<ByteStream>,
     last: &mut Option<Bytes>,
-    progress: &Progress,
+    progress: &SentBytes,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Bytes, BodyError>>> {
     while let Some(body) = stream {

@@ -21,7 +21,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
-use super::body::{BodyError, Progress, RequestBody};
+use super::body::{BodyError, RequestBody, SentBytes};
 use super::failure::{causes, describe};
 
 /// How long TCP may take to connect.
@@ -103,7 +103,7 @@ impl Transport {
         timeout: Duration,
     ) -> Result<Response<Incoming>, Failure> {
         let progress = request.body().progress();
-        let left = || progress.as_deref().map_or(0, Progress::left);
+        let left = || progress.as_deref().map_or(0, SentBytes::left);
         let mut answer = pin!(self.client().request(request));
         loop {
             let before = left();
@@ -117,7 +117,7 @@ impl Transport {
                 }
                 Err(_) if left() != before => {}
                 // A source that stalls must be blamed itself; it has the same time and then fails.
-                Err(_) if progress.as_deref().is_some_and(Progress::is_starved) => {}
+                Err(_) if progress.as_deref().is_some_and(SentBytes::is_starved) => {}
                 Err(_) => {
                     let message = format!("no answer for {timeout:?}");
                     return Err(Failure::Connection { message, sent: before == 0 });

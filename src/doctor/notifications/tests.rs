@@ -11,7 +11,7 @@ fn bucket(more: &str) -> BucketSettings {
 }
 
 fn judged(kind: StoreKind, bucket: &BucketSettings, rules: &[NotificationRule]) -> Vec<Check> {
-    let known = Known::Told(vec![EM.into(), "arn:rustfs:sqs:us-east-1:em:webhook".into()]);
+    let known = ArnList::Listed(vec![EM.into(), "arn:rustfs:sqs:us-east-1:em:webhook".into()]);
     let rules: Vec<_> = rules.iter().collect();
     super::rules(kind, bucket, &rules, &known, Duration::from_hours(1))
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::order::{CLASSES, class_name, one_by_one, order_class};
-use super::progress::Told;
+use super::progress::ProgressBar;
 use super::state::{State, StateFile};
 use super::{Failed, RestoreError, Way};
 use crate::clock;
@@ -43,7 +43,7 @@ pub(super) enum End {
 
 /// A key in its place: all before it in its bucket, and all buckets before, are listed.
 #[derive(Debug)]
-struct Place {
+struct Mark {
     lsn: Lsn,
     bucket: usize,
     key: String,
@@ -58,11 +58,11 @@ pub(super) struct Feed<'a> {
     /// Objects that were settled before this process began.
     before: u64,
     file: &'a StateFile,
-    told: &'a Told,
+    bar: &'a ProgressBar,
     stop: &'a CancellationToken,
     /// Go on to the next class although keys failed.
     pub(super) keep_going: bool,
-    places: VecDeque<Place>,
+    marks: VecDeque<Mark>,
     last: Lsn,
     failed: Vec<Failed>,
     looked: Instant,
@@ -76,7 +76,7 @@ impl<'a> Feed<'a> {
         aspects: Aspects,
         state: State,
         file: &'a StateFile,
-        told: &'a Told,
+        bar: &'a ProgressBar,
         stop: &'a CancellationToken,
     ) -> Self {
         let now = Instant::now();
@@ -87,10 +87,10 @@ impl<'a> Feed<'a> {
             before: state.settled,
             state,
             file,
-            told,
+            bar,
             stop,
             keep_going: false,
-            places: VecDeque::new(),
+            marks: VecDeque::new(),
             last: 0,
             failed: Vec::new(),
             looked: now,
@@ -107,7 +107,7 @@ impl<'a> Feed<'a> {
                     return Ok(end);
                 }
             }
-            self.places.clear();
+            self.marks.clear();
             (self.state.bucket, self.state.after) = (0, None);
             self.state.settled = self.before + self.last;
             self.state.class += 1;
@@ -120,8 +120,8 @@ impl<'a> Feed<'a> {
     pub(super) fn save(&mut self) -> Result<(), RestoreError> {
         let unsettled = self.engine.queue.lowest_unfinished().unwrap_or(self.last + 1);
         let mut settled = None;
-        while self.places.front().is_some_and(|place| place.lsn < unsettled) {
-            settled = self.places.pop_front();
+        while self.marks.front().is_some_and(|place| place.lsn < unsettled) {
+            settled = self.marks.pop_front();
         }
         let Some(place) = settled else { return Ok(()) };
         (self.state.bucket, self.state.after) = (place.bucket, Some(place.key));
@@ -140,7 +140,7 @@ impl<'a> Feed<'a> {
         for (number, bucket) in way.settings.buckets.iter().enumerate().skip(first) {
             let start = start.take();
             let class = class_name(self.state.class);
-            self.told.step(format!("{class} of {}", bucket.target_name()));
+            self.bar.step(format!("{class} of {}", bucket.target_name()));
             let end = self.restore_bucket(number, bucket, start).await?;
             if end != End::Done {
                 return Ok(end);
@@ -199,7 +199,7 @@ impl<'a> Feed<'a> {
         };
         self.engine.queue.mark(&dirty, self.last);
         if self.last.is_multiple_of(PLACE_EVERY) {
-            self.places.push_back(Place { lsn: self.last, bucket: number, key: object.key });
+            self.marks.push_back(Mark { lsn: self.last, bucket: number, key: object.key });
         }
     }
 
@@ -243,7 +243,7 @@ impl<'a> Feed<'a> {
             return Ok(None);
         }
         self.looked = Instant::now();
-        self.told.failing(self.engine.queue.counts().parked);
+        self.bar.failing(self.engine.queue.counts().parked);
         if self.saved.elapsed() >= SAVE_EVERY {
             self.saved = self.looked;
             self.save()?;

@@ -17,7 +17,7 @@ use crate::reconcile::ranges::KeyRange;
 
 /// What is shown; cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Told(Arc<Counts>);
+pub(super) struct ProgressBar(Arc<Counts>);
 
 #[derive(Debug)]
 struct Counts {
@@ -37,7 +37,7 @@ pub(super) struct Shown {
     _count: AbortOnDropHandle<()>,
 }
 
-impl Told {
+impl ProgressBar {
     /// For a restore that goes on behind `before` objects.
     pub(super) fn new(before: u64) -> Self {
         Self(Arc::new(Counts {
@@ -67,9 +67,9 @@ impl Told {
 
     /// Shows it, and counts beside that what there is to restore.
     pub(super) fn show(&self, sides: Vec<(Side, BucketSettings)>) -> Shown {
-        let (shown, told) = (self.clone(), self.clone());
+        let (shown, bar) = (self.clone(), self.clone());
         let count = tokio::spawn(async move {
-            if let Err(error) = told.count(sides).await {
+            if let Err(error) = bar.count(sides).await {
                 tracing::debug!(%error, "What is to be restored could not be counted.");
             }
         });

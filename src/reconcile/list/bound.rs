@@ -20,7 +20,7 @@
 
 use std::sync::Arc;
 
-use super::order::{Order, Place, Step};
+use super::order::{Order, PageStart, Step};
 use crate::reconcile::ranges::folder;
 
 /// What the keys that are asked for begin with.
@@ -46,58 +46,58 @@ impl Bounds {
     /// Where to go on behind `step`, the answer to `asked`; `None` at the end.
     pub(super) fn next(
         &mut self,
-        asked: &Place,
+        asked: &PageStart,
         step: &Step,
         order: &Order,
         reads_ahead: bool,
-    ) -> Option<Place> {
-        if let Place::Only(key) = asked {
-            return (!step.past).then(|| Place::After(Some(key.clone())));
+    ) -> Option<PageStart> {
+        if let PageStart::Only(key) = asked {
+            return (!step.past).then(|| PageStart::After(Some(key.clone())));
         }
         self.sure = !step.found && self.is_sure(asked);
         match &step.next {
             _ if step.past => None,
-            Some(Place::Token(_)) if reads_ahead && step.found && asked.token().is_none() => {
+            Some(PageStart::Token(_)) if reads_ahead && step.found && asked.token().is_none() => {
                 match narrow(order) {
                     Some(prefix) if prefix.len() > self.prefix.len() => self.prefix = prefix.into(),
                     Some(_) => return step.next.clone(),
                     None => {}
                 }
-                Some(Place::After(order.last.clone()))
+                Some(PageStart::After(order.last.clone()))
             }
-            Some(Place::Token(_)) => step.next.clone(),
-            Some(Place::After(_) | Place::Only(_)) | None => self.behind_last_page(order),
+            Some(PageStart::Token(_)) => step.next.clone(),
+            Some(PageStart::After(_) | PageStart::Only(_)) | None => self.behind_last_page(order),
         }
     }
 
     /// Whether the store can be trusted to begin where it was asked to.
-    fn is_sure(&self, asked: &Place) -> bool {
+    fn is_sure(&self, asked: &PageStart) -> bool {
         match asked {
-            Place::After(None) | Place::Only(_) => true,
-            Place::After(Some(key)) => {
+            PageStart::After(None) | PageStart::Only(_) => true,
+            PageStart::After(Some(key)) => {
                 key.strip_prefix(&*self.prefix).is_none_or(|rest| !rest.contains('/'))
             }
             // MinIO that has lost what the token stands for begins behind the last key.
-            Place::Token(_) => self.sure,
+            PageStart::Token(_) => self.sure,
         }
     }
 
     /// A page said that it is the last one under the prefix.
-    fn behind_last_page(&mut self, order: &Order) -> Option<Place> {
+    fn behind_last_page(&mut self, order: &Order) -> Option<PageStart> {
         let last = order.last.as_deref()?;
         if !self.sure {
             let folder = folder(last);
             if folder.len() > self.prefix.len() && folder.starts_with(&*self.prefix) {
                 self.prefix = folder.into();
             }
-            return Some(Place::After(Some(last.to_owned())));
+            return Some(PageStart::After(Some(last.to_owned())));
         }
         if self.prefix == self.common {
             return None;
         }
         let Some(name) = self.prefix.strip_suffix('/') else {
             self.prefix = Arc::clone(&self.common);
-            return Some(Place::After(Some(last.to_owned())));
+            return Some(PageStart::After(Some(last.to_owned())));
         };
         // The first that could be behind all that begins with `name/`.
         let text = format!("{name}0");
@@ -105,7 +105,7 @@ impl Bounds {
         self.prefix =
             if parent.len() > self.common.len() { parent.into() } else { Arc::clone(&self.common) };
         let over = order.end.as_ref().is_some_and(|end| *end < text);
-        (!over).then_some(Place::Only(text))
+        (!over).then_some(PageStart::Only(text))
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) const BARREN: u32 = 10_000;
 
 /// Where the next page begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum PageStart {
     /// Behind a key; at the beginning if there is none.
     After(Option<String>),
     /// This key alone, if it is there.
@@ -21,7 +21,7 @@ pub(super) enum Place {
     Token(String),
 }
 
-impl Place {
+impl PageStart {
     pub(super) fn token(&self) -> Option<&str> {
         match self {
             Self::Token(token) => Some(token),
@@ -42,7 +42,7 @@ pub(super) enum Fault {
 #[derive(Debug, Default)]
 pub(super) struct Step {
     pub(super) objects: VecDeque<ListedObject>,
-    pub(super) next: Option<Place>,
+    pub(super) next: Option<PageStart>,
     /// It had a key behind all that were known.
     pub(super) found: bool,
     /// The end of the range was reached.
@@ -83,7 +83,7 @@ impl Order {
     /// Keys up to the last one are dropped, since stores include `start-after`, or ignore it when it
     /// is asked for behind the last page. A page that says it is the last one is believed only when asking
     /// behind its last key gives nothing new: RustFS #3217 ended a listing in the middle.
-    pub(super) fn accept(&mut self, asked: &Place, page: ListPage) -> Result<Step, Fault> {
+    pub(super) fn accept(&mut self, asked: &PageStart, page: ListPage) -> Result<Step, Fault> {
         let mut step = Step::default();
         let mut previous: Option<&str> = None;
         for object in &page.objects {
@@ -96,7 +96,7 @@ impl Order {
             previous = Some(&object.key);
         }
         let begins = !std::mem::replace(&mut self.begun, true);
-        if let (true, Place::After(Some(start)), Some(first)) =
+        if let (true, PageStart::After(Some(start)), Some(first)) =
             (begins, asked, page.objects.first())
             && first.key < *start
         {
@@ -138,8 +138,8 @@ impl Order {
         }
         step.next = match page.next {
             _ if step.past => None,
-            Some(token) => Some(Place::Token(token)),
-            None => step.found.then(|| Place::After(self.last.clone())),
+            Some(token) => Some(PageStart::Token(token)),
+            None => step.found.then(|| PageStart::After(self.last.clone())),
         };
         Ok(step)
     }

@@ -62,7 +62,7 @@ fn list(
     size: usize,
     lies: &Lies,
 ) -> Result<Vec<String>, Fault> {
-    let mut place = Some(Place::After(range.start.clone().filter(|_| !lies.ignores_start)));
+    let mut place = Some(PageStart::After(range.start.clone().filter(|_| !lies.ignores_start)));
     let mut bounds = Bounds::new(askable(range.common_prefix()).into());
     let mut order = Order::over(range);
     let (mut found, mut pages) = (Vec::new(), 0);
@@ -70,7 +70,7 @@ fn list(
         pages += 1;
         assert!(pages < 10_000, "it never ends");
         let prefix = Arc::clone(bounds.prefix());
-        if let Place::Only(key) = &asked {
+        if let PageStart::Only(key) = &asked {
             let own: Vec<_> = keys.get(key).map(String::as_str).into_iter().collect();
             let step = order.accept(&asked, page(&own, None))?;
             place = bounds.next(&asked, &step, &order, lies.reads_ahead);
@@ -78,10 +78,10 @@ fn list(
             continue;
         }
         let (from, skip) = match &asked {
-            Place::After(_) | Place::Only(_) if lies.ignores_start => (None, false),
-            Place::After(key) => (key.clone(), !lies.inclusive),
-            Place::Only(key) => (Some(key.clone()), true),
-            Place::Token(token) => {
+            PageStart::After(_) | PageStart::Only(_) if lies.ignores_start => (None, false),
+            PageStart::After(key) => (key.clone(), !lies.inclusive),
+            PageStart::Only(key) => (Some(key.clone()), true),
+            PageStart::Token(token) => {
                 (token.split_once(':').map(|(_, key)| key.to_owned()), !lies.repeats)
             }
         };
@@ -92,7 +92,7 @@ fn list(
         };
         let mut rest = keys.iter().filter(behind).map(String::as_str).peekable();
         let others = match (&asked, &from) {
-            (Place::After(_), Some(from)) => lies.others(keys, &prefix, from),
+            (PageStart::After(_), Some(from)) => lies.others(keys, &prefix, from),
             _ => 0,
         };
         let room = if empty { 0 } else { size.saturating_sub(others) };
@@ -143,13 +143,13 @@ proptest! {
 #[test]
 fn a_listing_out_of_order_is_an_error_that_names_the_keys() {
     let mut order = Order::over(KeyRange::ALL);
-    let first = Place::After(None);
+    let first = PageStart::After(None);
     let fault = order.accept(&first, page(&["a", "c", "b"], None)).unwrap_err();
     assert_eq!(fault, Fault::Order { previous: "c".to_owned(), key: "b".to_owned() });
     let fault = order.accept(&first, page(&["a", "a"], None)).unwrap_err();
     assert_eq!(fault, Fault::Order { previous: "a".to_owned(), key: "a".to_owned() });
     order.accept(&first, page(&["a", "m"], Some("t"))).unwrap();
-    let token = Place::Token("t".to_owned());
+    let token = PageStart::Token("t".to_owned());
     let fault = order.accept(&token, page(&["b", "z"], None)).unwrap_err();
     assert_eq!(fault, Fault::Order { previous: "m".to_owned(), key: "b".to_owned() });
 }
@@ -157,7 +157,7 @@ fn a_listing_out_of_order_is_an_error_that_names_the_keys() {
 #[test]
 fn a_page_that_leads_to_itself_is_an_error() {
     let mut order = Order::over(KeyRange::ALL);
-    let token = Place::Token("t".to_owned());
+    let token = PageStart::Token("t".to_owned());
     assert_eq!(order.accept(&token, page(&[], Some("t"))).unwrap_err(), Fault::Circle);
 }
 
@@ -165,7 +165,7 @@ fn a_page_that_leads_to_itself_is_an_error() {
 fn pages_that_lead_on_and_on_to_no_new_key_are_an_error() {
     let mut order = Order::over(KeyRange { start: Some("k".to_owned()), end: None });
     let mut accept = |number: u32| {
-        let asked = Place::Token(number.to_string());
+        let asked = PageStart::Token(number.to_string());
         order.accept(&asked, page(&["k"], Some(&(number + 1).to_string()))).map(drop)
     };
     assert!((0..BARREN).all(|number| accept(number).is_ok()), "a store may skip much");
@@ -175,21 +175,21 @@ fn pages_that_lead_on_and_on_to_no_new_key_are_an_error() {
 #[test]
 fn nothing_is_asked_behind_the_end_of_a_range() {
     let mut order = Order::over(KeyRange { start: None, end: Some("b".to_owned()) });
-    let step = order.accept(&Place::After(None), page(&["a", "b", "c"], Some("t"))).unwrap();
-    let next = Bounds::new("".into()).next(&Place::After(None), &step, &order, true);
+    let step = order.accept(&PageStart::After(None), page(&["a", "b", "c"], Some("t"))).unwrap();
+    let next = Bounds::new("".into()).next(&PageStart::After(None), &step, &order, true);
     assert_eq!((step.objects.len(), next), (2, None));
 }
 
 #[test]
 fn a_store_that_ignores_start_after_is_told_apart_before_anything_is_given_out() {
     let over = || Order::over(KeyRange { start: Some("m".to_owned()), end: None });
-    let asked = Place::After(Some("m".to_owned()));
+    let asked = PageStart::After(Some("m".to_owned()));
     let fault = over().accept(&asked, page(&["a", "z"], None)).unwrap_err();
     assert_eq!(fault, Fault::Start { key: "a".to_owned() });
     // To include the key itself is another fault, which costs nothing.
     let mut order = over();
     assert_eq!(order.accept(&asked, page(&["m", "z"], None)).unwrap().objects.len(), 1);
     // At the end, when only a doubtful last page is asked for again, what is known is dropped.
-    let asked = Place::After(Some("z".to_owned()));
+    let asked = PageStart::After(Some("z".to_owned()));
     assert!(!order.accept(&asked, page(&["a", "m", "z"], None)).unwrap().found);
 }

@@ -1,8 +1,8 @@
 //! What `sync` has yet to do, durable: a journal of its own that feeds the engine.
 //!
-//! **Promise.** What [`Backlog::append`] has taken is done, or counted as failed, when
-//! [`Backlog::finish`] returns. Failed keys stay in the journal. On an error, on cancellation and after a
-//! crash, the next backlog on the same directory goes on with what is left.
+//! **Promise.** What [`SyncQueue::append`] has taken is done, or counted as failed, when
+//! [`SyncQueue::finish`] returns. Failed keys stay in the journal. On an error, on cancellation and after a
+//! crash, the next queue on the same directory goes on with what is left.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -41,7 +41,7 @@ const SEGMENT: u64 = 8 << 20;
 
 /// The journal, and the engine that works it off.
 #[derive(Debug)]
-pub(super) struct Backlog {
+pub(super) struct SyncQueue {
     pub(super) engine: Engine,
     pub(super) remembered: Arc<Remembered>,
     journal: Journal,
@@ -53,7 +53,7 @@ pub(super) struct Backlog {
     _lock: File,
 }
 
-impl Backlog {
+impl SyncQueue {
     /// Opens the state in `settings.data_dir` and begins to work on what it holds, within the limits that
     /// `deletes` sets.
     pub(super) async fn start(

@@ -1,6 +1,6 @@
 //! Up to which key a bucket was looked at, while many of its keys are looked at at once: pure.
 //!
-//! Promise: every key up to [`Place::last`] was looked at, and what differs there is recorded. It may be
+//! Promise: every key up to [`ResumePoint::last`] was looked at, and what differs there is recorded. It may be
 //! behind what was done; a command that goes on from there finds all the rest.
 
 use std::cmp::Ordering;
@@ -10,7 +10,7 @@ use crate::reconcile::ranges::{KeyRange, union};
 
 /// How far one bucket is. What it holds of keys is bounded by how many are on their way to a check.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ResumePoint {
     last: Option<String>,
     finished: bool,
     /// Ranges of which every difference was handed out.
@@ -39,7 +39,7 @@ enum Reach {
     End,
 }
 
-impl Place {
+impl ResumePoint {
     /// A bucket of which nothing was looked at, or of which all keys up to `start_after` are left out;
     /// `every` if every pair of objects is going to be looked at.
     pub(super) fn new(start_after: Option<&str>, every: bool) -> Self {
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn with_differences_alone_it_is_where_the_first_ranges_end_and_all_before_was_looked_at() {
-        let mut place = Place::new(None, false);
+        let mut place = ResumePoint::new(None, false);
         place.difference("d");
         place.compared(range(Some("c"), Some("e")));
         place.done("d", true);
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn with_every_pair_it_is_the_last_before_which_all_are_done_and_compared() {
-        let mut place = Place::new(Some("a"), true);
+        let mut place = ResumePoint::new(Some("a"), true);
         assert_eq!(place.last(), Some("a"));
         for key in ["b", "d", "f"] {
             place.pair(key);
