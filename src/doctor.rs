@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::config::Settings;
 use crate::config::settings::WebhookSettings;
-pub use crate::policy::CANARY;
+use crate::policy::CANARY;
 use crate::setup::dialect::{needs_no_rules, usual_arns};
 use crate::setup::known_arns;
 use crate::store::StoreKind;

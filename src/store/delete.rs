@@ -8,8 +8,8 @@ use http::header::CONTENT_TYPE;
 use tokio::task::JoinSet;
 
 use super::encode::Query;
+use super::object::{md5, unreadable};
 use super::request::Call;
-use super::s3::{md5, unreadable};
 use super::{ErrorKind, Store, StoreError, xml};
 
 /// The most keys that one `DeleteObjects` takes.

@@ -3,8 +3,8 @@
 use http::{HeaderMap, Method};
 
 use super::encode::Query;
+use super::object::{MAX_DOCUMENT, encryption, etag, is_gone, unreadable};
 use super::request::Call;
-use super::s3::{MAX_DOCUMENT, encryption, etag, is_gone, unreadable};
 use super::{ErrorKind, PutBody, PutOutcome, Store, StoreError, xml};
 use crate::object::ETag;
 

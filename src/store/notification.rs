@@ -8,8 +8,8 @@ use http::Method;
 use quick_xml::escape::escape;
 
 use super::encode::Query;
+use super::object::{MAX_DOCUMENT, md5, unreadable};
 use super::request::Call;
-use super::s3::{MAX_DOCUMENT, md5, unreadable};
 use super::{Store, StoreError, xml};
 
 /// Which kind of destination an ARN names. MinIO knows queues only.

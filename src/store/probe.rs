@@ -7,8 +7,8 @@ use http::Method;
 use serde_json::Value;
 
 use super::encode::Query;
+use super::object::{MAX_DOCUMENT, unreadable};
 use super::request::Call;
-use super::s3::{MAX_DOCUMENT, unreadable};
 use super::{Store, StoreError, xml};
 
 /// A MinIO of many drives tells of each.

@@ -15,11 +15,11 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 
 use super::body::{BodyError, RequestBody};
+use super::client::Inner;
 use super::credentials::Ready;
 use super::encode::{Query, push_path};
 use super::failure::CallSite;
 use super::http::Failure;
-use super::s3::Inner;
 use super::sign::{AmzDate, Signable, Spaces, UNSIGNED_PAYLOAD, payload_hash};
 use super::stream::ObjectStream;
 use super::{ErrorKind, StoreError, xml};

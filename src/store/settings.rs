@@ -10,8 +10,8 @@ use serde_json::json;
 use super::body::RequestBody;
 use super::encode::Query;
 use super::failure::CallSite;
+use super::object::{MAX_DOCUMENT, md5, unreadable};
 use super::request::Call;
-use super::s3::{MAX_DOCUMENT, md5, unreadable};
 use super::{ErrorKind, PutBody, Store, StoreError, StoreKind, xml};
 
 /// The largest archive of users and policies that is taken.

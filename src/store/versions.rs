@@ -5,8 +5,8 @@ use std::cmp::Reverse;
 use http::Method;
 
 use super::encode::{Query, decode_listed};
+use super::object::{MAX_DOCUMENT, md5, unreadable};
 use super::request::Call;
-use super::s3::{MAX_DOCUMENT, md5, unreadable};
 use super::{ErrorKind, Store, StoreError, xml};
 use crate::object::ETag;
 
