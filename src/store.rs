@@ -126,6 +126,9 @@ pub struct StoreError {
     pub code: Option<String>,
     /// For people: the code and the store's message, or the connection's error.
     pub message: String,
+    /// The answer bears what only an S3 store's does, a code or a request id: a proxy or a firewall in front of
+    /// it answers a bare status.
+    pub by_s3: bool,
     /// The request had been sent whole when it failed, so the store may still carry it out.
     pub maybe_applied: bool,
 }

@@ -130,7 +130,7 @@ impl Attempt {
         attributes.push(KeyValue::new("evermirror.tries", i64::from(work.pending.attempts) + 1));
         let (settled, failed) = match outcome {
             Outcome::Settled => (true, None),
-            Outcome::Large | Outcome::Later(_) => (false, None),
+            Outcome::Large | Outcome::Unseen(_) => (false, None),
             Outcome::Retry { class, reason, .. } => {
                 attributes.push(KeyValue::new("error.type", *class));
                 (false, Some(reason.to_string()))

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::attempt::AttemptError;
 use super::health::{StoreHealth, StoreState};
 use super::limit::{Limit, Permit};
+use super::remove::unseen_for;
 use super::worker::{Done, Worker};
 use crate::clock;
 use crate::dirty::Origin;
@@ -186,6 +187,12 @@ impl Dispatcher {
         if done == Done::Large {
             return Outcome::Large;
         }
+        if done == Done::Unseen
+            && let Some(wait) = unseen_for(&work.pending)
+        {
+            tracing::debug!(key = %work.key, ?wait, "The source does not show an object that was reported to be there; it is asked again.");
+            return Outcome::Unseen(wait);
+        }
         self.limit(size).succeeded();
         let lag_ms = clock::now_ms() - work.pending.since_ms;
         match done {
@@ -195,7 +202,7 @@ impl Dispatcher {
             Done::Unchanged => self.metrics.replicated(Action::Unchanged),
             Done::Kept => self.metrics.replicated(Action::Kept),
             Done::Ghost => self.metrics.replicated(Action::Ghost),
-            Done::Held | Done::Delayed | Done::Large => {}
+            Done::Held | Done::Delayed | Done::Unseen | Done::Large => {}
         }
         // No event announced what the reconciler found, so it has no lag.
         let live = work.pending.origin == Origin::Live;

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::attempt::AttemptError;
 use super::delete::{Deleter, Then};
@@ -15,7 +16,7 @@ use crate::deletes::{Admission, Case, Confirmed, Delays, Hold, Step, may_go};
 use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::policy::CANARY;
 use crate::store::{ErrorKind, ObjectHead};
-use crate::workqueue::Work;
+use crate::workqueue::{Pending, Work};
 
 /// What only the way from source to target needs.
 #[derive(Debug)]
@@ -32,10 +33,35 @@ impl Worker {
         work: &Work,
         mapping: &Mapping,
     ) -> Result<Done, AttemptError> {
+        if self.is_unseen(work) {
+            return Ok(Done::Unseen);
+        }
         match &self.forth {
             Some(forth) => Removal { worker: self, forth, work, mapping }.decide().await,
             None => Ok(Done::Unchanged),
         }
+    }
+}
+
+impl Worker {
+    /// Whether the 404 that the source has just answered contradicts what was reported, and was not answered for long
+    /// enough to be believed.
+    pub(super) fn is_unseen(&self, work: &Work) -> bool {
+        self.forth.is_some() && unseen_for(&work.pending).is_some()
+    }
+}
+
+/// A source may show what was written only a moment later: a store without read-after-write across its gateways, two
+/// sites behind one balancer. How long to wait until it is asked again; `None` once that was half a
+/// minute in all, or where nothing says that the object is there.
+pub(super) fn unseen_for(pending: &Pending) -> Option<Duration> {
+    const FIRST_MS: u64 = 500;
+    const TIMES: u8 = 6;
+    let present = pending.is_reported_present();
+    if present && pending.unseen < TIMES {
+        Some(Duration::from_millis(FIRST_MS << pending.unseen))
+    } else {
+        None
     }
 }
 

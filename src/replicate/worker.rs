@@ -36,6 +36,8 @@ pub(super) enum Done {
     Kept,
     /// A delete was set aside until its time has come.
     Delayed,
+    /// The source answers 404 to what was reported to be there a moment ago; nothing was done.
+    Unseen,
     /// Only its tags were written.
     Tagged,
     /// Both sides agreed already.
@@ -162,6 +164,9 @@ impl Worker {
             Err(error) if error.kind == ErrorKind::NotFound => {
                 return match target {
                     Err(error) if error.kind == ErrorKind::NotFound => {
+                        if self.is_unseen(work) {
+                            return Ok(Done::Unseen);
+                        }
                         let listed = work.pending.origin == Origin::Repair;
                         Ok(if listed { Done::Ghost } else { Done::Unchanged })
                     }

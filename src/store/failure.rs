@@ -48,6 +48,7 @@ impl CallSite {
             status: None,
             code: None,
             message: message.into(),
+            by_s3: false,
             maybe_applied: false,
         }
     }

@@ -10,7 +10,7 @@ use super::encode::Query;
 use super::failure::CallSite;
 use super::request::Call;
 use super::{
-    ErrorKind, GetOptions, ObjectBody, ObjectHead, PutBody, PutOutcome, Store, StoreError, Tags,
+    ErrorKind, GetOptions, ListQuery, ObjectBody, ObjectHead, PutBody, PutOutcome, Store, StoreError, Tags,
     admin, xml,
 };
 use crate::object::ETag;
@@ -53,20 +53,36 @@ impl Store {
     }
 
     /// `HeadObject`. [`ErrorKind::NotFound`] means that the bucket is there and the object is not:
-    /// AWS and RustFS answer a bare 404 for either, as does a proxy that has lost its way, so a 404
-    /// without a code is followed by `HeadBucket`, and what that says comes first.
+    /// AWS and RustFS answer a 404 without a code for either, so such a one is followed by `HeadBucket`, and
+    /// what that says comes first. A 404 that is not even the store's own ([`StoreError::by_s3`]), as an ingress or a
+    /// firewall answers that has lost its way, counts only if a listing of that very key says the same.
     pub async fn head(&self, bucket: &str, key: &str) -> Result<ObjectHead, StoreError> {
         let version = self.version("HeadObject", bucket, key).await?;
         let query = of_version(Query::default(), version.as_deref());
         let call = || Call::new("HeadObject", Method::HEAD, bucket, key).query(query.clone());
         let answer = match self.inner().read(call).await {
             Err(error) if error.kind == ErrorKind::NotFound && error.code.is_none() => {
-                self.head_bucket(bucket).await?;
+                if error.by_s3 {
+                    self.head_bucket(bucket).await?;
+                } else if self.lists(bucket, key).await? {
+                    let message = "404 from something that is no S3 store, though the object is listed; is a \
+                                   proxy or a firewall in between?";
+                    let kind = ErrorKind::Transient;
+                    return Err(StoreError { kind, message: message.to_owned(), ..error });
+                }
                 return Err(error);
             }
             answer => answer?,
         };
         object_head(answer.status, answer.headers, &answer.origin)
+    }
+
+    /// Whether a listing names this very key.
+    async fn lists(&self, bucket: &str, key: &str) -> Result<bool, StoreError> {
+        // Two, since RustFS lists keys that were deleted when one is asked for (#5375).
+        let query = ListQuery { prefix: key, max_keys: 2, ..ListQuery::default() };
+        let page = Box::pin(self.list(bucket, &query)).await?;
+        Ok(page.objects.iter().any(|object| object.key == key))
     }
 
     /// `PutObject`. `headers` are sent as they are, byte for byte: `content-type`, `x-amz-meta-…`,

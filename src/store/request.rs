@@ -317,7 +317,9 @@ impl Inner {
         if matches!(code.as_deref(), Some("ExpiredToken" | "TokenRefreshRequired")) {
             self.credentials.refused(ready);
         }
+        let by_s3 = code.is_some() || text("x-amz-request-id").is_some();
         let mut error = origin.answered(status.as_u16(), code, message.as_deref());
+        error.by_s3 = by_s3;
         if let Some(region) = region
             && (status.is_redirection() || error.code.as_deref() == Some(MALFORMED))
         {

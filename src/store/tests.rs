@@ -266,10 +266,32 @@ async fn an_upload_that_fails_after_its_200_has_failed() {
 
 #[tokio::test]
 async fn a_missing_bucket_is_never_taken_for_a_missing_object() {
-    let bare = || "HTTP/1.1 404 X\r\nConnection: close\r\n\r\n".to_owned();
+    let bare = || "HTTP/1.1 404 X\r\nx-amz-request-id: 7\r\nConnection: close\r\n\r\n".to_owned();
     let (store, _server) = server([bare(), bare(), bare(), answer("200 OK", "")]).await;
     assert_eq!(store.head("b", "k").await.unwrap_err().kind, ErrorKind::NoSuchBucket);
     assert_eq!(store.head("b", "k").await.unwrap_err().kind, ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_404_that_is_no_stores_own_counts_only_if_a_listing_says_the_same() {
+    let bare = || "HTTP/1.1 404 X\r\nConnection: close\r\n\r\n".to_owned();
+    let listing = |key: &str| {
+        let entry = format!(
+            "<Contents><Key>{key}</Key><Size>1</Size><ETag>e</ETag>\
+             <LastModified>2026-11-30T00:00:00.000Z</LastModified></Contents>"
+        );
+        let body =
+            format!("<ListBucketResult><IsTruncated>false</IsTruncated>{entry}</ListBucketResult>");
+        answer("200 OK", &body)
+    };
+    let refused = error(403, "AccessDenied");
+    let answers = [bare(), listing("k"), bare(), listing("k-other"), bare(), refused];
+    let (store, _server) = server(answers).await;
+    let there = store.head("b", "k").await.unwrap_err();
+    assert_eq!(there.kind, ErrorKind::Transient, "{there}");
+    assert!(there.message.contains("the object is listed"), "{there}");
+    assert_eq!(store.head("b", "k").await.unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(store.head("b", "k").await.unwrap_err().kind, ErrorKind::Denied, "in doubt not");
 }
 
 #[tokio::test]

@@ -53,6 +53,8 @@ pub struct Pending {
     pub size: Option<u64>,
     /// Failed tries so far.
     pub attempts: u32,
+    /// How often the source answered 404 although what was reported last is that the object is there.
+    pub unseen: u8,
     /// A try found that the object is large.
     pub large: bool,
 }
@@ -68,8 +70,16 @@ impl Pending {
             since_ms: dirty.since_ms,
             size: dirty.size,
             attempts: 0,
+            unseen: 0,
             large: false,
         }
+    }
+
+    /// Whether an event says that the object is there, and none since then that it went away. A 404 of the source
+    /// contradicts that: it may show what was written only in a moment.
+    pub fn is_reported_present(&self) -> bool {
+        let told = self.aspects.has(Aspects::CONTENT) || self.aspects.has(Aspects::TAGS);
+        self.origin == Origin::Live && told && !self.aspects.has(Aspects::REMOVED)
     }
 
     /// The queue it belongs in.
@@ -83,19 +93,36 @@ impl Pending {
 
     /// Both marks as one: level-triggered work loses nothing by merging.
     fn merge(&mut self, other: &Self) {
-        self.size = if other.last_lsn < self.last_lsn {
-            self.size.or(other.size)
-        } else {
-            other.size.or(self.size)
-        };
+        let other_is_older = other.last_lsn < self.last_lsn;
+        self.aspects = if other_is_older { together(other, self) } else { together(self, other) };
+        self.size =
+            if other_is_older { self.size.or(other.size) } else { other.size.or(self.size) };
         self.first_lsn = self.first_lsn.min(other.first_lsn);
         self.last_lsn = self.last_lsn.max(other.last_lsn);
-        self.aspects = self.aspects.with(other.aspects);
         self.origin = self.origin.min(other.origin);
         self.since_ms = self.since_ms.min(other.since_ms);
         self.attempts = self.attempts.max(other.attempts);
+        self.unseen = self.unseen.max(other.unseen);
         self.large |= other.large;
     }
+}
+
+/// What two marks of a key ask for. All of both, but: an event that says that the object is there takes back
+/// what an older one said of its removal, and a pass does not gainsay it; and a delete that is reported anew
+/// has not waited for its delay.
+fn together(older: &Pending, newer: &Pending) -> Aspects {
+    let mut all = older.aspects.with(newer.aspects);
+    let present = newer.is_reported_present();
+    if present || newer.origin == Origin::Repair && older.is_reported_present() {
+        all = all.without(Aspects::REMOVED);
+    }
+    if present {
+        all = all.without(Aspects::APPROVED);
+    }
+    if newer.origin == Origin::Live && !newer.aspects.has(Aspects::DUE) {
+        all = all.without(Aspects::DUE);
+    }
+    all
 }
 
 /// How a try failed.
@@ -112,8 +139,10 @@ pub struct Failure {
 pub enum Wait {
     /// A try failed; this is what it said. Such a key is *parked*.
     Failed(Arc<Failure>),
-    /// The key was copied a moment ago and is hot, or what it waits for will be known in a moment.
+    /// The key was copied a moment ago and is hot.
     Hot,
+    /// The source does not show yet what was reported to be there.
+    Unseen,
 }
 
 /// Where a key is.
@@ -151,8 +180,8 @@ pub enum Outcome {
     Settled,
     /// The key belongs in the lane for large objects.
     Large,
-    /// Nothing was done and nothing failed; the key's turn comes again after this time.
-    Later(Duration),
+    /// The source answered 404 to what was reported to be there; nothing was done. It is asked again after this time.
+    Unseen(Duration),
     /// The try failed; try again after the delay.
     Retry {
         /// The wait.
@@ -211,7 +240,8 @@ impl KeyState {
     /// A further mark of a key that is already known.
     ///
     /// A live event wakes a parked key, because what made it fail may be gone; a repair, and any
-    /// mark of a hot key, waits as long as the key does.
+    /// mark of a hot key, waits as long as the key does. What the source does not show yet is only woken by an
+    /// event that says that it went away.
     pub(super) fn mark(&mut self, new: Pending) -> Effect {
         match self {
             Self::Ready(work) => {
@@ -228,7 +258,12 @@ impl KeyState {
                 Effect::None
             }
             Self::Waiting { work, wait, until } => {
-                let (wakes, until) = (new.origin == Origin::Live && *wait != Wait::Hot, *until);
+                let wakes = match wait {
+                    Wait::Failed(_) => new.origin == Origin::Live,
+                    Wait::Hot => false,
+                    Wait::Unseen => new.origin == Origin::Live && new.aspects.has(Aspects::REMOVED),
+                };
+                let until = *until;
                 work.merge(&new);
                 if wakes { self.due(until) } else { Effect::None }
             }
@@ -294,12 +329,16 @@ impl KeyState {
                 *self = Self::Ready(work);
                 Effect::Enqueue(Lane::Large)
             }
-            (Outcome::Later(after), again) => {
-                if let Some(again) = again {
+            (Outcome::Unseen(after), again) => {
+                work.unseen = work.unseen.saturating_add(1);
+                let until = if let Some(again) = again {
                     work.merge(&again);
-                }
-                let until = now + after;
-                *self = Self::Waiting { work, wait: Wait::Hot, until };
+                    // What was reported meanwhile may explain it.
+                    if work.is_reported_present() { now + after } else { cool.max(now) }
+                } else {
+                    now + after
+                };
+                *self = Self::Waiting { work, wait: Wait::Unseen, until };
                 Effect::Delay(until)
             }
             (Outcome::Retry { after, class, reason }, again) => {
@@ -371,6 +410,51 @@ mod tests {
 
     fn retry() -> Outcome {
         Outcome::Retry { after: Duration::from_secs(1), class: "transient", reason: "down".into() }
+    }
+
+    #[test]
+    fn an_event_that_says_present_takes_back_an_older_removal_and_no_pass_gainsays_it() {
+        let marked = |lsn, origin, aspects| Pending { aspects, ..pending(lsn, origin) };
+        let created = |lsn| marked(lsn, Origin::Live, Aspects::CONTENT);
+        let removed = |lsn| marked(lsn, Origin::Live, Aspects::REMOVED);
+        let merged = |first: &Pending, second: &Pending| {
+            let mut one = first.clone();
+            one.merge(second);
+            one.is_reported_present()
+        };
+        for (older, newer, present) in [
+            (removed(1), created(2), true),
+            (created(1), removed(2), false),
+            (created(1), marked(2, Origin::Repair, Aspects::REMOVED), true),
+            (marked(1, Origin::Repair, Aspects::REMOVED), created(2), true),
+        ] {
+            assert_eq!(merged(&older, &newer), present, "{older:?} {newer:?}");
+            assert_eq!(merged(&newer, &older), present, "in whatever order they are read");
+        }
+    }
+
+    #[test]
+    fn a_delete_that_is_reported_anew_has_not_waited_for_its_delay() {
+        let due = Aspects::REMOVED.with(Aspects::DUE);
+        let mut work = Pending { aspects: due, ..pending(1, Origin::Live) };
+        work.merge(&Pending { aspects: Aspects::REMOVED, ..pending(2, Origin::Repair) });
+        assert!(work.aspects.has(Aspects::DUE), "a pass found what waits");
+        work.merge(&Pending { aspects: Aspects::REMOVED, ..pending(3, Origin::Live) });
+        assert!(!work.aspects.has(Aspects::DUE));
+    }
+
+    #[test]
+    fn what_the_source_does_not_show_yet_waits_until_an_event_says_that_it_went_away() {
+        let mut state = KeyState::Ready(pending(1, Origin::Live));
+        state.start();
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let effect = state.complete(Outcome::Unseen(Duration::from_secs(1)), now, now);
+        assert_eq!(effect, Effect::Delay(later));
+        assert_eq!(state.work().map(|work| (work.unseen, work.attempts)), Some((1, 0)));
+        assert_eq!(state.mark(pending(2, Origin::Live)), Effect::None, "the same, told twice");
+        let removed = Pending { aspects: Aspects::REMOVED, ..pending(3, Origin::Live) };
+        assert_eq!(state.mark(removed), Effect::Enqueue(Lane::Live));
     }
 
     #[test]
