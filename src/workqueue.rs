@@ -244,7 +244,7 @@ impl WorkQueue {
                 Some(ParkedKey { key, class, reason, attempts: work.attempts, next_try })
             }
             // It moved on since its name was read.
-            KeyState::Waiting { wait: Wait::Hot | Wait::Unseen, .. }
+            KeyState::Waiting { wait: Wait::Hot, .. }
             | KeyState::Ready(_)
             | KeyState::InFlight { .. }
             | KeyState::Cooling { .. } => None,

@@ -139,10 +139,9 @@ pub struct Failure {
 pub enum Wait {
     /// A try failed; this is what it said. Such a key is *parked*.
     Failed(Arc<Failure>),
-    /// The key was copied a moment ago and is hot.
+    /// The key was copied a moment ago and is hot, or the source does not show yet what was reported to be there
+    /// ([`Pending::unseen`]).
     Hot,
-    /// The source does not show yet what was reported to be there.
-    Unseen,
 }
 
 /// Where a key is.
@@ -260,8 +259,10 @@ impl KeyState {
             Self::Waiting { work, wait, until } => {
                 let wakes = match wait {
                     Wait::Failed(_) => new.origin == Origin::Live,
-                    Wait::Hot => false,
-                    Wait::Unseen => new.origin == Origin::Live && new.aspects.has(Aspects::REMOVED),
+                    Wait::Hot => {
+                        let gone = new.aspects.has(Aspects::REMOVED);
+                        work.unseen > 0 && new.origin == Origin::Live && gone
+                    }
                 };
                 let until = *until;
                 work.merge(&new);
@@ -338,7 +339,7 @@ impl KeyState {
                 } else {
                     now + after
                 };
-                *self = Self::Waiting { work, wait: Wait::Unseen, until };
+                *self = Self::Waiting { work, wait: Wait::Hot, until };
                 Effect::Delay(until)
             }
             (Outcome::Retry { after, class, reason }, again) => {

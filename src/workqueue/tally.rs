@@ -59,9 +59,7 @@ impl Share {
     /// What a key in this state adds; `None` if nothing is left to do for it.
     pub(super) fn of(state: &KeyState) -> Option<Self> {
         let place = match state {
-            KeyState::Ready(_) | KeyState::Waiting { wait: Wait::Hot | Wait::Unseen, .. } => {
-                Place::Waiting
-            }
+            KeyState::Ready(_) | KeyState::Waiting { wait: Wait::Hot, .. } => Place::Waiting,
             KeyState::InFlight { .. } => Place::InFlight,
             KeyState::Waiting { wait: Wait::Failed(_), .. } => Place::Parked,
             KeyState::Cooling { .. } => return None,
