@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::checkpoint::Checkpoint;
 use super::progress::{BucketProgress, Progress};
 use super::repairs::backlog;
 use super::schedule::{Ended, Job, Schedule, Trigger};
@@ -35,9 +36,9 @@ use crate::workqueue::WorkQueue;
 
 /// How often the clock and the gap book are looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// The first pass waits at most this long for a backlog to be worked off.
+/// After the start, passes wait at most this long for the backlog to drain.
 const START_WAITS: Duration = Duration::from_mins(1);
-/// How often it is looked whether it has been.
+/// Poll interval while they wait.
 const START_LOOK: Duration = Duration::from_millis(100);
 /// So few pending keys are no backlog.
 const FEW: u64 = 1_000;
@@ -124,14 +125,16 @@ impl Reconciler {
 
     /// Runs passes until cancelled; every bucket is due. It may be run again afterwards.
     pub async fn run(self: Arc<Self>, stores: Stores, stop: CancellationToken) {
-        self.schedule().restarted(Instant::now());
+        let last_complete_ms = self.last_complete_ms().await;
+        let start = Instant::now();
+        self.schedule().restarted(|name| last_complete_ms.get(name).copied(), start);
         let mut passes = JoinSet::new();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             while let Some(job) = self.next() {
                 let (this, stores) = (Arc::clone(&self), stores.clone());
-                passes.spawn(async move { this.pass(job, stores).await });
+                passes.spawn(async move { this.pass(job, stores, start + START_WAITS).await });
             }
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -155,22 +158,34 @@ impl Reconciler {
         self.schedule().next(Instant::now())
     }
 
-    async fn pass(&self, job: Job, stores: Stores) -> (Job, Ended) {
+    /// When each bucket was last compared as a whole, by an earlier process too.
+    async fn last_complete_ms(&self) -> BTreeMap<Arc<str>, i64> {
+        let mut all = BTreeMap::new();
+        for (name, (_, progress)) in &self.buckets {
+            let last = Checkpoint::load(&self.dir, name).await.last_complete_ms;
+            progress.last_complete(last);
+            all.extend(last.map(|at_ms| (Arc::clone(name), at_ms)));
+        }
+        all
+    }
+
+    /// Runs one pass. Until `waits`, the backlog goes first, unless a person asked.
+    async fn pass(&self, job: Job, stores: Stores, waits: Instant) -> (Job, Ended) {
         let Some((settings, progress)) = self.buckets.get(&job.bucket) else {
             return (job, Ended::Failed);
         };
-        if job.trigger == Trigger::Start {
+        if job.trigger != Trigger::Request {
             // Its error says that the time is over.
-            drop(tokio::time::timeout(START_WAITS, self.backlog_is_small()).await);
+            drop(tokio::time::timeout_at(waits, self.backlog_is_small()).await);
         }
         progress.begin(&job);
         let (parts, dir) = (&self.parts, self.dir.as_path());
         let walk = Walk { parts, stores: &stores, settings, progress, dir, job: &job };
-        let (began_ms, trigger) = (clock::now_ms(), job.trigger.name());
+        let (began, trigger) = (Instant::now(), job.trigger.name());
         let (bucket, prefix) = (&*job.bucket, job.prefix.as_ref().map(|p| p.escape_debug()));
         let prefix = prefix.map(|prefix| prefix.to_string());
         let result = walk.run().await;
-        let took_ms = clock::now_ms() - began_ms;
+        let took_ms = clock::millis(began.elapsed());
         let shown = progress.show();
         let (keys, drift) = (shown.keys_compared, shown.drift);
         parts.metrics.keys_compared(keys);

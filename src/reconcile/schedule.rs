@@ -2,6 +2,11 @@
 //!
 //! At most one pass of a bucket runs at a time. Reasons that come together are one pass; a reason
 //! that comes while a pass runs is worth another one, because the keys already seen may have changed.
+//!
+//! There are two lanes with slots of their own, so that neither can starve the other: *urgent* for gaps
+//! and requests, *routine* for everything else. Within a lane the bucket that has been due longest goes
+//! first. A pass that runs for long (a first copy of a large bucket, whose repairs wait for the work queue)
+//! gives its slot to another bucket and continues beside it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -10,8 +15,13 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-/// How many buckets are walked at once.
+/// How many buckets of a lane are walked at once, long passes apart.
 const SIDE_BY_SIDE: usize = 2;
+/// A pass that has run for this long gives its slot away.
+const LONG: Duration = Duration::from_mins(10);
+/// At most this many long passes of a lane continue without a slot: a pass holds some pages of both listings
+/// in memory.
+const MOST_LONG: usize = 4;
 /// Requests for single prefixes of a bucket that may wait; more become one for the whole bucket.
 const MOST_PREFIXES: usize = 16;
 /// A gap often grows for a moment: one pass for all of it.
@@ -75,16 +85,41 @@ pub(super) enum Ended {
     Failed,
 }
 
+/// Whose slots a pass takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    /// Events were missed, or a person waits.
+    Urgent,
+    /// The clock says so.
+    Routine,
+}
+
+impl Lane {
+    const fn of(trigger: Trigger) -> Self {
+        match trigger {
+            Trigger::Gap | Trigger::Request => Self::Urgent,
+            Trigger::Start | Trigger::Interval | Trigger::Retry | Trigger::FollowUp => {
+                Self::Routine
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Bucket {
-    running: bool,
-    /// When the whole bucket is to be walked next.
-    whole: Option<(Instant, Trigger)>,
-    prefixes: VecDeque<String>,
+    /// Since when a pass runs, and in which lane.
+    running: Option<(Instant, Lane)>,
+    /// When the whole bucket is to be walked next, for an urgent reason and by the clock.
+    urgent: Option<(Instant, Trigger)>,
+    routine: Option<(Instant, Trigger)>,
+    /// Prefixes that a person waits for, and since when.
+    prefixes: VecDeque<(Instant, String)>,
     /// When the last pass of the whole bucket began.
     began: Option<Instant>,
     gap_wait: Duration,
     failures: u32,
+    /// Among buckets that are due since the same moment, as at the start, the lowest goes first.
+    rank: Option<i64>,
 }
 
 /// The plan for all buckets.
@@ -103,20 +138,29 @@ impl Schedule {
         now: Instant,
     ) -> Self {
         let bucket = || Bucket {
-            running: false,
-            whole: Some((now, Trigger::Start)),
+            running: None,
+            urgent: None,
+            routine: Some((now, Trigger::Start)),
             prefixes: VecDeque::new(),
             began: None,
             gap_wait: GAP_FIRST_WAIT,
             failures: 0,
+            rank: None,
         };
         Self { interval, buckets: buckets.map(|name| (name, bucket())).collect() }
     }
 
-    /// No pass runs any more, and what happened meanwhile was not seen.
-    pub(super) fn restarted(&mut self, now: Instant) {
-        for bucket in self.buckets.values_mut() {
-            bucket.running = false;
+    /// No pass runs any more, and what happened meanwhile was not seen. `last_complete_ms` is when a bucket
+    /// was last compared as a whole, if it ever was: the longest ago goes first, lest frequent restarts always
+    /// begin with the same ones.
+    pub(super) fn restarted(
+        &mut self,
+        last_complete_ms: impl Fn(&str) -> Option<i64>,
+        now: Instant,
+    ) {
+        for (name, bucket) in &mut self.buckets {
+            bucket.running = None;
+            bucket.rank = last_complete_ms(name);
             bucket.due_by(now, Trigger::Start);
         }
     }
@@ -126,8 +170,8 @@ impl Schedule {
         let Some(bucket) = self.buckets.get_mut(bucket) else { return false };
         match prefix.filter(|prefix| !prefix.is_empty()) {
             Some(prefix) if bucket.prefixes.len() < MOST_PREFIXES => {
-                if !bucket.prefixes.iter().any(|waiting| waiting == prefix) {
-                    bucket.prefixes.push_back(prefix.to_owned());
+                if !bucket.prefixes.iter().any(|(_, waiting)| waiting == prefix) {
+                    bucket.prefixes.push_back((now, prefix.to_owned()));
                 }
             }
             _ => bucket.due_by(now, Trigger::Request),
@@ -140,7 +184,7 @@ impl Schedule {
         for name in gaps {
             let Some(bucket) = self.buckets.get_mut(name) else { continue };
             // A pass that runs may clear it; whether it did is seen when it ends.
-            if bucket.running {
+            if bucket.running.is_some() {
                 continue;
             }
             let earliest = bucket.began.map_or(now, |began| began + bucket.gap_wait);
@@ -150,20 +194,36 @@ impl Schedule {
 
     /// The next pass that is due, which thereby begins.
     pub(super) fn next(&mut self, now: Instant) -> Option<Job> {
-        if self.buckets.values().filter(|bucket| bucket.running).count() >= SIDE_BY_SIDE {
+        self.next_in(Lane::Urgent, now).or_else(|| self.next_in(Lane::Routine, now))
+    }
+
+    fn next_in(&mut self, lane: Lane, now: Instant) -> Option<Job> {
+        if !self.has_slot(lane, now) {
             return None;
         }
-        self.buckets.iter_mut().find_map(|(name, bucket)| {
-            let (prefix, trigger) = bucket.take(now)?;
-            Some(Job { bucket: Arc::clone(name), prefix, trigger })
-        })
+        let due = self.buckets.iter_mut().filter_map(|(name, bucket)| {
+            let since = bucket.due_in(lane, now)?;
+            Some((since, bucket.rank, name, bucket))
+        });
+        let (_, _, name, bucket) =
+            due.min_by_key(|(since, rank, name, _)| (*since, *rank, *name))?;
+        let (prefix, trigger) = bucket.begin(lane, now)?;
+        Some(Job { bucket: Arc::clone(name), prefix, trigger })
+    }
+
+    fn has_slot(&self, lane: Lane, now: Instant) -> bool {
+        let running = self.buckets.values().filter_map(|bucket| bucket.running);
+        let ages = running.filter(|(_, of)| *of == lane).map(|(since, _)| now - since);
+        let (long, fresh): (Vec<_>, Vec<_>) = ages.partition(|age| *age >= LONG);
+        fresh.len() + long.len().saturating_sub(MOST_LONG) < SIDE_BY_SIDE
     }
 
     /// When the next pass is due.
     #[cfg(test)]
     fn wake(&self) -> Option<Instant> {
-        let due = |bucket: &Bucket| bucket.whole.filter(|_| !bucket.running).map(|(at, _)| at);
-        self.buckets.values().filter_map(due).min()
+        let waiting = self.buckets.values().filter(|bucket| bucket.running.is_none());
+        let due = waiting.flat_map(|bucket| [bucket.urgent, bucket.routine]);
+        due.flatten().map(|(at, _)| at).min()
     }
 
     /// A pass ended. `gap` is whether the bucket still has one; `jitter`, from 0 to 1, spreads the
@@ -171,7 +231,7 @@ impl Schedule {
     pub(super) fn ended(&mut self, job: &Job, how: Ended, gap: bool, now: Instant, jitter: f64) {
         let interval = self.interval;
         let Some(bucket) = self.buckets.get_mut(&job.bucket) else { return };
-        bucket.running = false;
+        bucket.running = None;
         if job.prefix.is_some() {
             // What it failed to see, the next pass of the whole bucket sees.
             return;
@@ -198,160 +258,54 @@ impl Schedule {
 }
 
 impl Bucket {
-    /// The earliest reason counts.
+    /// In each lane the earliest reason counts.
     fn due_by(&mut self, at: Instant, trigger: Trigger) {
-        if self.whole.is_none_or(|(due, _)| at < due) {
-            self.whole = Some((at, trigger));
+        let whole = match Lane::of(trigger) {
+            Lane::Urgent => &mut self.urgent,
+            Lane::Routine => &mut self.routine,
+        };
+        if whole.is_none_or(|(due, _)| at < due) {
+            *whole = Some((at, trigger));
         }
     }
 
-    fn take(&mut self, now: Instant) -> Option<(Option<String>, Trigger)> {
-        if self.running {
+    /// Since when a pass has been due in this lane, if one is.
+    fn due_in(&self, lane: Lane, now: Instant) -> Option<Instant> {
+        if self.running.is_some() {
             return None;
         }
-        let taken = match self.whole.take_if(|(at, _)| *at <= now) {
-            Some((_, trigger)) => {
-                // It sees all that anyone asked for.
-                self.prefixes.clear();
-                self.began = Some(now);
-                (None, trigger)
+        let since = match lane {
+            Lane::Urgent => {
+                let prefix = self.prefixes.front().map(|(since, _)| *since);
+                self.urgent.map(|(at, _)| at).into_iter().chain(prefix).min()
             }
-            None => (Some(self.prefixes.pop_front()?), Trigger::Request),
+            Lane::Routine => self.routine.map(|(at, _)| at),
         };
-        self.running = true;
+        since.filter(|since| *since <= now)
+    }
+
+    /// Takes what is due, as much of it as one pass can do.
+    fn begin(&mut self, lane: Lane, now: Instant) -> Option<(Option<String>, Trigger)> {
+        let is_due = |(at, _): &(Instant, Trigger)| *at <= now;
+        let whole = match (self.urgent.filter(is_due), self.routine.filter(is_due), lane) {
+            (Some((_, trigger)), _, _) | (None, Some((_, trigger)), Lane::Routine) => Some(trigger),
+            // A prefix was requested, and all of it is due.
+            (None, Some(_), Lane::Urgent) => Some(Trigger::Request),
+            (None, None, _) => None,
+        };
+        let taken = if let Some(trigger) = whole {
+            // It sees all that anyone asked for.
+            self.prefixes.clear();
+            (self.urgent, self.routine) = (None, None);
+            self.began = Some(now);
+            (None, trigger)
+        } else {
+            (Some(self.prefixes.pop_front()?.1), Trigger::Request)
+        };
+        self.running = Some((now, lane));
         Some(taken)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOUR: Duration = Duration::from_hours(1);
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn schedule(interval: Duration, names: &[&str]) -> (Schedule, Instant) {
-        let now = Instant::now();
-        (Schedule::new(interval, names.iter().map(|name| Arc::from(*name)), now), now)
-    }
-
-    /// Runs what is due now, to a complete end.
-    fn pass(schedule: &mut Schedule, now: Instant, gap: bool) -> Job {
-        let job = schedule.next(now).expect("a pass is due");
-        schedule.ended(&job, Ended::Complete, gap, now, 0.5);
-        job
-    }
-
-    #[test]
-    fn every_bucket_is_walked_at_the_start_and_then_by_the_interval_give_or_take_a_tenth() {
-        let (mut schedule, now) = schedule(HOUR, &["a", "b"]);
-        for (name, jitter) in [("a", 0.0), ("b", 1.0)] {
-            let job = schedule.next(now).unwrap();
-            assert_eq!((&*job.bucket, job.trigger), (name, Trigger::Start));
-            schedule.ended(&job, Ended::Complete, false, now, jitter);
-        }
-        assert_eq!(schedule.wake(), Some(now + HOUR.mul_f64(0.9)));
-        assert_eq!(schedule.next(now + HOUR.mul_f64(0.89)), None);
-        let job = schedule.next(now + HOUR.mul_f64(1.05)).unwrap();
-        assert_eq!((&*job.bucket, job.trigger), ("a", Trigger::Interval));
-        assert_eq!(&*schedule.next(now + HOUR.mul_f64(1.11)).unwrap().bucket, "b");
-    }
-
-    #[test]
-    fn without_an_interval_nothing_is_due_after_the_start() {
-        let (mut schedule, now) = schedule(Duration::ZERO, &["a"]);
-        pass(&mut schedule, now, false);
-        assert_eq!((schedule.wake(), schedule.next(now + HOUR * 1_000)), (None, None));
-    }
-
-    #[test]
-    fn a_bucket_has_one_pass_at_a_time_and_a_request_meanwhile_is_another_one() {
-        let (mut schedule, now) = schedule(HOUR, &["a"]);
-        let job = schedule.next(now).unwrap();
-        assert!(schedule.request("a", None, now) && schedule.request("a", None, now));
-        assert_eq!(schedule.next(now), None);
-        schedule.ended(&job, Ended::Complete, false, now, 0.5);
-        assert_eq!(pass(&mut schedule, now, false).trigger, Trigger::Request);
-        assert_eq!(schedule.next(now), None, "both requests were one");
-        assert!(!schedule.request("unknown", None, now));
-    }
-
-    #[test]
-    fn only_so_many_buckets_are_walked_at_once() {
-        let (mut schedule, now) = schedule(HOUR, &["a", "b", "c"]);
-        let first = schedule.next(now).unwrap();
-        assert!(schedule.next(now).is_some());
-        assert_eq!(schedule.next(now), None);
-        schedule.ended(&first, Ended::Complete, false, now, 0.5);
-        assert_eq!(&*schedule.next(now).unwrap().bucket, "c");
-    }
-
-    #[test]
-    fn a_gap_is_soon_followed_by_one_pass() {
-        let (mut schedule, now) = schedule(HOUR, &["a"]);
-        pass(&mut schedule, now, false);
-        let later = now + HOUR / 2;
-        for tick in 0..3 {
-            schedule.gaps(["a", "unknown"].into_iter(), later + SECOND * tick);
-        }
-        assert_eq!(schedule.wake(), Some(later + GAP_SETTLES));
-        assert_eq!(pass(&mut schedule, later + GAP_SETTLES, false).trigger, Trigger::Gap);
-        assert_eq!(schedule.next(later + GAP_SETTLES * 2), None);
-    }
-
-    #[test]
-    fn a_gap_that_never_closes_is_no_endless_loop_of_passes() {
-        let (mut schedule, start) = schedule(Duration::ZERO, &["a"]);
-        let passes = (0..36_000)
-            .map(|second| start + SECOND * second)
-            .filter(|now| {
-                schedule.gaps(std::iter::once("a"), *now);
-                let job = schedule.next(*now);
-                job.inspect(|job| schedule.ended(job, Ended::Complete, true, *now, 0.5)).is_some()
-            })
-            .count();
-        // In ten hours: at the start, after 2, 4, … minutes, then hourly.
-        assert_eq!(passes, 14);
-    }
-
-    #[test]
-    fn a_failed_pass_is_tried_again_ever_later_but_within_the_interval() {
-        let (mut schedule, mut now) = schedule(Duration::from_mins(5), &["a"]);
-        let mut waits = Vec::new();
-        for _ in 0..7 {
-            let job = schedule.next(now).unwrap();
-            schedule.ended(&job, Ended::Failed, true, now, 0.5);
-            let next = schedule.wake().unwrap();
-            waits.push((next - now).as_secs());
-            now = next;
-        }
-        assert_eq!(waits, [15, 30, 60, 120, 240, 300, 300]);
-        assert_eq!(pass(&mut schedule, now, false).trigger, Trigger::Retry);
-    }
-
-    #[test]
-    fn a_resumed_pass_is_followed_by_a_whole_one_at_once() {
-        let (mut schedule, now) = schedule(HOUR, &["a"]);
-        let job = schedule.next(now).unwrap();
-        schedule.ended(&job, Ended::Resumed, true, now, 0.5);
-        assert_eq!(pass(&mut schedule, now, false).trigger, Trigger::FollowUp);
-    }
-
-    #[test]
-    fn prefixes_are_walked_one_by_one_and_too_many_of_them_are_the_whole_bucket() {
-        let (mut schedule, now) = schedule(HOUR, &["a"]);
-        pass(&mut schedule, now, false);
-        for prefix in ["x/", "y/", "x/"] {
-            assert!(schedule.request("a", Some(prefix), now));
-        }
-        for prefix in ["x/", "y/"] {
-            assert_eq!(pass(&mut schedule, now, false).prefix.as_deref(), Some(prefix));
-        }
-        assert_eq!(schedule.next(now), None);
-        for number in 0..=MOST_PREFIXES {
-            schedule.request("a", Some(&number.to_string()), now);
-        }
-        assert_eq!(pass(&mut schedule, now, false).prefix, None);
-        assert_eq!(schedule.next(now), None, "the whole bucket covers its prefixes");
-    }
-}
+mod tests;
