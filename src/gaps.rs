@@ -2,9 +2,15 @@
 //!
 //! **Promise.** A gap that [`GapBook::mark`] answered `Ok` for is in [`GapBook::list`] of this process
 //! and any later one until it is cleared. It can be recorded on a full disk: the file has its full
-//! size from the start. **On error** the gap is kept in memory and the next mark tries again.
-//! **On crash** in the middle of a write, the state before it stands; a gap's last time and count may
-//! be up to a second old. A book that lost something on disk says so ([`GapBook::damaged`]).
+//! size from the start. A pass clears only what was marked before it began, whatever the clock does: each
+//! mark has a number ([`GapBook::generation`]), and times are only shown. **On error** the gap is kept in
+//! memory and the next mark tries again. **On crash** in the middle of a write, the state before it stands;
+//! a gap's last time and count may be up to a second old. A book that lost something on disk says so
+//! ([`GapBook::damaged`]).
+//!
+//! Generations are not on disk: a pass ends with its process, so none is compared across a restart, and one
+//! that goes on from the checkpoint of an earlier process clears nothing. Only writes wait for the disk:
+//! [`GapBook::note`] and [`GapBook::list`] never do.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -111,18 +117,33 @@ pub enum GapError {
     },
 }
 
+/// A moment between two marks: all gaps marked before it have this number or a lower one. Counted, because a
+/// clock may be set back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation(u64);
+
 /// The durable list of gaps; share it by `Arc`.
 #[derive(Debug)]
 pub struct GapBook {
     path: PathBuf,
     damaged: bool,
-    book: Mutex<Book>,
+    /// Locked for moments only.
+    marks: Mutex<Marks>,
+    /// Locked while it is written; before `marks` where both are.
+    file: Mutex<BookFile>,
+}
+
+#[derive(Debug, Default)]
+struct Marks {
+    /// By bucket, with the number of its last mark.
+    gaps: BTreeMap<String, (Gap, Generation)>,
+    /// The number of the last mark of all.
+    last: u64,
 }
 
 #[derive(Debug)]
-struct Book {
+struct BookFile {
     slots: Slots,
-    gaps: BTreeMap<String, Gap>,
     /// The gaps as the file has them.
     written: BTreeMap<String, Gap>,
 }
@@ -135,20 +156,22 @@ impl GapBook {
             Slots::open(Arc::new(RealDisk), &path, SLOT).map_err(failed("open", &path))?;
         let read = held.value.as_deref().and_then(|json| serde_json::from_slice(json).ok());
         let damaged = !held.created && (!held.newest || read.is_none());
-        let gaps: Vec<Gap> = read.unwrap_or_default();
-        let gaps: BTreeMap<_, _> = gaps.into_iter().map(|gap| (gap.bucket.clone(), gap)).collect();
-        let mut book = Book { slots, written: gaps.clone(), gaps };
+        let read: Vec<Gap> = read.unwrap_or_default();
+        let gaps: BTreeMap<_, _> = read.into_iter().map(|gap| (gap.bucket.clone(), gap)).collect();
+        let mut file = BookFile { slots, written: gaps.clone() };
         if damaged {
             warn!(path = %path.display(), "The gap book is damaged; reconcile all buckets.");
         }
         if !held.newest {
             // Twice: then both slots are known to be good, and no later loss of one goes unnoticed.
-            let json = book.json();
+            let json = json(&gaps);
             for _ in 0..2 {
-                book.slots.store(&json).map_err(failed("write", &path))?;
+                file.slots.store(&json).map_err(failed("write", &path))?;
             }
         }
-        Ok(Self { path, damaged, book: Mutex::new(book) })
+        let gaps = gaps.into_iter().map(|(bucket, gap)| (bucket, (gap, Generation(0)))).collect();
+        let marks = Marks { gaps, last: 0 };
+        Ok(Self { path, damaged, marks: Mutex::new(marks), file: Mutex::new(file) })
     }
 
     /// Whether gaps may have been lost on disk before this open, or a crash interrupted a write: all
@@ -160,64 +183,99 @@ impl GapBook {
     /// Records that events of `bucket` may have been missed at `at_ms`; merged into its gap if it has
     /// one. Blocking: one small write and sync, none if only count and time moved within a second.
     pub fn mark(&self, bucket: &str, reason: GapReason, at_ms: i64) -> Result<(), GapError> {
-        let mut book = self.book();
-        let new =
-            || Gap { bucket: bucket.to_owned(), since_ms: at_ms, last_ms: at_ms, count: 0, reason };
-        let gap = book.gaps.entry(bucket.to_owned()).or_insert_with(new);
+        self.note(bucket, reason, at_ms);
+        self.save(bucket)
+    }
+
+    /// The half of [`GapBook::mark`] that does not wait for the disk: from now on no pass that has begun
+    /// clears this gap, and the next [`GapBook::save`] makes it durable.
+    pub fn note(&self, bucket: &str, reason: GapReason, at_ms: i64) {
+        let mut marks = self.marks();
+        marks.last = marks.last.saturating_add(1);
+        let generation = Generation(marks.last);
+        let new = || {
+            let bucket = bucket.to_owned();
+            (Gap { bucket, since_ms: at_ms, last_ms: at_ms, count: 0, reason }, generation)
+        };
+        let (gap, marked) = marks.gaps.entry(bucket.to_owned()).or_insert_with(new);
+        *marked = generation;
         gap.since_ms = gap.since_ms.min(at_ms);
         gap.last_ms = gap.last_ms.max(at_ms);
         gap.count = gap.count.saturating_add(1);
         gap.reason = reason;
-        let gap = gap.clone();
-        let recent = book.written.get(bucket).is_some_and(|written| {
-            written.since_ms == gap.since_ms
-                && written.reason == gap.reason
-                && gap.last_ms.saturating_sub(written.last_ms) < QUIET_MS
-        });
-        if recent { Ok(()) } else { self.write(&mut book, bucket) }
+    }
+
+    /// Makes what was noted of `bucket` durable. Blocking, like [`GapBook::mark`].
+    pub fn save(&self, bucket: &str) -> Result<(), GapError> {
+        let mut file = self.file();
+        let recent = match (self.marks().gaps.get(bucket), file.written.get(bucket)) {
+            (Some((gap, _)), Some(written)) => {
+                written.since_ms == gap.since_ms
+                    && written.reason == gap.reason
+                    && gap.last_ms.saturating_sub(written.last_ms) < QUIET_MS
+            }
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if recent { Ok(()) } else { self.write(&mut file, bucket) }
     }
 
     /// All gaps, by bucket name.
     pub fn list(&self) -> Vec<Gap> {
-        self.book().gaps.values().cloned().collect()
+        self.marks().gaps.values().map(|(gap, _)| gap.clone()).collect()
     }
 
-    /// The bucket was reconciled by a pass that began at `up_to_ms`: its gap goes, or shrinks to what
-    /// was marked since. Blocking: one small write and sync.
-    pub fn clear(&self, bucket: &str, up_to_ms: i64) -> Result<(), GapError> {
-        let mut book = self.book();
-        let Some(gap) = book.gaps.get_mut(bucket) else {
-            return Ok(());
-        };
-        if gap.last_ms > up_to_ms {
-            gap.since_ms = gap.since_ms.max(up_to_ms);
-        } else {
-            book.gaps.remove(bucket);
+    /// Now, for [`GapBook::clear`]: to be noted before a pass asks a store for anything.
+    pub fn generation(&self) -> Generation {
+        Generation(self.marks().last)
+    }
+
+    /// The bucket was reconciled by a pass that began at `seen`, which was `began_ms` by the clock: its gap
+    /// goes, unless it was marked again since; then it is shown from that time on. Blocking: one small write
+    /// and sync.
+    pub fn clear(&self, bucket: &str, seen: Generation, began_ms: i64) -> Result<(), GapError> {
+        let mut file = self.file();
+        {
+            let mut marks = self.marks();
+            match marks.gaps.get_mut(bucket) {
+                Some((gap, marked)) if *marked > seen => {
+                    gap.since_ms = gap.since_ms.max(began_ms).min(gap.last_ms);
+                }
+                Some(_) => drop(marks.gaps.remove(bucket)),
+                None if file.written.contains_key(bucket) => {}
+                None => return Ok(()),
+            }
         }
-        self.write(&mut book, bucket)
+        self.write(&mut file, bucket)
     }
 
-    fn write(&self, book: &mut Book, bucket: &str) -> Result<(), GapError> {
-        let json = book.json();
-        if !book.slots.fits(json.len()) {
+    /// Writes all gaps as they are now; the file's lock makes each write newer than the one before.
+    fn write(&self, file: &mut BookFile, bucket: &str) -> Result<(), GapError> {
+        let gaps: BTreeMap<_, _> =
+            self.marks().gaps.iter().map(|(name, (gap, _))| (name.clone(), gap.clone())).collect();
+        let json = json(&gaps);
+        if !file.slots.fits(json.len()) {
             return Err(GapError::NoRoom { bucket: bucket.to_owned() });
         }
-        book.slots.store(&json).map_err(failed("write", &self.path))?;
-        book.written = book.gaps.clone();
+        file.slots.store(&json).map_err(failed("write", &self.path))?;
+        file.written = gaps;
         Ok(())
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        // A panic leaves the book whole: every change to it is complete in itself.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    // A panic leaves both whole: every change to them is complete in itself.
+
+    fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn file(&self) -> MutexGuard<'_, BookFile> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Book {
-    fn json(&self) -> Vec<u8> {
-        let gaps: Vec<&Gap> = self.gaps.values().collect();
-        serde_json::to_vec(&gaps).unwrap_or_default()
-    }
+fn json(gaps: &BTreeMap<String, Gap>) -> Vec<u8> {
+    let gaps: Vec<&Gap> = gaps.values().collect();
+    serde_json::to_vec(&gaps).unwrap_or_default()
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> GapError {
@@ -268,15 +326,62 @@ mod tests {
     }
 
     #[test]
-    fn clearing_keeps_what_was_marked_after_the_pass_began() {
+    fn a_pass_never_clears_a_gap_that_was_marked_while_it_ran_whatever_the_clock_does() {
+        let (_dir, path) = book();
+        let gaps = GapBook::open(&path).unwrap();
+        // The clock stands still, steps back an hour, or goes on while the pass runs.
+        for marked_ms in [5_000, 5_000 - 3_600_000, 9_000] {
+            gaps.mark("b", GapReason::JournalFull, 1000).unwrap();
+            let began = gaps.generation();
+            gaps.mark("b", GapReason::JournalFull, marked_ms).unwrap();
+            gaps.clear("b", began, 5000).unwrap();
+            assert_eq!(gaps.list().len(), 1, "marked at {marked_ms}");
+            let reopened = GapBook::open(&path).unwrap();
+            assert_eq!(reopened.list(), gaps.list(), "durable, too");
+            gaps.clear("b", gaps.generation(), i64::MIN).unwrap();
+            assert_eq!(GapBook::open(&path).unwrap().list(), []);
+        }
+    }
+
+    #[test]
+    fn a_gap_of_an_earlier_process_is_cleared_by_the_first_pass() {
+        let (_dir, path) = book();
+        GapBook::open(&path).unwrap().mark("b", GapReason::JournalFull, i64::MAX).unwrap();
+        let gaps = GapBook::open(&path).unwrap();
+        let began = gaps.generation();
+        gaps.mark("other", GapReason::JournalFull, 1).unwrap();
+        gaps.clear("b", began, 0).unwrap();
+        assert_eq!(gaps.list(), [gap("other", 1, 1, 1, GapReason::JournalFull)]);
+    }
+
+    #[test]
+    fn a_gap_is_noted_and_listed_while_the_disk_is_stuck_and_is_durable_later() {
+        let (_dir, path) = book();
+        let gaps = GapBook::open(&path).unwrap();
+        let began = gaps.generation();
+        {
+            // As a write that does not return holds it.
+            let _stuck = gaps.file();
+            gaps.note("b", GapReason::JournalFull, 7);
+            assert_eq!(gaps.list(), [gap("b", 7, 7, 1, GapReason::JournalFull)]);
+            assert!(gaps.generation() > began);
+        }
+        gaps.save("b").unwrap();
+        assert_eq!(GapBook::open(&path).unwrap().list(), gaps.list());
+        gaps.clear("b", gaps.generation(), 8).unwrap();
+        gaps.save("b").unwrap();
+        assert_eq!(GapBook::open(&path).unwrap().list(), []);
+    }
+
+    #[test]
+    fn what_is_left_of_a_gap_is_shown_from_the_beginning_of_the_pass() {
         let (_dir, path) = book();
         let gaps = GapBook::open(&path).unwrap();
         gaps.mark("b", GapReason::JournalFull, 1000).unwrap();
+        let began = gaps.generation();
         gaps.mark("b", GapReason::JournalFull, 9000).unwrap();
-        gaps.clear("b", 5000).unwrap();
+        gaps.clear("b", began, 5000).unwrap();
         assert_eq!(gaps.list(), [gap("b", 5000, 9000, 2, GapReason::JournalFull)]);
-        gaps.clear("b", 9000).unwrap();
-        assert_eq!(GapBook::open(&path).unwrap().list(), []);
     }
 
     #[test]
@@ -286,9 +391,9 @@ mod tests {
         for at in 1000..2000 {
             gaps.mark("b", GapReason::JournalFull, at).unwrap();
         }
-        assert_eq!(gaps.book().written["b"], gap("b", 1000, 1000, 1, GapReason::JournalFull));
+        assert_eq!(gaps.file().written["b"], gap("b", 1000, 1000, 1, GapReason::JournalFull));
         gaps.mark("b", GapReason::JournalFull, 2000).unwrap();
-        assert_eq!(gaps.book().written["b"].count, 1001);
+        assert_eq!(gaps.file().written["b"].count, 1001);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::config::settings::{BucketSettings, DeletePolicy};
 use crate::deletes::extras::{Extras, ExtrasError, judge_extras};
 use crate::deletes::verdict::{Case, Verdict};
 use crate::dirty::Aspects;
-use crate::gaps::GapError;
+use crate::gaps::{GapError, Generation};
 use crate::journal::AppendError;
 use crate::object::{ETag, ObjectKey};
 use crate::remembered::Remembered;
@@ -97,6 +97,8 @@ pub(super) struct Walk<'a> {
 impl Walk<'_> {
     /// Runs the pass.
     pub(super) async fn run(&self) -> Result<Ended, WalkError> {
+        // Before anything else: what is marked from now on may be missing in the listings.
+        let generation = self.parts.gaps.generation();
         let (began, began_ms) = (Instant::now(), clock::now_ms());
         let mut checkpoint = Checkpoint::load(self.dir, &self.job.bucket).await;
         self.progress.last_complete(checkpoint.last_complete_ms);
@@ -131,7 +133,7 @@ impl Walk<'_> {
             checkpoint.looked = Some(Looked { between: self.between(), until_ms });
             self.save(&checkpoint).await;
             self.progress.last_complete(checkpoint.last_complete_ms);
-            self.clear_gap(began_ms).await?;
+            self.clear_gap(generation, began_ms).await?;
         }
         Ok(Ended::Complete)
     }
@@ -315,9 +317,9 @@ impl Walk<'_> {
     }
 
     /// Everything that events before the pass may have missed was compared.
-    async fn clear_gap(&self, began_ms: i64) -> Result<(), GapError> {
+    async fn clear_gap(&self, seen: Generation, began_ms: i64) -> Result<(), GapError> {
         let (gaps, bucket) = (Arc::clone(&self.parts.gaps), Arc::clone(&self.job.bucket));
-        let cleared = tokio::task::spawn_blocking(move || gaps.clear(&bucket, began_ms));
+        let cleared = tokio::task::spawn_blocking(move || gaps.clear(&bucket, seen, began_ms));
         // Without an answer the runtime is ending, and the gap stays.
         cleared.await.unwrap_or(Ok(()))
     }
