@@ -49,11 +49,13 @@ pub enum GapReason {
     RecordsExpired,
     /// Another process was the active one before, and what it was told is in its journal.
     TakenOver,
+    /// A sender hung up before its notification was durable, or its body was late or broke off.
+    NotTaken,
 }
 
 impl GapReason {
     /// Every one.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::JournalFull,
         Self::JournalDamaged,
         Self::UnusableEvent,
@@ -63,6 +65,7 @@ impl GapReason {
         Self::StreamBegan,
         Self::RecordsExpired,
         Self::TakenOver,
+        Self::NotTaken,
     ];
 
     /// The name used in metrics and the API.
@@ -77,6 +80,7 @@ impl GapReason {
             Self::StreamBegan => "stream_began",
             Self::RecordsExpired => "records_expired",
             Self::TakenOver => "taken_over",
+            Self::NotTaken => "not_taken",
         }
     }
 }
@@ -188,7 +192,7 @@ impl GapBook {
     }
 
     /// The half of [`GapBook::mark`] that does not wait for the disk: from now on no pass that has begun
-    /// clears this gap, and the next [`GapBook::save`] makes it durable.
+    /// clears this gap, and the next [`GapBook::save_all`] makes it durable.
     pub fn note(&self, bucket: &str, reason: GapReason, at_ms: i64) {
         let mut marks = self.marks();
         marks.last = marks.last.saturating_add(1);
@@ -205,19 +209,21 @@ impl GapBook {
         gap.reason = reason;
     }
 
-    /// Makes what was noted of `bucket` durable. Blocking, like [`GapBook::mark`].
-    pub fn save(&self, bucket: &str) -> Result<(), GapError> {
+    /// Makes all that was noted durable. Blocking, like [`GapBook::mark`].
+    pub fn save_all(&self) -> Result<(), GapError> {
         let mut file = self.file();
-        let recent = match (self.marks().gaps.get(bucket), file.written.get(bucket)) {
-            (Some((gap, _)), Some(written)) => {
-                written.since_ms == gap.since_ms
-                    && written.reason == gap.reason
-                    && gap.last_ms.saturating_sub(written.last_ms) < QUIET_MS
-            }
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
+        let unsaved = {
+            let marks = self.marks();
+            let mut gaps = marks.gaps.values().map(|(gap, _)| gap);
+            gaps.find(|gap| !file.has(gap)).map(|gap| gap.bucket.clone())
         };
-        if recent { Ok(()) } else { self.write(&mut file, bucket) }
+        unsaved.map_or(Ok(()), |bucket| self.write(&mut file, &bucket))
+    }
+
+    fn save(&self, bucket: &str) -> Result<(), GapError> {
+        let mut file = self.file();
+        let saved = self.marks().gaps.get(bucket).is_none_or(|(gap, _)| file.has(gap));
+        if saved { Ok(()) } else { self.write(&mut file, bucket) }
     }
 
     /// All gaps, by bucket name.
@@ -270,6 +276,17 @@ impl GapBook {
 
     fn file(&self) -> MutexGuard<'_, BookFile> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BookFile {
+    /// Whether it says of the gap what matters: only count and time have moved since, within a second.
+    fn has(&self, gap: &Gap) -> bool {
+        self.written.get(&gap.bucket).is_some_and(|written| {
+            written.since_ms == gap.since_ms
+                && written.reason == gap.reason
+                && gap.last_ms.saturating_sub(written.last_ms) < QUIET_MS
+        })
     }
 }
 
@@ -366,11 +383,8 @@ mod tests {
             assert_eq!(gaps.list(), [gap("b", 7, 7, 1, GapReason::JournalFull)]);
             assert!(gaps.generation() > began);
         }
-        gaps.save("b").unwrap();
+        gaps.save_all().unwrap();
         assert_eq!(GapBook::open(&path).unwrap().list(), gaps.list());
-        gaps.clear("b", gaps.generation(), 8).unwrap();
-        gaps.save("b").unwrap();
-        assert_eq!(GapBook::open(&path).unwrap().list(), []);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! journal, and every bucket that the document leaves in doubt is durable in the gap book. So an
 //! intake acknowledges after `Ok` and never before. **On error** nothing may be acknowledged; the
 //! buckets concerned have a recorded gap, because some senders never try again. **On cancellation**
-//! the keys may or may not become durable, and nothing was acknowledged. **On crash** likewise.
+//! the keys may or may not become durable, nothing was acknowledged, and the buckets concerned have a gap
+//! (`untaken`). **On crash** keys may or may not be durable, and the next start walks every bucket.
 //!
 //! Content is never a reason to refuse: MinIO's and RustFS's queues block for ever behind one refusal.
 //! What cannot be used is counted, kept in the dead-letter list, and leaves its bucket in doubt. Only
@@ -19,6 +20,7 @@ pub mod sqs;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod untaken;
 pub mod webhook;
 
 use std::collections::HashMap;
@@ -42,11 +44,12 @@ use crate::traces;
 use dead_letters::DeadLetters;
 use recent::Recent;
 use sort::{Doubts, Sorted};
+use untaken::{Saver, Untaken};
 
 /// How often a full journal is asked again whether it has room.
 const ROOM_POLL: Duration = Duration::from_millis(100);
-/// At most one log line about refusals in this time, in milliseconds.
-const LOG_INTERVAL: i64 = 10_000;
+/// At most one log line about what was not taken in this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// No notification has arrived yet.
 const NEVER: i64 = i64::MIN;
@@ -178,7 +181,8 @@ pub struct Inlet {
     max_wait: Duration,
     recent: Recent,
     dead_letters: Arc<DeadLetters>,
-    last_log_ms: AtomicI64,
+    last_log: Mutex<Option<Instant>>,
+    saver: Saver,
     fence: Arc<Fence>,
 }
 
@@ -199,7 +203,8 @@ impl Inlet {
             max_wait,
             recent: Recent::default(),
             dead_letters: Arc::default(),
-            last_log_ms: AtomicI64::new(i64::MIN),
+            last_log: Mutex::default(),
+            saver: Saver::default(),
             fence: Arc::new(Fence::alone()),
         }
     }
@@ -216,13 +221,15 @@ impl Inlet {
     }
 
     /// Takes one document that arrived at `received_ms` (milliseconds since the Unix epoch). Its
-    /// sender may never send it again, so a refusal leaves a gap.
+    /// sender may never send it again, so a refusal leaves a gap, and so does dropping this future.
     pub async fn accept(&self, parsed: Parsed, received_ms: i64) -> Result<(), Refused> {
-        let mut sorted = self.sort(parsed, received_ms);
-        let taken = self.take(&mut sorted, received_ms).await;
+        let sorted = self.sort(parsed, received_ms);
+        let mut offer = Untaken::new(self, sorted, received_ms);
+        let taken = self.take(&mut offer.sorted, received_ms).await;
         if let Err(refused) = &taken {
-            self.refuse(refused, &sorted, received_ms).await;
+            self.refuse(refused, &offer.sorted, received_ms).await;
         }
+        offer.settled();
         taken
     }
 
@@ -341,15 +348,23 @@ impl Inlet {
         };
         let concerned = sorted.concerned(reason);
         let recorded = self.mark(&concerned, received_ms).await;
-        let last = self.last_log_ms.load(Ordering::Relaxed);
-        if received_ms.saturating_sub(last) >= LOG_INTERVAL {
-            self.last_log_ms.store(received_ms, Ordering::Relaxed);
+        if self.may_log() {
             let buckets: Vec<_> = concerned.iter().map(|(bucket, _)| bucket).collect();
             tracing::error!(
                 error = %refused, ?buckets, gap_recorded = recorded.is_ok(),
                 "Notifications are being refused; the buckets will be reconciled."
             );
         }
+    }
+
+    /// Whether another log line about what was not taken is due.
+    fn may_log(&self) -> bool {
+        let mut last = self.last_log.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
     }
 
     fn count(&self, sorted: &Sorted, received_ms: i64) {

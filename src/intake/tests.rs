@@ -1,22 +1,24 @@
 //! The webhook as a sender sees it, on a real journal and gap book.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use axum::body::Body;
 use http::{HeaderMap, Request, StatusCode};
 use secrecy::SecretString;
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
 use tower::ServiceExt as _;
 
-use super::webhook::{Webhook, router};
+use super::webhook::{Webhook, WebhookIntake, router};
 use super::*;
 use crate::config::settings::{DeletePolicy, Durability};
 use crate::dirty::DirtyKey;
 use crate::event::{Channel, parse};
 use crate::journal::{Cursor, JournalOptions};
 use crate::metrics::Snapshot;
-use crate::serve::BearerToken;
+use crate::serve::{self, BearerToken};
 
 const MAX_BODY: usize = 64 << 10;
 /// A wait for room that no test has to sit out.
@@ -24,7 +26,7 @@ const SOON: Duration = Duration::from_millis(30);
 
 /// An inlet over a real journal; `plain` is replicated but for `plain/skip/`, `versioned` whole.
 struct Bench {
-    _dir: TempDir,
+    dir: TempDir,
     journal: Journal,
     cursor: Cursor,
     gaps: Arc<GapBook>,
@@ -55,7 +57,7 @@ impl Bench {
         };
         let buckets = [bucket("plain", &["skip/"]), bucket("versioned", &[])];
         let inlet = Inlet::new(&buckets, journal.clone(), Arc::clone(&gaps), metrics.clone(), wait);
-        Self { _dir: dir, journal, cursor, gaps, metrics, inlet: Arc::new(inlet) }
+        Self { dir, journal, cursor, gaps, metrics, inlet: Arc::new(inlet) }
     }
 
     fn roomy() -> Self {
@@ -63,16 +65,32 @@ impl Bench {
         Self::new(64 << 20, Duration::from_mins(1))
     }
 
-    async fn post_with(&self, body: impl Into<Body>, token: &str) -> (StatusCode, HeaderMap) {
-        let webhook = Webhook {
+    fn webhook(&self) -> Webhook {
+        Webhook {
             path: "/events".to_owned(),
             token: Some(BearerToken::new(&SecretString::from("t0ken"))),
             max_body: MAX_BODY,
             inlet: Arc::clone(&self.inlet),
             metrics: self.metrics.clone(),
-        };
+        }
+    }
+
+    /// The webhook on a real port, for this many connections.
+    async fn serve(
+        &self,
+        connections: usize,
+    ) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = serve::bind(any, "intake.webhook.listen").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let intake = WebhookIntake::new(listener, None, self.webhook(), connections).unwrap();
+        let stop = CancellationToken::new();
+        (address, stop.clone(), tokio::spawn(Box::new(intake).run(stop)))
+    }
+
+    async fn post_with(&self, body: impl Into<Body>, token: &str) -> (StatusCode, HeaderMap) {
         let request = Request::post("/events").header("authorization", token);
-        let answer = router(webhook, Arc::new(Health::new("webhook", String::new())))
+        let answer = router(self.webhook(), Arc::new(Health::new("webhook", String::new())))
             .oneshot(request.body(body.into()).unwrap())
             .await
             .unwrap();
@@ -178,15 +196,8 @@ async fn without_the_token_nothing_is_taken() {
 async fn a_probe_needs_no_token_and_strangers_find_nothing() {
     let bench = Bench::roomy();
     let ask = async |method: &str, path: &str| {
-        let webhook = Webhook {
-            path: "/events".to_owned(),
-            token: Some(BearerToken::new(&SecretString::from("t0ken"))),
-            max_body: MAX_BODY,
-            inlet: Arc::clone(&bench.inlet),
-            metrics: bench.metrics.clone(),
-        };
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-        router(webhook, Arc::new(Health::new("webhook", String::new())))
+        router(bench.webhook(), Arc::new(Health::new("webhook", String::new())))
             .oneshot(request)
             .await
             .unwrap()
@@ -356,4 +367,108 @@ async fn more_keys_than_the_journal_takes_at_once_leave_their_bucket_in_doubt() 
     assert_eq!(bench.inlet.dead_letters().list()[0].reason, "too_large");
     assert_eq!(bench.counter("intake_events_total{outcome=\"accepted\"}"), 0);
     assert_eq!(bench.counter("intake_events_total{outcome=\"duplicate\"}"), 0);
+}
+
+/// A body that never ends; the receiver hears when the handler asks for it.
+struct Endless(Option<tokio::sync::oneshot::Sender<()>>);
+
+impl http_body::Body for Endless {
+    type Data = bytes::Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        self.0.take().map(|asked| asked.send(()));
+        std::task::Poll::Pending
+    }
+}
+
+fn not_taken(buckets: &[&str]) -> BTreeMap<String, GapReason> {
+    buckets.iter().map(|bucket| ((*bucket).to_owned(), GapReason::NotTaken)).collect()
+}
+
+#[tokio::test]
+async fn an_event_that_nobody_waits_for_any_more_leaves_a_gap_of_its_bucket_only() {
+    let bench = Bench::new(4 << 20, Duration::from_mins(1));
+    bench.fill().await;
+    let parsed = parse(event("plain", "k", PUT).as_bytes(), Channel::Push);
+    let mut accepting = Box::pin(bench.inlet.accept(parsed.clone(), 7));
+    assert!(futures_util::poll!(&mut accepting).is_pending());
+    assert_eq!(bench.gaps(), BTreeMap::new());
+    drop(accepting);
+    assert_eq!(bench.gaps(), not_taken(&["plain"]));
+    // A message that its queue keeps is not lost.
+    let kept = parse(event("versioned", "k", PUT).as_bytes(), Channel::Push);
+    let mut accepting = Box::pin(bench.inlet.accept_kept(kept, 7));
+    assert!(futures_util::poll!(&mut accepting).is_pending());
+    drop(accepting);
+    assert_eq!(bench.gaps(), not_taken(&["plain"]));
+}
+
+#[tokio::test]
+async fn a_gap_of_a_sender_that_hung_up_is_durable_soon() {
+    let bench = Bench::new(4 << 20, Duration::from_mins(1));
+    bench.fill().await;
+    let path = bench.dir.path().join("gaps");
+    let parsed = parse(event("plain", "k", PUT).as_bytes(), Channel::Push);
+    drop(futures_util::poll!(Box::pin(bench.inlet.accept(parsed, 7))));
+    while !String::from_utf8_lossy(&std::fs::read(&path).unwrap()).contains("not_taken") {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_sender_that_hangs_up_within_its_body_leaves_every_bucket_in_doubt() {
+    let bench = Bench::roomy();
+    let (asks, asked) = tokio::sync::oneshot::channel();
+    let mut posting = Box::pin(bench.post(Body::new(Endless(Some(asks)))));
+    tokio::select! {
+        status = &mut posting => panic!("{status}"),
+        asked = asked => asked.unwrap(),
+    }
+    drop(posting);
+    assert_eq!(bench.gaps(), not_taken(&["plain", "versioned"]));
+    // Without the token it is no event of ours.
+    let bench = Bench::roomy();
+    let (asks, _) = tokio::sync::oneshot::channel();
+    let (status, _) = bench.post_with(Body::new(Endless(Some(asks))), "Bearer no").await;
+    assert_eq!((status, bench.gaps()), (StatusCode::UNAUTHORIZED, BTreeMap::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_late_or_breaks_off_leaves_every_bucket_in_doubt() {
+    let late = Body::new(Endless(None));
+    let broken = Body::from_stream(futures_util::stream::iter([
+        Ok(bytes::Bytes::from_static(b"{")),
+        Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),
+    ]));
+    for (body, status) in [(late, StatusCode::REQUEST_TIMEOUT), (broken, StatusCode::BAD_REQUEST)] {
+        let bench = Bench::roomy();
+        assert_eq!(bench.post(body).await, status);
+        assert_eq!(bench.gaps(), not_taken(&["plain", "versioned"]));
+        assert_eq!(bench.counter("gaps_total{reason=\"not_taken\"}"), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_closed_while_the_journal_is_full_leaves_a_gap_of_its_bucket() {
+    let bench = Bench::new(4 << 20, Duration::from_mins(1));
+    bench.fill().await;
+    let (address, stop, server) = bench.serve(8).await;
+    let body = event("plain", "k", PUT);
+    let mut sender = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer t0ken\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    sender.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    drop(sender);
+    while bench.gaps().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.gaps().get("plain"), Some(&GapReason::NotTaken));
+    stop.cancel();
+    server.await.unwrap();
 }

@@ -1,12 +1,13 @@
 //! The webhook: `POST` a notification, get 2xx once it is durable.
 //!
 //! **Answers.** 200: everything in the body is durable, or known to be of no use (then it is in the
-//! dead-letter list). 401: no token, or a wrong one. 408: the body did not arrive in time. 413: the
-//! body is over the limit; every bucket is reconciled instead. 503: not durable within `max_wait`; a
+//! dead-letter list). 401: no token, or a wrong one. 400, 408, 413: the body broke off, did not arrive in
+//! time, or is over the limit; every bucket is reconciled instead. 503: not durable within `max_wait`; a
 //! gap is recorded. `HEAD` and `GET` on `/`, `/healthz` and the hook's path answer 200 without a
 //! token, because RustFS probes so.
 //!
-//! **On cancellation** (the sender hangs up) nothing was acknowledged.
+//! **On cancellation** (the sender hangs up, at whatever moment after its headers) nothing was acknowledged,
+//! and a gap is recorded: for the buckets in the body, or for every one while it was not read.
 
 use std::fmt;
 use std::sync::Arc;
@@ -130,12 +131,19 @@ async fn receive(webhook: &Webhook, health: &Health, request: Request) -> Respon
     }
     let received_ms = clock::now_ms();
     health.heard(received_ms);
+    let offered = webhook.inlet.offered(received_ms);
     let body = match read_body(request, webhook.max_body).await {
         Ok(body) => body,
-        Err(unread) => return refuse_body(webhook, unread, received_ms).await,
+        Err(unread) => {
+            let answer = refuse_body(webhook, unread, received_ms).await;
+            offered.settled();
+            return answer;
+        }
     };
     let parsed = event::parse(&body, Channel::Push);
     drop(body);
+    // From here on `accept` stands for it: nothing can be dropped before it is polled.
+    offered.settled();
     if webhook.inlet.accept(parsed, received_ms).await.is_err() {
         // The inlet has logged it and recorded the gap.
         webhook.metrics.intake_request(RequestOutcome::Unavailable);
@@ -173,26 +181,30 @@ async fn read_body(request: Request, max: usize) -> Result<Bytes, Unread> {
     }
 }
 
+/// Answers a notification that was not read, once every bucket is recorded as in doubt.
 async fn refuse_body(webhook: &Webhook, unread: Unread, received_ms: i64) -> Response {
     let (outcome, class, status) = match unread {
-        Unread::TooLarge(bytes) => {
-            tracing::warn!(
-                bytes,
-                limit = webhook.max_body,
-                "A notification is too large and was refused; every bucket will be reconciled. \
-                 Raise intake.webhook.max_body if it was genuine."
-            );
-            match webhook.inlet.too_large(bytes, received_ms).await {
-                Ok(()) => {
-                    (RequestOutcome::TooLarge, "body_too_large", StatusCode::PAYLOAD_TOO_LARGE)
-                }
-                Err(_) => {
-                    (RequestOutcome::Unavailable, "gap_book", StatusCode::SERVICE_UNAVAILABLE)
-                }
-            }
+        Unread::TooLarge(_) => {
+            (RequestOutcome::TooLarge, "body_too_large", StatusCode::PAYLOAD_TOO_LARGE)
         }
         Unread::Late => (RequestOutcome::Invalid, "body_late", StatusCode::REQUEST_TIMEOUT),
         Unread::Broken => (RequestOutcome::Invalid, "body_broken", StatusCode::BAD_REQUEST),
+    };
+    let recorded = if let Unread::TooLarge(bytes) = unread {
+        tracing::warn!(
+            bytes,
+            limit = webhook.max_body,
+            "A notification is too large and was refused; every bucket will be reconciled. \
+             Raise intake.webhook.max_body if it was genuine."
+        );
+        webhook.inlet.too_large(bytes, received_ms).await.is_ok()
+    } else {
+        webhook.inlet.unread(class, received_ms).await.is_ok()
+    };
+    let (outcome, class, status) = if recorded {
+        (outcome, class, status)
+    } else {
+        (RequestOutcome::Unavailable, "gap_book", StatusCode::SERVICE_UNAVAILABLE)
     };
     webhook.metrics.intake_request(outcome);
     webhook.metrics.error(Stage::Intake, class);
