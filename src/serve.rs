@@ -1,7 +1,8 @@
 //! One HTTP/1.1 server for the webhook and the web pages: deadlines, a connection limit, TLS, drain.
 //!
 //! **Promise.** A client that sends nothing, or sends slowly, holds a connection for a bounded time
-//! and never more than [`Limits::connections`] of them. A kept-alive connection lives longer than the
+//! and never more than [`Limits::connections`] of them; nor does it keep others out: when all are taken, the
+//! oldest idle connection over which no request was [admitted](Guest::admit) makes room. A kept-alive connection lives longer than the
 //! stores keep theirs in their pools (RustFS 90 s), because a POST on a connection that is just
 //! being closed is an event lost. **On stop** no further connection is accepted, idle ones are
 //! closed, and every request that has begun is answered. **On cancellation** of [`run`]'s future all
@@ -9,8 +10,10 @@
 //!
 //! axum's own `serve` installs no timer, so hyper's header deadline would never fire there.
 
+mod guests;
 mod token;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,7 +35,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+pub use guests::Guest;
 pub use token::BearerToken;
+
+use guests::Guests;
 
 /// How long a connection may idle between requests; hyper's header deadline counts from the end
 /// of the request before.
@@ -41,11 +47,14 @@ const IDLE: Duration = Duration::from_mins(2);
 const HEADERS: usize = 64 << 10;
 /// The wait after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Poll interval for a connection that makes room, while all are taken.
+const ROOM_POLL: Duration = Duration::from_millis(100);
 
 /// How much one listener gives to its clients.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The largest number of open connections; further ones wait in the system's queue.
+    /// The largest number of open connections. When they are all trusted or busy, one more is accepted and
+    /// waits, and further ones wait in the system's queue.
     pub connections: usize,
     /// How long a new connection may take for its TLS handshake, and again for the headers of its
     /// first request.
@@ -99,36 +108,57 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+    let guests = Guests::default();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = accept(&listener, &slots, &guests) => accepted,
             () = stop.cancelled() => break,
         };
         while connections.try_join_next().is_some() {}
         let Some((stream, slot)) = accepted else { continue };
-        let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
+        let (tls, router) = (tls.clone(), router.clone());
+        let guest = Guest::new(stop.child_token());
+        let here = guests.enter(guest.clone());
         connections.spawn(async move {
-            connection(stream, tls, router, limits.first_request, stop).await;
-            drop(slot);
+            connection(stream, tls, router, limits.first_request, guest).await;
+            drop((here, slot));
         });
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
 }
 
-/// The next connection, once there is a slot for it.
+/// The next connection, with a slot.
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
+    guests: &Guests,
 ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, slot)),
+        Ok((stream, _)) => Some((stream, slot(slots, guests).await?)),
         Err(error) => {
             tracing::warn!(%error, "Failed to accept a connection; trying again.");
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
+        }
+    }
+}
+
+/// A slot for a connection that is here already, at the expense of a stranger if need be.
+async fn slot(slots: &Arc<Semaphore>, guests: &Guests) -> Option<OwnedSemaphorePermit> {
+    if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+        return Some(slot);
+    }
+    loop {
+        if guests.make_room() {
+            tracing::debug!(
+                "All connections are taken; the oldest idle one without a token makes room."
+            );
+        }
+        let free = Arc::clone(slots).acquire_owned();
+        if let Ok(slot) = tokio::time::timeout(ROOM_POLL, free).await {
+            return slot.ok();
         }
     }
 }
@@ -138,34 +168,39 @@ async fn connection(
     tls: Option<TlsAcceptor>,
     router: Router,
     first_request: Duration,
-    stop: CancellationToken,
+    guest: Guest,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "Failed to set TCP_NODELAY.");
     }
     let Some(acceptor) = tls else {
-        return requests(stream, router, first_request, stop).await;
+        return requests(stream, router, first_request, guest).await;
     };
     let handshake = tokio::time::timeout(first_request, acceptor.accept(stream));
-    tokio::select! {
-        done = handshake => match done {
-            Ok(Ok(stream)) => requests(stream, router, first_request, stop).await,
-            Ok(Err(error)) => tracing::debug!(%error, "A TLS handshake failed."),
-            Err(_) => tracing::debug!("A TLS handshake took too long."),
-        },
-        () = stop.cancelled() => {}
+    let shaken = tokio::select! {
+        done = handshake => done,
+        () = guest.leave().cancelled() => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => requests(stream, router, first_request, guest).await,
+        Ok(Err(error)) => tracing::debug!(%error, "A TLS handshake failed."),
+        Err(_) => tracing::debug!("A TLS handshake took too long."),
     }
 }
 
-async fn requests<S>(stream: S, router: Router, first_request: Duration, stop: CancellationToken)
+async fn requests<S>(stream: S, router: Router, first_request: Duration, guest: Guest)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let began = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&began);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let stop = guest.leave().clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
         seen.store(true, Ordering::Relaxed);
-        router.clone().oneshot(request.map(Body::new))
+        let under_way = guest.request();
+        request.extensions_mut().insert(guest.clone());
+        let answer = router.clone().oneshot(request.map(Body::new));
+        async move { Ok::<_, Infallible>(answer.await?.map(|body| under_way.body(body))) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

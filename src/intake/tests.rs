@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use axum::body::Body;
+use futures_util::future::join_all;
 use http::{HeaderMap, Request, StatusCode};
 use secrecy::SecretString;
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use super::webhook::{Webhook, WebhookIntake, router};
@@ -452,18 +454,21 @@ async fn a_body_that_is_late_or_breaks_off_leaves_every_bucket_in_doubt() {
     }
 }
 
+fn request(body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST /events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer t0ken\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+}
+
 #[tokio::test]
 async fn a_connection_closed_while_the_journal_is_full_leaves_a_gap_of_its_bucket() {
     let bench = Bench::new(4 << 20, Duration::from_mins(1));
     bench.fill().await;
     let (address, stop, server) = bench.serve(8).await;
-    let body = event("plain", "k", PUT);
-    let mut sender = tokio::net::TcpStream::connect(address).await.unwrap();
-    let head = format!(
-        "POST /events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer t0ken\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    sender.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let mut sender = TcpStream::connect(address).await.unwrap();
+    sender.write_all(request(&event("plain", "k", PUT)).as_bytes()).await.unwrap();
     drop(sender);
     while bench.gaps().is_empty() {
         tokio::task::yield_now().await;
@@ -471,4 +476,47 @@ async fn a_connection_closed_while_the_journal_is_full_leaves_a_gap_of_its_bucke
     assert_eq!(bench.gaps().get("plain"), Some(&GapReason::NotTaken));
     stop.cancel();
     server.await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_that_send_nothing_keep_no_notification_out() {
+    let mut bench = Bench::roomy();
+    let (address, stop, server) = bench.serve(2).await;
+    let strangers = || join_all((0..6).map(|_| TcpStream::connect(address)));
+    let mut silent = strangers().await;
+    let mut sender = TcpStream::connect(address).await.unwrap();
+    for key in ["first", "second"] {
+        sender.write_all(request(&event("plain", key, PUT)).as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            assert_ne!(sender.read_buf(&mut answer).await.unwrap(), 0, "closed too early");
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        silent.extend(strangers().await);
+    }
+    assert_eq!(bench.journaled(2).await.len(), 2);
+    drop((silent, sender));
+    stop.cancel();
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn all_bodies_together_take_no_more_memory_than_their_budget() {
+    let bench = Bench::roomy();
+    let router = router(bench.webhook(), Arc::new(Health::new("webhook", String::new())));
+    let post = |body: Body| {
+        let request = Request::post("/events").header("authorization", "Bearer t0ken");
+        router.clone().oneshot(request.body(body).unwrap())
+    };
+    // Each may become as large as the largest.
+    let mut endless: Vec<_> =
+        (0..(64 << 20) / MAX_BODY).map(|_| Box::pin(post(Body::new(Endless(None))))).collect();
+    for posting in &mut endless {
+        assert!(futures_util::poll!(posting).is_pending());
+    }
+    let mut one_more = Box::pin(post(event("plain", "k", PUT).into()));
+    assert!(futures_util::poll!(&mut one_more).is_pending());
+    assert_eq!(bench.journal.stats().next_lsn, 1);
+    drop(endless.pop());
+    assert_eq!(one_more.await.unwrap().status(), StatusCode::OK);
 }

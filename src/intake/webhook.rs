@@ -2,38 +2,35 @@
 //!
 //! **Answers.** 200: everything in the body is durable, or known to be of no use (then it is in the
 //! dead-letter list). 401: no token, or a wrong one. 400, 408, 413: the body broke off, did not arrive in
-//! time, or is over the limit; every bucket is reconciled instead. 503: not durable within `max_wait`; a
-//! gap is recorded. `HEAD` and `GET` on `/`, `/healthz` and the hook's path answer 200 without a
+//! time, or is over the limit; every bucket is reconciled instead. 503: not durable within `max_wait`, or
+//! no room in memory for its body; a gap is recorded. `HEAD` and `GET` on `/`, `/healthz` and the hook's path answer 200 without a
 //! token, because RustFS probes so.
 //!
 //! **On cancellation** (the sender hangs up, at whatever moment after its headers) nothing was acknowledged,
 //! and a gap is recorded: for the buckets in the body, or for every one while it was not read.
 
+mod body;
+
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use self::body::{Bodies, Held, Unread};
 use super::{Health, Inlet, Intake};
 use crate::clock;
 use crate::event::{self, Channel};
 use crate::metrics::{Metrics, RequestOutcome, Stage};
-use crate::serve::{self, BearerToken, Limits};
+use crate::serve::{self, BearerToken, Guest, Limits};
 
-/// How long a body may take to arrive.
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// Seconds after which a refused sender should try again.
 const RETRY_SECONDS: &str = "5";
 
@@ -100,19 +97,25 @@ impl Intake for WebhookIntake {
 
 /// The webhook's HTTP interface, for [`crate::serve::run`].
 pub fn router(webhook: Webhook, health: Arc<Health>) -> Router {
-    Router::new().fallback(answer).with_state((Arc::new(webhook), health))
+    let bodies = Bodies::new(webhook.max_body);
+    Router::new().fallback(answer).with_state(Arc::new(Hook { webhook, health, bodies }))
+}
+
+/// What all requests share.
+#[derive(Debug)]
+struct Hook {
+    webhook: Webhook,
+    health: Arc<Health>,
+    bodies: Bodies,
 }
 
 /// Routes by hand: the operator chooses the path, which may be one of the others' or hold
 /// characters that mean something to a router.
-async fn answer(
-    State((webhook, health)): State<(Arc<Webhook>, Arc<Health>)>,
-    request: Request,
-) -> Response {
+async fn answer(State(hook): State<Arc<Hook>>, request: Request) -> Response {
     let path = request.uri().path();
-    let is_hook = path == webhook.path;
+    let is_hook = path == hook.webhook.path;
     match *request.method() {
-        Method::POST if is_hook => receive(&webhook, &health, request).await,
+        Method::POST if is_hook => receive(&hook, request).await,
         Method::GET | Method::HEAD if is_hook || path == "/" || path == "/healthz" => {
             StatusCode::OK.into_response()
         }
@@ -121,7 +124,8 @@ async fn answer(
     }
 }
 
-async fn receive(webhook: &Webhook, health: &Health, request: Request) -> Response {
+async fn receive(hook: &Hook, request: Request) -> Response {
+    let Hook { webhook, health, bodies } = hook;
     let began = Instant::now();
     if !webhook.token.as_ref().is_none_or(|token| token.admits(request.headers())) {
         webhook.metrics.intake_request(RequestOutcome::Unauthorized);
@@ -129,56 +133,33 @@ async fn receive(webhook: &Webhook, health: &Health, request: Request) -> Respon
         let headers = [(WWW_AUTHENTICATE, "Bearer"), (CONNECTION, "close")];
         return (StatusCode::UNAUTHORIZED, headers).into_response();
     }
+    if let Some(guest) = request.extensions().get::<Guest>() {
+        guest.admit();
+    }
     let received_ms = clock::now_ms();
     health.heard(received_ms);
     let offered = webhook.inlet.offered(received_ms);
-    let body = match read_body(request, webhook.max_body).await {
-        Ok(body) => body,
+    // Its room in memory is kept until the journal has what it says.
+    let Held { bytes, room: _room } = match bodies.read(request).await {
+        Ok(held) => held,
         Err(unread) => {
             let answer = refuse_body(webhook, unread, received_ms).await;
             offered.settled();
             return answer;
         }
     };
-    let parsed = event::parse(&body, Channel::Push);
-    drop(body);
+    let parsed = event::parse(&bytes, Channel::Push);
+    drop(bytes);
     // From here on `accept` stands for it: nothing can be dropped before it is polled.
     offered.settled();
     if webhook.inlet.accept(parsed, received_ms).await.is_err() {
         // The inlet has logged it and recorded the gap.
         webhook.metrics.intake_request(RequestOutcome::Unavailable);
-        return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_SECONDS)]).into_response();
+        return unavailable();
     }
     webhook.metrics.intake_request(RequestOutcome::Ok);
     webhook.metrics.intake_acknowledged(began.elapsed());
     StatusCode::OK.into_response()
-}
-
-/// Why a body was not read.
-enum Unread {
-    /// It is longer than allowed: at least so many bytes.
-    TooLarge(usize),
-    /// It did not arrive in time.
-    Late,
-    /// The sender hung up or broke the protocol.
-    Broken,
-}
-
-async fn read_body(request: Request, max: usize) -> Result<Bytes, Unread> {
-    let announced = request.headers().get(CONTENT_LENGTH);
-    let announced = announced.and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if let Some(length) = announced.filter(|length| *length > max) {
-        return Err(Unread::TooLarge(length));
-    }
-    let body: Limited<Body> = Limited::new(request.into_body(), max);
-    match tokio::time::timeout(BODY_DEADLINE, body.collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Unread::TooLarge(max.saturating_add(1)))
-        }
-        Ok(Err(_)) => Err(Unread::Broken),
-        Err(_) => Err(Unread::Late),
-    }
 }
 
 /// Answers a notification that was not read, once every bucket is recorded as in doubt.
@@ -189,6 +170,9 @@ async fn refuse_body(webhook: &Webhook, unread: Unread, received_ms: i64) -> Res
         }
         Unread::Late => (RequestOutcome::Invalid, "body_late", StatusCode::REQUEST_TIMEOUT),
         Unread::Broken => (RequestOutcome::Invalid, "body_broken", StatusCode::BAD_REQUEST),
+        Unread::NoRoom => {
+            (RequestOutcome::Unavailable, "bodies_full", StatusCode::SERVICE_UNAVAILABLE)
+        }
     };
     let recorded = if let Unread::TooLarge(bytes) = unread {
         tracing::warn!(
@@ -208,5 +192,12 @@ async fn refuse_body(webhook: &Webhook, unread: Unread, received_ms: i64) -> Res
     };
     webhook.metrics.intake_request(outcome);
     webhook.metrics.error(Stage::Intake, class);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        return unavailable();
+    }
     status.into_response()
+}
+
+fn unavailable() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_SECONDS)]).into_response()
 }

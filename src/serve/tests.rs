@@ -1,4 +1,6 @@
+use axum::Extension;
 use axum::routing::get;
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
@@ -61,9 +63,8 @@ async fn a_kept_alive_connection_is_closed_on_stop() {
 }
 
 #[tokio::test]
-async fn more_connections_than_allowed_wait_for_a_free_slot() {
-    let (address, stop, server) =
-        start(Router::new().route("/", get(async || "x")), Limits::connections(1)).await;
+async fn more_connections_than_allowed_wait_while_all_others_are_trusted() {
+    let (address, stop, server) = start(admitting(), Limits::connections(1)).await;
     let mut first = TcpStream::connect(address).await.unwrap();
     first.write_all(REQUEST).await.unwrap();
     let mut byte = [0];
@@ -74,6 +75,47 @@ async fn more_connections_than_allowed_wait_for_a_free_slot() {
     drop(first);
     second.read_exact(&mut byte).await.unwrap();
     drop(second);
+    stop.cancel();
+    server.await.unwrap();
+}
+
+/// Admits whoever asks for `/`.
+fn admitting() -> Router {
+    Router::new().route(
+        "/",
+        get(async |Extension(guest): Extension<Guest>| {
+            guest.admit();
+            "x"
+        }),
+    )
+}
+
+#[tokio::test]
+async fn connections_that_send_nothing_keep_no_sender_out_and_the_oldest_goes_first() {
+    let (address, stop, server) = start(admitting(), Limits::connections(3)).await;
+    let mut silent = Vec::new();
+    for sends in [&b""[..], b"GET / HTTP/1.1\r\nhost", b""] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(sends).await.unwrap();
+        silent.push(stream);
+    }
+    let mut sender = TcpStream::connect(address).await.unwrap();
+    // Its first request takes the place of the oldest, its second one needs none.
+    for _ in 0..2 {
+        sender.write_all(REQUEST).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nx") {
+            assert_ne!(sender.read_buf(&mut answer).await.unwrap(), 0, "closed too early");
+        }
+        assert_eq!(silent[0].read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(silent[2].try_read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+    // Strangers who come and go now displace each other, and not the sender.
+    let more: Vec<_> = join_all((0..8).map(|_| TcpStream::connect(address))).await;
+    assert_eq!(silent[2].read(&mut [0]).await.unwrap(), 0);
+    sender.write_all(REQUEST).await.unwrap();
+    assert_ne!(sender.read(&mut [0]).await.unwrap(), 0);
+    drop((more, sender));
     stop.cancel();
     server.await.unwrap();
 }
