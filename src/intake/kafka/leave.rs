@@ -1,6 +1,8 @@
 //! How partitions are given up: no further record of them, no further key; what is in flight is waited
 //! for; what is done is committed; then they go. If that takes longer than `drain_timeout`, or if they
-//! are another process's already, they go as they are, and what is not committed is read again there.
+//! are another process's already, they go as they are, and what is not committed is read again there: a key that
+//! is still in flight here then has two workers for a while. Should the older upload land last, a reconcile
+//! finds it.
 
 use rdkafka::consumer::Consumer as _;
 use tokio::time::Instant;
@@ -79,7 +81,7 @@ impl Session {
         let now = Instant::now();
         if leaving.last_commit.is_none() && (done || leaving.lost || now >= leaving.until) {
             if !done && !leaving.lost {
-                tracing::warn!(partitions = ?shown(&leaving.places), "Keys of partitions that go to another process are still in flight; their records will be read again there.");
+                tracing::warn!(partitions = ?shown(&leaving.places), "Keys of partitions that go to another process are still in flight after intake.kafka.drain_timeout; their records are read again there, so that two processes may work on one key for a while. Raise drain_timeout above the time that the largest object takes.");
             }
             leaving.last_commit = Some(now + LAST_COMMIT);
         }
