@@ -6,7 +6,9 @@
 //! that was not appended. A record may be delivered while its append still waits for the disk. After a
 //! crash a record may be delivered again, and a record that was never acknowledged may be delivered.
 //!
-//! **On error.** A full disk refuses appends ([`AppendError::Full`]) until space returns. Any other
+//! **On error.** A full disk refuses appends ([`AppendError::Full`]) until space returns. What makes
+//! room again (a key appended again so that its old record can go) has a reserve of its own
+//! ([`Claim`]), so a full journal never stays full for want of room. Any other
 //! failed write, and any failed sync, poisons the journal for ever: the state of the disk is then
 //! unknown, so nothing more is acknowledged and the process must exit ([`Journal::failed`]).
 //! **On cancellation.** Every future may be dropped at any point. **On crash.** [`Journal::open`]
@@ -71,10 +73,27 @@ pub struct JournalOptions {
     pub dir: PathBuf,
     /// The size of one segment file, in bytes; at most a quarter of `max_size` is used.
     pub segment_size: u64,
-    /// The largest total size on disk, in bytes; beyond it appends are refused.
+    /// The largest total size on disk, in bytes, beside the reserve; beyond it new records are refused (see
+    /// [`Claim`]).
     pub max_size: u64,
     /// What must have happened before an append is answered.
     pub durability: Durability,
+}
+
+/// Whose records an append holds, and so how much of the journal's room it may use. Each may use what
+/// those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claim {
+    /// What comes from outside: up to `max_size`.
+    New,
+    /// Keys that come back from a shelf, because they are due or a person approved them: one segment
+    /// more.
+    Return,
+    /// Records that take the place of older ones, which are trimmed afterwards: three segments more than
+    /// `max_size`, and on a full disk a segment that was zero-filled in advance. That is always enough:
+    /// moving what is left of the oldest segment takes no more room than that segment, and then it is
+    /// removed.
+    Rewrite,
 }
 
 /// One record, as it was appended.
@@ -97,6 +116,8 @@ pub struct Recovery {
     pub torn_tail: Option<TornTail>,
     /// Records that had been durable and are lost: their buckets must be reconciled.
     pub damage: Vec<Damage>,
+    /// Records that can be read and not understood, as whoever opened the journal has counted them.
+    pub undecodable: u64,
     /// Damaged segments that are kept in the directory for people to examine, from earlier times too.
     pub quarantined: usize,
 }
@@ -130,7 +151,7 @@ pub struct JournalStats {
     pub durable_lsn: Lsn,
     /// The lowest unfinished record: everything below was trimmed.
     pub trimmed_lsn: Lsn,
-    /// Bytes in segment files, prepared ones included.
+    /// Bytes in segment files, with the prepared one and the reserve.
     pub bytes_on_disk: u64,
     /// Segment files that hold records.
     pub segments: usize,
@@ -138,7 +159,8 @@ pub struct JournalStats {
     pub syncs: u64,
     /// How long the last commit took on disk (write and sync).
     pub last_sync: Duration,
-    /// Appends are being refused for want of space.
+    /// Appends are being refused for want of space; it ends by itself when there is space, whether or
+    /// not anybody appends.
     pub full: bool,
 }
 
@@ -266,7 +288,8 @@ impl Journal {
 
         let report = recovered.report.clone();
         let shared = Arc::new(Shared::new(&recovered, options));
-        let upkeep = Upkeep::new(Arc::clone(&shared), Arc::clone(&disk), checkpoint, lock);
+        let reserve = recovered.reserve;
+        let upkeep = Upkeep::new(Arc::clone(&shared), Arc::clone(&disk), checkpoint, lock, reserve);
         let (requests, received) = mpsc::channel(QUEUE);
         writer::start(Arc::clone(&shared), disk, upkeep, received, recovered.next_sequence)?;
         let cursor = Cursor::new(Arc::clone(&shared), report.first_lsn);
@@ -277,12 +300,21 @@ impl Journal {
     /// Waits for room in the queue to the committer. May be dropped at any point: the records may
     /// still become durable. No payloads: returns the last durable number at once.
     pub async fn append(&self, payloads: Vec<Vec<u8>>) -> Result<Lsn, AppendError> {
+        self.append_as(Claim::New, payloads).await
+    }
+
+    /// The same for records that may use more of the journal's room than new ones.
+    pub async fn append_as(
+        &self,
+        claim: Claim,
+        payloads: Vec<Vec<u8>>,
+    ) -> Result<Lsn, AppendError> {
         if payloads.is_empty() {
             return Ok(self.shared.progress().durable);
         }
         let size = self.shared.admit(&payloads)?;
         let (answer, answered) = oneshot::channel();
-        let request = Request::Append(Append { payloads, size, answer });
+        let request = Request::Append(Append { payloads, size, claim, answer });
         if self.requests.send(request).await.is_err() {
             return Err(self.shared.ended());
         }
@@ -293,6 +325,12 @@ impl Journal {
     /// always before a segment is removed.
     pub fn trim(&self, below: Lsn) {
         self.shared.trim(below);
+    }
+
+    /// The first record behind the oldest segment: once all before it are finished, that segment is
+    /// removed and gives its room back. `None` while there is no other segment.
+    pub fn oldest_segment_ends(&self) -> Option<Lsn> {
+        self.shared.oldest_segment_ends()
     }
 
     /// The state now.

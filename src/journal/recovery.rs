@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::checkpoint::{Checkpoint, Stored};
 use super::entry::Body;
-use super::segment::{Frame, Name, Reader, Role, Segment, list, used_until};
+use super::segment::{Frame, Name, Prepared, Reader, Role, Segment, list, used_until};
 use super::{Damage, JournalError, Lsn, Recovery, TornTail};
 
 /// More damaged places than this are reported as one that reaches from the first to the last.
@@ -33,6 +33,8 @@ pub(super) struct Recovered {
     pub(super) segments: Vec<Segment>,
     /// The first free segment number.
     pub(super) next_sequence: u64,
+    /// The segment that is kept for a full disk.
+    pub(super) reserve: Option<Prepared>,
     /// For the caller of open.
     pub(super) report: Recovery,
 }
@@ -50,11 +52,15 @@ pub(super) fn recover(dir: &Path, stored: Stored) -> Result<Recovered, JournalEr
     let files = list(dir)?;
     let next_sequence = files.last().map_or(1, |(name, _)| name.sequence.saturating_add(1));
     let mut survey = Survey::new(stored);
-    let mut segments = Vec::new();
+    let (mut segments, mut reserve) = (Vec::new(), None);
     for (name, path) in &files {
         match name.role {
             Role::Live => segments.push(scan(name, path, segments.len(), &mut survey)?),
-            Role::Preparing => {
+            Role::Reserve if reserve.is_none() => {
+                let kept = Prepared::kept(name, path).map_err(JournalError::io("open", path))?;
+                reserve = Some(kept);
+            }
+            Role::Preparing | Role::Reserve => {
                 fs::remove_file(path).map_err(JournalError::io("remove", path))?;
             }
             Role::Quarantined => {}
@@ -73,10 +79,11 @@ pub(super) fn recover(dir: &Path, stored: Stored) -> Result<Recovered, JournalEr
         next_lsn: verdict.next_lsn,
         torn_tail,
         damage,
+        undecodable: 0,
         quarantined: kept_aside,
     };
     log(dir, &report);
-    Ok(Recovered { segments, next_sequence, report })
+    Ok(Recovered { segments, next_sequence, reserve, report })
 }
 
 /// Reads one segment into the survey.

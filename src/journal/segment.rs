@@ -50,17 +50,20 @@ pub(super) enum Role {
     Live,
     /// Being zero-filled; holds nothing.
     Preparing,
+    /// Zero-filled, kept for a full disk; holds nothing.
+    Reserve,
     /// A second name of a damaged segment.
     Quarantined,
 }
 
 impl Role {
-    const ALL: [Self; 3] = [Self::Live, Self::Preparing, Self::Quarantined];
+    const ALL: [Self; 4] = [Self::Live, Self::Preparing, Self::Reserve, Self::Quarantined];
 
     fn suffix(self) -> &'static str {
         match self {
             Self::Live => "segment",
             Self::Preparing => "preparing",
+            Self::Reserve => "reserve",
             Self::Quarantined => "damaged",
         }
     }
@@ -98,7 +101,6 @@ pub(super) fn list(dir: &Path) -> Result<Vec<(Name, PathBuf)>, JournalError> {
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) file: File,
-    pub(super) sequence: u64,
     pub(super) epoch: Epoch,
     pub(super) path: PathBuf,
     pub(super) size: u64,
@@ -111,15 +113,14 @@ impl Prepared {
     pub(super) fn make(
         disk: &dyn Disk,
         dir: &Path,
-        sequence: u64,
         size: u64,
         stop: &AtomicBool,
     ) -> io::Result<Self> {
         let epoch = rand::random_range(1..=Epoch::MAX);
-        let path = dir.join(Name { sequence, epoch, role: Role::Preparing }.file_name());
+        let path = dir.join(unused(epoch, Role::Preparing));
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         match zero_fill(disk, &file, size, stop) {
-            Ok(()) => Ok(Self { file, sequence, epoch, path, size }),
+            Ok(()) => Ok(Self { file, epoch, path, size }),
             Err(error) => {
                 fs::remove_file(&path)?;
                 Err(error)
@@ -127,14 +128,30 @@ impl Prepared {
         }
     }
 
-    /// Gives the file its live name, durably.
+    /// Gives the file the name under which the next start finds it.
+    pub(super) fn keep(&mut self, dir: &Path) -> io::Result<()> {
+        let kept = dir.join(unused(self.epoch, Role::Reserve));
+        fs::rename(&self.path, &kept)?;
+        self.path = kept;
+        Ok(())
+    }
+
+    /// A file that an earlier process kept, and never wrote anything else to.
+    pub(super) fn kept(name: &Name, path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let size = file.metadata()?.len();
+        Ok(Self { file, epoch: name.epoch, path: path.to_owned(), size })
+    }
+
+    /// Gives the file its live name, durably: its place among the others.
     pub(super) fn activate(
         self,
         disk: &dyn Disk,
         dir: &Path,
+        sequence: u64,
         first_lsn: Lsn,
     ) -> io::Result<(File, Segment)> {
-        let Self { file, sequence, epoch, path, size } = self;
+        let Self { file, epoch, path, size } = self;
         let live = dir.join(Name { sequence, epoch, role: Role::Live }.file_name());
         fs::rename(&path, &live)?;
         disk.sync_directory(dir)?;
@@ -142,6 +159,11 @@ impl Prepared {
             Segment { sequence, epoch, path: live, first_lsn, end: 0, size, sealed: false };
         Ok((file, segment))
     }
+}
+
+/// The name of a file that has no place among the segments yet.
+fn unused(epoch: Epoch, role: Role) -> String {
+    Name { sequence: 0, epoch, role }.file_name()
 }
 
 fn zero_fill(disk: &dyn Disk, file: &File, size: u64, stop: &AtomicBool) -> io::Result<()> {

@@ -14,7 +14,9 @@ use super::entry::{OVERHEAD, record_size};
 use super::recovery::Recovered;
 use super::ring::Ring;
 use super::segment::Segment;
-use super::{AppendError, JournalError, JournalOptions, JournalStats, Lsn, MAX_PAYLOAD, Record};
+use super::{
+    AppendError, Claim, JournalError, JournalOptions, JournalStats, Lsn, MAX_PAYLOAD, Record,
+};
 
 /// How far the committer is.
 #[derive(Debug, Clone)]
@@ -44,6 +46,7 @@ pub(super) struct Shared {
     ring: Mutex<Ring>,
     trim: AtomicU64,
     prepared_bytes: AtomicU64,
+    reserve_bytes: AtomicU64,
     full: AtomicBool,
     syncs: AtomicU64,
     last_sync_ns: AtomicU64,
@@ -65,6 +68,7 @@ impl Shared {
             ring: Mutex::default(),
             trim: AtomicU64::new(report.first_lsn),
             prepared_bytes: AtomicU64::new(0),
+            reserve_bytes: AtomicU64::new(0),
             full: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
             last_sync_ns: AtomicU64::new(0),
@@ -160,6 +164,33 @@ impl Shared {
         self.full.swap(full, Ordering::Relaxed)
     }
 
+    /// Whether appends are being refused.
+    pub(super) fn full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes on disk with which an append of this claim may begin another segment.
+    pub(super) fn limit(&self, claim: Claim) -> u64 {
+        let more = match claim {
+            Claim::New => 0,
+            Claim::Return => 1,
+            Claim::Rewrite => 3,
+        };
+        self.options.max_size.saturating_add(self.options.segment_size.saturating_mul(more))
+    }
+
+    /// See [`super::Journal::oldest_segment_ends`].
+    pub(super) fn oldest_segment_ends(&self) -> Option<Lsn> {
+        let segments = self.segments();
+        match (segments.get(1), segments.front()) {
+            (Some(second), _) => Some(second.first_lsn),
+            (None, Some(only)) if only.sealed => {
+                Some(self.progress.borrow().durable.saturating_add(1))
+            }
+            _ => None,
+        }
+    }
+
     /// A new segment to write to; it was the prepared one.
     pub(super) fn push(&self, segment: Segment) {
         self.segments().push_back(segment);
@@ -188,10 +219,25 @@ impl Shared {
         self.prepared_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes in files, prepared ones included.
-    pub(super) fn bytes_on_disk(&self) -> u64 {
+    /// Whether a segment is prepared.
+    pub(super) fn has_prepared(&self) -> bool {
+        self.prepared_bytes.load(Ordering::Relaxed) > 0
+    }
+
+    /// The size of the segment that is kept for a full disk, 0 if none is.
+    pub(super) fn set_reserve(&self, bytes: u64) {
+        self.reserve_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes in segments and in the prepared one: what counts against `max_size`.
+    pub(super) fn bytes_in_use(&self) -> u64 {
         let prepared = self.prepared_bytes.load(Ordering::Relaxed);
         self.segments().iter().map(|segment| segment.size).sum::<u64>().saturating_add(prepared)
+    }
+
+    /// Bytes in all files.
+    fn bytes_on_disk(&self) -> u64 {
+        self.bytes_in_use().saturating_add(self.reserve_bytes.load(Ordering::Relaxed))
     }
 
     /// See [`super::Journal::stats`].

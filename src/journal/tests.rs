@@ -142,7 +142,8 @@ async fn a_full_journal_refuses_and_works_again_after_a_trim() {
     let (journal, mut cursor, _) = open(&disk, limited);
     let next = fill(&journal, 1).await;
     let stats = journal.stats();
-    assert!(stats.full && stats.bytes_on_disk <= max_size);
+    let reserve = SEGMENT + SEGMENT / 4;
+    assert!(stats.full && stats.bytes_on_disk <= max_size + reserve);
     expect(&mut cursor, 1..next).await;
     journal.trim(next);
     append_when_room(&journal, next..next + 50).await;
@@ -347,4 +348,87 @@ async fn a_process_that_dies_without_closing_loses_nothing() {
         drop((journal, cursor));
         shared.stopped().await;
     }
+}
+
+/// Waits until the journal, at which nobody appends meanwhile, is as it should be.
+async fn until(what: impl Fn() -> bool) {
+    while !what() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_journal_takes_what_makes_room_and_still_refuses_what_is_new() {
+    let (dir, disk) = (directory(), disk());
+    let limited = JournalOptions { max_size: 10 * SEGMENT, ..options(dir.path(), SEGMENT) };
+    let (journal, ..) = open(&disk, limited.clone());
+    let mut next = fill(&journal, 1).await;
+    journal.close().await;
+    for _ in 0..2 {
+        // In the first round it is a restart that finds it full.
+        let (journal, mut cursor, _) = open(&disk, limited.clone());
+        assert!(matches!(append(&journal, next..next + 50).await, Err(AppendError::Full(_))));
+        // Of each fifty records one is still needed, and takes a new place.
+        while journal.stats().full {
+            let ends = journal.oldest_segment_ends().unwrap();
+            let needed = (cursor.position()..ends).filter(|lsn| lsn % 50 == 0).count();
+            let kept = vec![b"needed".to_vec(); needed];
+            next = journal.append_as(Claim::Rewrite, kept).await.unwrap() + 1;
+            while cursor.position() < ends {
+                let most = usize::try_from(ends - cursor.position()).unwrap();
+                cursor.next(most).await.unwrap();
+            }
+            journal.trim(ends);
+            tokio::task::yield_now().await;
+        }
+        append_when_room(&journal, next..next + 50).await;
+        assert!(journal.stats().bytes_on_disk <= 13 * SEGMENT);
+        next = fill(&journal, next + 50).await;
+        journal.close().await;
+    }
+}
+
+#[tokio::test]
+async fn on_a_full_disk_a_reserve_takes_what_makes_room_also_after_a_restart() {
+    let (dir, disk) = (directory(), disk());
+    let (journal, ..) = open(&disk, options(dir.path(), SEGMENT));
+    for n in 0..100 {
+        append(&journal, n * 50 + 1..n * 50 + 51).await.unwrap();
+    }
+    until(|| files(dir.path(), ".reserve").len() == 1).await;
+    disk.fill(Room::InPlace);
+    let next = fill(&journal, 5_001).await;
+    journal.close().await;
+    let (journal, mut cursor, _) = open(&disk, options(dir.path(), SEGMENT));
+    assert!(journal.stats().full, "it is known before anybody was refused");
+    assert!(matches!(append(&journal, next..next + 1).await, Err(AppendError::Full(_))));
+    let back = journal.append_as(Claim::Return, vec![payload(next)]).await;
+    assert!(matches!(back, Err(AppendError::Full(_))), "the reserve is for what makes room");
+    for lsn in next..next + 100 {
+        let again = journal.append_as(Claim::Rewrite, vec![payload(lsn)]).await;
+        assert_eq!(again.unwrap(), lsn);
+    }
+    assert!(matches!(append(&journal, next..next + 1).await, Err(AppendError::Full(_))));
+    expect(&mut cursor, 1..next + 100).await;
+    journal.close().await;
+    let (journal, mut cursor, recovery) = open(&disk, options(dir.path(), SEGMENT));
+    assert_eq!((recovery.next_lsn, recovery.damage.len()), (next + 100, 0));
+    expect(&mut cursor, 1..next + 100).await;
+    disk.fill(Room::Enough);
+    append_when_room(&journal, next + 100..next + 101).await;
+    until(|| files(dir.path(), ".reserve").len() == 1).await;
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn a_journal_that_was_full_says_that_it_has_room_although_nobody_appends() {
+    let (dir, disk) = (directory(), disk());
+    let limited = JournalOptions { max_size: 10 * SEGMENT, ..options(dir.path(), SEGMENT) };
+    let (journal, mut cursor, _) = open(&disk, limited);
+    let next = fill(&journal, 1).await;
+    expect(&mut cursor, 1..next).await;
+    journal.trim(next);
+    until(|| !journal.stats().full).await;
+    assert_eq!(append(&journal, next..next + 1).await.unwrap(), next);
+    journal.close().await;
 }

@@ -24,7 +24,7 @@ use super::entry::{Epoch, OVERHEAD, put_batch, put_segment};
 use super::segment::Prepared;
 use super::shared::Shared;
 use super::upkeep::{Upkeep, UpkeepHandle, prepare};
-use super::{AppendError, FullReason, JournalError, Lsn, Record};
+use super::{AppendError, Claim, FullReason, JournalError, Lsn, Record};
 use crate::config::settings::Durability;
 
 /// A batch takes no further appends beyond this many bytes.
@@ -49,6 +49,7 @@ pub(super) struct Append {
     pub(super) payloads: Vec<Vec<u8>>,
     /// Their bytes on disk.
     pub(super) size: u64,
+    pub(super) claim: Claim,
     pub(super) answer: Answer,
 }
 
@@ -64,6 +65,8 @@ struct Active {
     /// Bytes written.
     end: u64,
     size: u64,
+    /// Only appends of this claim, or one behind it, may be written here.
+    claim: Claim,
 }
 
 #[derive(Debug)]
@@ -75,6 +78,8 @@ struct Committer {
     active: Option<Active>,
     /// Why and when the segment after the active one was refused; otherwise it is on order.
     refused: Option<(FullReason, Instant)>,
+    /// The next segment's place among the others.
+    sequence: u64,
     next_lsn: Lsn,
     /// Reused from batch to batch.
     bytes: Vec<u8>,
@@ -89,21 +94,27 @@ pub(super) fn start(
     sequence: u64,
 ) -> Result<(), JournalError> {
     let size = FIRST_SEGMENT.min(shared.options.segment_size);
-    let first = prepare(&shared, disk.as_ref(), sequence, size);
-    let upkeep = upkeep.start(sequence.saturating_add(1))?;
+    let first = prepare(&shared, disk.as_ref(), Claim::New, size);
+    let upkeep = upkeep.start()?;
     let next_lsn = shared.progress().durable.saturating_add(1);
     let (active, refused, bytes) = (None, None, Vec::new());
-    let mut committer = Committer { shared, disk, upkeep, active, refused, next_lsn, bytes };
+    let mut committer =
+        Committer { shared, disk, upkeep, active, refused, sequence, next_lsn, bytes };
     // The segment's first sector is written at once: a second witness of how far the journal was.
-    let first = first.and_then(|first| committer.activate(first));
-    let written = first.and_then(|()| committer.write(&[]));
+    let first = first.and_then(|first| committer.activate(first, Claim::New));
+    let written = first.and_then(|()| committer.write(&[], Claim::New));
     match written.and_then(|_| committer.sync().map_err(Failure::Broken)) {
         Ok(()) => {}
-        Err(Failure::Full(reason)) => committer.refused = Some((reason, Instant::now())),
+        Err(Failure::Full(reason)) => {
+            committer.refused = Some((reason, Instant::now()));
+            committer.shared.set_full(true);
+            let dir = committer.shared.dir().display();
+            warn!(%dir, %reason, "The journal has no room; appends are refused until it has.");
+        }
         Err(Failure::Broken(error)) => return Err(error),
     }
     if committer.refused.is_none() {
-        committer.upkeep.order();
+        committer.upkeep.order(Claim::New);
     }
     let dir = committer.shared.dir().clone();
     let thread = thread::Builder::new().name("journal-commit".to_owned());
@@ -137,11 +148,13 @@ impl Committer {
 
     /// Makes a batch durable and answers it; an error is for good.
     fn commit(&mut self, batch: Vec<Append>) -> Result<(), JournalError> {
-        let started = match self.write(&batch) {
+        let claim = batch.first().map_or(Claim::New, |append| append.claim);
+        let started = match self.write(&batch, claim) {
             Ok(started) => started,
             Err(Failure::Full(reason)) => {
-                if !self.shared.set_full(true) {
-                    warn!(%reason, "The journal has no room; notifications are refused until it has.");
+                if claim == Claim::New && !self.shared.set_full(true) {
+                    let dir = self.shared.dir().display();
+                    warn!(%dir, %reason, "The journal has no room; appends are refused until it has.");
                 }
                 refuse(batch.into_iter().map(|append| append.answer), &AppendError::Full(reason));
                 return Ok(());
@@ -156,7 +169,7 @@ impl Committer {
         }
         self.shared.set_durable(self.next_lsn.saturating_sub(1));
         self.shared.measure(started.elapsed());
-        if self.shared.set_full(false) {
+        if claim == Claim::New && self.shared.set_full(false) {
             info!("The journal has room again.");
         }
         for (answer, lsn) in answers {
@@ -167,14 +180,15 @@ impl Committer {
     }
 
     /// Writes a batch, and tells when the disk was asked; with none, only what a new segment begins with.
-    fn write(&mut self, batch: &[Append]) -> Result<Instant, Failure> {
+    fn write(&mut self, batch: &[Append], claim: Claim) -> Result<Instant, Failure> {
         if let Some(error) = self.shared.progress().ended {
             return Err(Failure::Broken(error));
         }
         let size = batch.iter().map(|append| append.size).sum::<u64>().saturating_add(OVERHEAD);
-        let room = self.active.as_ref().map_or(0, |a| a.size.saturating_sub(a.end));
+        let active = self.active.as_ref().filter(|active| active.claim <= claim);
+        let room = active.map_or(0, |active| active.size.saturating_sub(active.end));
         if size > room {
-            self.rotate()?;
+            self.rotate(claim)?;
         }
         let Some(active) = self.active.as_mut() else {
             return Err(Failure::Full(FullReason::DiskFull));
@@ -235,22 +249,52 @@ impl Committer {
         error
     }
 
-    /// Goes on in the next segment.
-    fn rotate(&mut self) -> Result<(), Failure> {
+    /// Continues in the next segment. A segment of the reserve is left to those whose it is.
+    fn rotate(&mut self, claim: Claim) -> Result<(), Failure> {
+        if self.active.as_ref().is_none_or(|active| active.claim <= claim) {
+            self.leave();
+        }
+        match self.next_new() {
+            Ok(prepared) => {
+                self.leave();
+                let activated = self.activate(prepared, Claim::New);
+                match &activated {
+                    Ok(()) => self.upkeep.order(Claim::New),
+                    Err(Failure::Full(reason)) => self.refused = Some((*reason, Instant::now())),
+                    Err(Failure::Broken(_)) => {}
+                }
+                activated
+            }
+            // Nothing is on order then.
+            Err(Failure::Full(_)) if claim > Claim::New => {
+                self.upkeep.order(claim);
+                let closed = || (Instant::now(), Err(Failure::Broken(JournalError::Closed)));
+                let (_, prepared) = self.upkeep.wait().unwrap_or_else(closed);
+                self.activate(prepared?, claim)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Nothing more is written to the active segment.
+    fn leave(&mut self) {
         self.active = None;
         self.shared.seal();
+    }
+
+    /// The segment for new records, if there is room for it. While there is not, upkeep is asked again at
+    /// most every [`RETRY_FULL`].
+    fn next_new(&mut self) -> Result<Prepared, Failure> {
         if let Some((reason, at)) = self.refused {
             if at.elapsed() < RETRY_FULL {
                 return Err(Failure::Full(reason));
             }
             self.refused = None;
-            self.upkeep.order();
+            self.upkeep.order(Claim::New);
         }
-        let next = self.next_segment().and_then(|prepared| self.activate(prepared));
-        match &next {
-            Ok(()) => self.upkeep.order(),
-            Err(Failure::Full(reason)) => self.refused = Some((*reason, Instant::now())),
-            Err(Failure::Broken(_)) => {}
+        let next = self.next_segment();
+        if let Err(Failure::Full(reason)) = &next {
+            self.refused = Some((*reason, Instant::now()));
         }
         next
     }
@@ -262,7 +306,7 @@ impl Committer {
                 Some((_, Ok(prepared))) => return Ok(prepared),
                 // It was refused long ago, ahead of need.
                 Some((at, Err(Failure::Full(_)))) if at.elapsed() >= RETRY_FULL => {
-                    self.upkeep.order();
+                    self.upkeep.order(Claim::New);
                 }
                 Some((_, Err(failure))) => return Err(failure),
                 None => return Err(Failure::Broken(JournalError::Closed)),
@@ -270,13 +314,15 @@ impl Committer {
         }
     }
 
-    fn activate(&mut self, prepared: Prepared) -> Result<(), Failure> {
+    fn activate(&mut self, prepared: Prepared, claim: Claim) -> Result<(), Failure> {
         let path = prepared.path.clone();
+        let sequence = self.sequence;
+        self.sequence = sequence.saturating_add(1);
         let (file, segment) = prepared
-            .activate(self.disk.as_ref(), self.shared.dir(), self.next_lsn)
+            .activate(self.disk.as_ref(), self.shared.dir(), sequence, self.next_lsn)
             .map_err(|error| Failure::new(error, "rename", &path))?;
         let (epoch, size, path) = (segment.epoch, segment.size, segment.path.clone());
-        self.active = Some(Active { file, path, epoch, end: 0, size });
+        self.active = Some(Active { file, path, epoch, end: 0, size, claim });
         self.shared.push(segment);
         Ok(())
     }
@@ -306,22 +352,22 @@ impl Drop for Committer {
     }
 }
 
-/// Takes what waits, up to a batch's size. What no longer fits is held for the next batch; true:
-/// the journal is to be closed.
+/// Takes what waits, up to a batch's size. What no longer fits, or is of another claim, is held for the next
+/// batch; true: the journal is to be closed.
 fn gather(
     first: Append,
     limit: u64,
     requests: &mut mpsc::Receiver<Request>,
     held: &mut Option<Append>,
 ) -> (Vec<Append>, bool) {
-    let mut size = first.size;
+    let (mut size, claim) = (first.size, first.claim);
     let mut batch = vec![first];
     while let Ok(request) = requests.try_recv() {
         match request {
             Request::Close => return (batch, true),
             Request::Append(append) => {
                 size = size.saturating_add(append.size);
-                if size > limit {
+                if size > limit || append.claim != claim {
                     *held = Some(append);
                     break;
                 }
