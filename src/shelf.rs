@@ -2,7 +2,9 @@
 //!
 //! A shelf is a second, small journal, so that what is set aside survives a crash and costs no
 //! memory. **Promise.** A key is on the shelf, or back in the main journal, at every instant; after a
-//! crash it may be in both, which is harmless because a key is only a hint.
+//! crash it may be in both, which is harmless because a key is only a hint. What stays while others leave is
+//! written anew, with room that [`Shelf::put`] does not use ([`Claim::Rewrite`]): a full shelf can
+//! always be emptied.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::config::settings::Durability;
 use crate::dirty::DirtyKey;
 use crate::journal::{
-    AppendError, Cursor, Journal, JournalError, JournalOptions, Lsn, Recovery, peek,
+    AppendError, Claim, Cursor, Journal, JournalError, JournalOptions, Lsn, Recovery, peek,
 };
 use crate::object::ObjectKey;
 
@@ -33,6 +35,7 @@ pub enum ShelfError {
 /// A durable list of keys that are set aside.
 #[derive(Debug)]
 pub struct Shelf {
+    dir: PathBuf,
     journal: Journal,
     cursor: tokio::sync::Mutex<Cursor>,
     tally: Mutex<Tally>,
@@ -50,7 +53,8 @@ struct Tally {
 }
 
 impl Shelf {
-    /// Opens or creates the shelf in `dir`, and counts what is on it.
+    /// Opens or creates the shelf in `dir`, and counts what is on it. Records that this build cannot
+    /// understand are counted in [`Recovery::undecodable`]: every bucket must be reconciled then.
     pub async fn open(dir: PathBuf, max_size: u64) -> Result<(Self, Recovery), JournalError> {
         Self::open_seeing(dir, max_size, |_| {}).await
     }
@@ -67,10 +71,11 @@ impl Shelf {
             max_size,
             durability: Durability::Fsync,
         };
-        let (journal, cursor, recovery) = open_journal(options).await?;
-        let shelf =
-            Self { journal, cursor: tokio::sync::Mutex::new(cursor), tally: Mutex::default() };
-        shelf.count(seen).await?;
+        let dir = options.dir.clone();
+        let (journal, cursor, mut recovery) = open_journal(options).await?;
+        let cursor = tokio::sync::Mutex::new(cursor);
+        let shelf = Self { dir, journal, cursor, tally: Mutex::default() };
+        recovery.undecodable = shelf.count(seen).await?;
         Ok((shelf, recovery))
     }
 
@@ -86,9 +91,14 @@ impl Shelf {
 
     /// Sets keys aside; durable when this returns. After an error some of them may be on the shelf.
     pub async fn put(&self, keys: &[DirtyKey]) -> Result<(), AppendError> {
+        self.put_as(Claim::New, keys).await
+    }
+
+    async fn put_as(&self, claim: Claim, keys: &[DirtyKey]) -> Result<(), AppendError> {
         // Many long keys are more than the journal takes at once.
         for page in keys.chunks(PAGE) {
-            self.journal.append(page.iter().map(DirtyKey::encode).collect()).await?;
+            let payloads = page.iter().map(DirtyKey::encode).collect();
+            self.journal.append_as(claim, payloads).await?;
             self.add(page);
         }
         Ok(())
@@ -114,7 +124,8 @@ impl Shelf {
     /// Goes through the oldest `limit` keys that are on the shelf now, a page at a time, and does with
     /// each what `sort` says; keys that go back are appended to `main` first.
     ///
-    /// Returns how many keys left the shelf.
+    /// Returns how many keys left the shelf. On an error those of earlier pages have left it, and all others
+    /// are still there and counted.
     pub async fn drain(
         &self,
         main: &Journal,
@@ -124,12 +135,15 @@ impl Shelf {
         let mut cursor = self.cursor.lock().await;
         cursor.rewind();
         let end = self.journal.stats().next_lsn.min(cursor.position().saturating_add(limit));
-        let mut taken = 0;
+        let (mut taken, mut lost) = (0, 0_u64);
         while cursor.position() < end {
             let left = usize::try_from(end - cursor.position()).unwrap_or(PAGE);
             let (mut read, mut back, mut keep) = (Vec::new(), Vec::new(), Vec::new());
             for record in cursor.next(left.min(PAGE)).await? {
-                let Ok(dirty) = DirtyKey::decode(&record.payload) else { continue };
+                let Ok(dirty) = DirtyKey::decode(&record.payload) else {
+                    lost += 1;
+                    continue;
+                };
                 read.push((dirty.key.clone(), dirty.size));
                 match sort(dirty) {
                     Taken::Back(dirty) => back.push(dirty.encode()),
@@ -137,8 +151,8 @@ impl Shelf {
                     Taken::Kept(dirty) => keep.push(dirty),
                 }
             }
-            main.append(back).await?;
-            self.put(&keep).await?;
+            main.append_as(Claim::Return, back).await?;
+            self.put_as(Claim::Rewrite, &keep).await?;
             // Only now have they left: after an error above they are on the shelf, and must be counted,
             // or nobody would ever look for them.
             self.journal.trim(cursor.position());
@@ -147,6 +161,7 @@ impl Shelf {
                 self.uncount(&key, size);
             }
         }
+        self.report(lost);
         Ok(taken)
     }
 
@@ -160,7 +175,7 @@ impl Shelf {
         let mut cursor = self.cursor.lock().await;
         cursor.rewind();
         let end = self.journal.stats().next_lsn;
-        let mut more = true;
+        let (mut more, mut lost) = (true, 0_u64);
         while more && cursor.position() < end {
             let left = usize::try_from(end - cursor.position()).unwrap_or(PAGE);
             let (mut read, mut back, mut taken) = (Vec::new(), Vec::new(), cursor.position());
@@ -175,15 +190,18 @@ impl Shelf {
                         }
                     }
                     read.push((dirty.key, dirty.size));
+                } else {
+                    lost += 1;
                 }
                 taken = record.lsn.saturating_add(1);
             }
-            main.append(back).await?;
+            main.append_as(Claim::Return, back).await?;
             self.journal.trim(taken);
             for (key, size) in read {
                 self.uncount(&key, size);
             }
         }
+        self.report(lost);
         Ok(())
     }
 
@@ -215,7 +233,9 @@ impl Shelf {
         self.journal.close().await;
     }
 
-    async fn count(&self, mut seen: impl FnMut(&DirtyKey)) -> Result<(), JournalError> {
+    /// Counts what is on the shelf; returns how many records of it cannot be understood.
+    async fn count(&self, mut seen: impl FnMut(&DirtyKey)) -> Result<u64, JournalError> {
+        let mut lost = 0;
         let mut cursor = self.cursor.lock().await;
         let end = self.journal.stats().next_lsn;
         while cursor.position() < end {
@@ -223,10 +243,24 @@ impl Shelf {
                 if let Ok(dirty) = DirtyKey::decode(&record.payload) {
                     seen(&dirty);
                     self.add(&[dirty]);
+                } else {
+                    lost += 1;
                 }
             }
         }
-        Ok(())
+        self.report(lost);
+        Ok(lost)
+    }
+
+    /// Once for all that were read together: another version's shelf may hold millions.
+    fn report(&self, lost: u64) {
+        if lost > 0 {
+            tracing::error!(
+                shelf = %self.dir.display(), records = lost,
+                "Keys that were set aside cannot be understood and are passed over: they are of another version of \
+                 evermirror. Every bucket is reconciled, as at each start until they have left the disk."
+            );
+        }
     }
 
     fn add(&self, keys: &[DirtyKey]) {
@@ -297,110 +331,4 @@ pub(crate) async fn open_journal(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dirty::{Aspects, Origin};
-
-    fn dirty(bucket: &str, key: &str) -> DirtyKey {
-        DirtyKey {
-            key: ObjectKey::new(bucket, key),
-            aspects: Aspects::REMOVED,
-            origin: Origin::Live,
-            since_ms: 1,
-            size: None,
-        }
-    }
-
-    async fn main_journal(dir: PathBuf) -> (Journal, Cursor) {
-        let options = JournalOptions {
-            dir,
-            segment_size: 1 << 20,
-            max_size: 8 << 20,
-            durability: Durability::Write,
-        };
-        let (journal, cursor, _) = open_journal(options).await.unwrap();
-        (journal, cursor)
-    }
-
-    #[tokio::test]
-    async fn keys_set_aside_survive_a_restart_and_come_back_by_bucket() {
-        let dir = tempfile::tempdir().unwrap();
-        let (shelf, _) = Shelf::open(dir.path().join("held"), 64 << 20).await.unwrap();
-        shelf.put(&[dirty("a", "1"), dirty("b", "2")]).await.unwrap();
-        shelf.put(&[dirty("a", "3")]).await.unwrap();
-        shelf.close().await;
-        drop(shelf);
-
-        let (shelf, _) = Shelf::open(dir.path().join("held"), 64 << 20).await.unwrap();
-        assert_eq!(shelf.counts(), [("a".to_owned(), 2), ("b".to_owned(), 1)].into());
-        let (main, mut cursor) = main_journal(dir.path().join("main")).await;
-        let taken = shelf
-            .drain(&main, u64::MAX, |dirty| match &*dirty.key.bucket {
-                "a" => Taken::Back(dirty),
-                _ => Taken::Kept(dirty),
-            })
-            .await
-            .unwrap();
-        assert_eq!(taken, 2);
-        assert_eq!(shelf.counts(), [("b".to_owned(), 1)].into());
-        let back = cursor.next(10).await.unwrap();
-        let keys: Vec<_> = back
-            .iter()
-            .map(|r| DirtyKey::decode(&r.payload).unwrap().key.key.to_string())
-            .collect();
-        assert_eq!(keys, ["1", "3"]);
-    }
-
-    #[tokio::test]
-    async fn the_oldest_change_and_the_bytes_set_aside_are_known_also_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let (shelf, _) = Shelf::open(dir.path().join("deferred"), 64 << 20).await.unwrap();
-        assert_eq!(shelf.oldest_ms(), None);
-        let old = DirtyKey { since_ms: -7, size: Some(9), ..dirty("a", "2") };
-        shelf.put(&[dirty("a", "1"), old]).await.unwrap();
-        assert_eq!((shelf.oldest_ms(), shelf.bytes()), (Some(-7), (9, 1)));
-        shelf.close().await;
-        drop(shelf);
-        let (shelf, _) = Shelf::open(dir.path().join("deferred"), 64 << 20).await.unwrap();
-        assert_eq!((shelf.oldest_ms(), shelf.bytes()), (Some(-7), (9, 1)));
-        let (main, _cursor) = main_journal(dir.path().join("main")).await;
-        shelf.drain(&main, u64::MAX, Taken::Back).await.unwrap();
-        assert_eq!((shelf.oldest_ms(), shelf.bytes()), (None, (0, 0)));
-    }
-
-    #[tokio::test]
-    async fn dropped_keys_are_gone_for_good() {
-        let dir = tempfile::tempdir().unwrap();
-        let (shelf, _) = Shelf::open(dir.path().join("held"), 64 << 20).await.unwrap();
-        shelf.put(&[dirty("a", "1")]).await.unwrap();
-        let (main, _cursor) = main_journal(dir.path().join("main")).await;
-        assert_eq!(shelf.drain(&main, u64::MAX, |_| Taken::Dropped).await.unwrap(), 1);
-        assert_eq!(shelf.counts(), BTreeMap::new());
-        assert_eq!(shelf.drain(&main, u64::MAX, |_| Taken::Dropped).await.unwrap(), 0);
-    }
-
-    #[tokio::test]
-    async fn keys_that_could_not_be_taken_back_are_still_counted_and_come_back_later() {
-        let dir = tempfile::tempdir().unwrap();
-        let (shelf, _) = Shelf::open(dir.path().join("held"), 64 << 20).await.unwrap();
-        shelf.put(&[dirty("a", "1"), dirty("b", "2")]).await.unwrap();
-        let (closed, _cursor) = main_journal(dir.path().join("closed")).await;
-        closed.close().await;
-        assert!(shelf.drain(&closed, u64::MAX, Taken::Back).await.is_err());
-        assert_eq!(shelf.counts(), [("a".to_owned(), 1), ("b".to_owned(), 1)].into());
-        let (main, _cursor) = main_journal(dir.path().join("main")).await;
-        assert_eq!(shelf.drain(&main, u64::MAX, Taken::Back).await.unwrap(), 2);
-        assert_eq!(shelf.counts(), BTreeMap::new());
-    }
-
-    #[tokio::test]
-    async fn any_number_of_the_longest_keys_can_be_set_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let (shelf, _) = Shelf::open(dir.path().join("deferred"), 64 << 20).await.unwrap();
-        let longest = dirty(&"b".repeat(63), &"k".repeat(1_024));
-        let keys = vec![longest; 5_000];
-        shelf.put(&keys).await.unwrap();
-        let (main, _cursor) = main_journal(dir.path().join("main")).await;
-        assert_eq!(shelf.drain(&main, u64::MAX, Taken::Back).await.unwrap(), 5_000);
-    }
-}
+mod tests;

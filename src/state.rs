@@ -93,7 +93,7 @@ async fn open_all(settings: &Settings, metrics: &Metrics) -> anyhow::Result<(Sta
     if gaps.damaged() {
         tracing::error!("The gap book was damaged on disk; all buckets must be reconciled.");
     }
-    if gaps.damaged() || recoveries.iter().any(|recovery| !recovery.damage.is_empty()) {
+    if gaps.damaged() || recoveries.iter().any(lost_records) {
         for bucket in &settings.buckets {
             metrics.gap(GapReason::JournalDamaged);
             gaps.mark(&bucket.source, GapReason::JournalDamaged, clock::now_ms())?;
@@ -111,6 +111,11 @@ async fn open_all(settings: &Settings, metrics: &Metrics) -> anyhow::Result<(Sta
         quarantined: recoveries.iter().map(|recovery| recovery.quarantined).sum(),
     };
     Ok((state, cursor))
+}
+
+/// Whether keys that had been durable are known no more: any bucket may be concerned.
+fn lost_records(recovery: &Recovery) -> bool {
+    !recovery.damage.is_empty() || recovery.undecodable > 0
 }
 
 fn report(recovery: &Recovery) {
