@@ -58,8 +58,44 @@ pub enum Origin {
     /// A notification of the source.
     #[default]
     Live,
+    /// The same, appended again by this process or back from a shelf: reading it back does not wake the key
+    /// before its time.
+    LiveAgain,
     /// The reconciler, or a retry after a restart.
     Repair,
+}
+
+impl Origin {
+    /// Whether a notification told of it, so that it has a lag.
+    pub const fn is_live(self) -> bool {
+        matches!(self, Self::Live | Self::LiveAgain)
+    }
+
+    /// What a key has that is appended again, or set aside, before it is settled.
+    #[must_use]
+    pub const fn again(self) -> Self {
+        match self {
+            Self::Live | Self::LiveAgain => Self::LiveAgain,
+            Self::Repair => Self::Repair,
+        }
+    }
+
+    /// How a record says it; earlier builds knew 0, and took everything else for a repair.
+    const fn byte(self) -> u8 {
+        match self {
+            Self::Live => 0,
+            Self::Repair => 1,
+            Self::LiveAgain => 2,
+        }
+    }
+
+    const fn of_byte(byte: u8) -> Self {
+        match byte {
+            0 => Self::Live,
+            2 => Self::LiveAgain,
+            _ => Self::Repair,
+        }
+    }
 }
 
 /// A key that may differ from the source, as the journal stores it.
@@ -69,7 +105,7 @@ pub struct DirtyKey {
     pub key: ObjectKey,
     /// What may have changed.
     pub aspects: Aspects,
-    /// Live or repair.
+    /// Who told of it.
     pub origin: Origin,
     /// When it changed, by the source's own event time where it gave one, else by our clock at
     /// intake; milliseconds since the Unix epoch. The lag is measured from here.
@@ -111,7 +147,7 @@ impl DirtyKey {
         let (bucket, key) = (self.key.bucket.as_bytes(), self.key.key.as_bytes());
         let mut out = Vec::with_capacity(21 + bucket.len() + key.len());
         let version = if self.size.is_some() { WITH_SIZE } else { WITHOUT_SIZE };
-        out.extend([version, self.aspects.0, u8::from(self.origin == Origin::Repair)]);
+        out.extend([version, self.aspects.0, self.origin.byte()]);
         out.extend(self.since_ms.to_le_bytes());
         out.extend(self.size.into_iter().flat_map(u64::to_le_bytes));
         out.extend(u16::try_from(bucket.len()).unwrap_or(u16::MAX).to_le_bytes());
@@ -146,7 +182,7 @@ impl DirtyKey {
         Ok(Self {
             key: ObjectKey::new(names.shared(text(bucket)?), text(key)?),
             aspects: Aspects(aspects),
-            origin: if origin == 0 { Origin::Live } else { Origin::Repair },
+            origin: Origin::of_byte(origin),
             since_ms: i64::from_le_bytes(*since),
             size,
         })
@@ -162,10 +198,10 @@ mod tests {
         #[test]
         fn a_record_reads_back_as_it_was_written(
             bucket in "[a-z0-9.-]{3,63}", key in any::<String>(),
-            aspects in any::<u8>(), repair in any::<bool>(), since_ms in any::<i64>(),
+            aspects in any::<u8>(), origin in 0..3_u8, since_ms in any::<i64>(),
             size in any::<Option<u64>>(),
         ) {
-            let origin = if repair { Origin::Repair } else { Origin::Live };
+            let origin = Origin::of_byte(origin);
             let record = DirtyKey {
                 key: ObjectKey::new(bucket, key), aspects: Aspects(aspects), origin, since_ms, size,
             };

@@ -35,7 +35,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use sha2::{Digest as _, Sha256};
 
 use crate::clock;
-use crate::dirty::{DirtyKey, Origin};
+use crate::dirty::DirtyKey;
 use crate::object::ObjectKey;
 use crate::store::StoreError;
 use crate::workqueue::{Outcome, Work};
@@ -150,7 +150,7 @@ impl Attempt {
         recorder.ended(replicate);
         if settled {
             // A repair may be of an object that is years old; it began when it was found.
-            let live = work.pending.origin == Origin::Live;
+            let live = work.pending.origin.is_live();
             recorder.ended(Span {
                 change,
                 id: change.root,

@@ -87,12 +87,12 @@ impl WorkQueue {
 
     /// Marks a key dirty on behalf of the journal record `lsn`.
     pub fn mark(&self, dirty: &DirtyKey, lsn: Lsn) {
-        let new = Pending::new(dirty, lsn);
+        let (new, now) = (Pending::new(dirty, lsn), Instant::now());
         self.keys.update(&dirty.key, |state| {
             let (state, effect, old) = match state {
                 Some(mut state) => {
                     let old = state.first_lsn();
-                    let effect = state.mark(new);
+                    let effect = state.mark(new, now);
                     (state, effect, old)
                 }
                 None => (KeyState::Ready(new.clone()), Effect::Enqueue(new.lane()), None),
@@ -254,8 +254,49 @@ impl WorkQueue {
 
     /// Up to `limit` parked keys as records, to be set aside elsewhere.
     pub fn parked_work(&self, limit: usize) -> Vec<DirtyKey> {
+        self.some_parked(limit, |_, _| true)
+    }
+
+    /// Up to `limit` parked keys whose oldest record is below `lsn`: those that hold the log, although nothing
+    /// is done for them now.
+    pub fn parked_below(&self, lsn: Lsn, limit: usize) -> Vec<DirtyKey> {
+        if self.lowest_unfinished().is_none_or(|lowest| lowest >= lsn) {
+            return Vec::new();
+        }
+        self.some_parked(limit, |_, work| work.first_lsn < lsn)
+    }
+
+    /// All parked keys of one bucket.
+    pub fn parked_in(&self, bucket: &str) -> Vec<DirtyKey> {
+        self.some_parked(usize::MAX, |key, _| *key.bucket == *bucket)
+    }
+
+    fn some_parked(
+        &self,
+        limit: usize,
+        wanted: impl Fn(&ObjectKey, &Pending) -> bool,
+    ) -> Vec<DirtyKey> {
         self.keys.fold(Vec::new(), |mut found, key, state| {
             if let KeyState::Waiting { work, wait: Wait::Failed(_), .. } = state
+                && found.len() < limit
+                && wanted(key, work)
+            {
+                found.push(dirty_again(key, work));
+            }
+            found
+        })
+    }
+
+    /// How many keys wait in the lane for large objects.
+    pub fn large_waiting(&self) -> usize {
+        self.keys.tally().large()
+    }
+
+    /// Up to `limit` of them as records, to be set aside elsewhere.
+    pub fn large_work(&self, limit: usize) -> Vec<DirtyKey> {
+        self.keys.fold(Vec::new(), |mut found, key, state| {
+            if let KeyState::Ready(work) = state
+                && work.large
                 && found.len() < limit
             {
                 found.push(dirty_again(key, work));
@@ -264,15 +305,24 @@ impl WorkQueue {
         })
     }
 
-    /// Forgets a key that was set aside, if it is still parked.
+    /// Forgets a key, if it is still parked.
     pub fn forget_parked(&self, key: &ObjectKey) {
-        self.keys.update(key, |state| match state {
-            Some(state @ KeyState::Waiting { wait: Wait::Failed(_), .. }) => {
-                self.schedule().replace(state.first_lsn(), None);
-                (Keep::Absent, ())
+        self.forget_if(key, KeyState::is_parked);
+    }
+
+    /// Forgets a key that was set aside, if it is still parked, or waits in the lane for large objects.
+    pub fn forget_set_aside(&self, key: &ObjectKey) {
+        self.forget_if(key, |state| state.is_parked() || state.waits_as_large());
+    }
+
+    fn forget_if(&self, key: &ObjectKey, wanted: impl Fn(&KeyState) -> bool) {
+        self.keys.update(key, |state| {
+            let Some(state) = state else { return (Keep::Absent, ()) };
+            if !wanted(&state) {
+                return (Keep::State(state), ());
             }
-            Some(state) => (Keep::State(state), ()),
-            None => (Keep::Absent, ()),
+            self.schedule().replace(state.first_lsn(), None);
+            (Keep::Absent, ())
         });
         self.settled.notify_one();
     }
@@ -362,13 +412,13 @@ impl WorkQueue {
     }
 }
 
-/// The record to append again for a key that would otherwise hold the log; a repair, so that
-/// reading it back does not wake the key before its time.
+/// The record to append again for a key that would otherwise hold the log; marked as such, so that reading
+/// it back does not wake the key before its time.
 fn dirty_again(key: &ObjectKey, work: &Pending) -> DirtyKey {
     DirtyKey {
         key: key.clone(),
         aspects: work.aspects,
-        origin: crate::dirty::Origin::Repair,
+        origin: work.origin.again(),
         since_ms: work.since_ms,
         size: work.size,
     }
@@ -425,5 +475,26 @@ mod tests {
         queue.complete(&other, retry);
         assert_eq!(queue.forget(&(20..=29)), Some(20), "parked keys are forgotten as well");
         assert_eq!(queue.counts(), Counts::default());
+    }
+
+    #[tokio::test]
+    async fn a_live_event_that_was_set_aside_still_counts_as_live_and_wakes_nobody() {
+        let queue = WorkQueue::new(10, Duration::ZERO);
+        let key = ObjectKey::new("b", "k");
+        for (origin, live) in [(Origin::Live, true), (Origin::Repair, false)] {
+            let aspects = Aspects::CONTENT;
+            queue.mark(&DirtyKey { key: key.clone(), aspects, origin, since_ms: 5, size: None }, 1);
+            let retry =
+                || Outcome::Retry { after: Duration::from_mins(1), class: "c", reason: "r".into() };
+            queue.complete(&queue.small_now().unwrap(), retry());
+            let aside = queue.parked_work(10).remove(0);
+            queue.mark(&DirtyKey::decode(&aside.encode()).unwrap(), 2);
+            assert!(queue.small_now().is_none(), "its time has not come");
+            queue.forget_set_aside(&key);
+            queue.mark(&DirtyKey::decode(&aside.encode()).unwrap(), 3);
+            let work = queue.small_now().unwrap();
+            assert_eq!(work.pending.origin.is_live(), live);
+            queue.complete(&work, Outcome::Settled);
+        }
     }
 }

@@ -17,7 +17,6 @@ use super::limit::{Limit, Permit};
 use super::remove::unseen_for;
 use super::worker::{Done, Worker};
 use crate::clock;
-use crate::dirty::Origin;
 use crate::metrics::{Action, Metrics, Stage};
 use crate::store::{ErrorKind, Side, StoreError};
 use crate::traces;
@@ -205,7 +204,7 @@ impl Dispatcher {
             Done::Held | Done::Delayed | Done::Unseen | Done::Large => {}
         }
         // No event announced what the reconciler found, so it has no lag.
-        let live = work.pending.origin == Origin::Live;
+        let live = work.pending.origin.is_live();
         if live && matches!(done, Done::Copied(_) | Done::Deleted | Done::Tagged) {
             self.metrics.lag(lag_ms);
         }

@@ -24,6 +24,12 @@ use tokio::time::Instant;
 use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::journal::Lsn;
 
+/// A live event lets a failed key wait no longer than this, and no less than the other, and else an eighth of
+/// its wait, after the last try: what made it fail may be gone, but a key that many events tell of, and
+/// that fails each time, must not be tried as often as they come.
+const WAKES_AT_MOST: Duration = Duration::from_secs(15);
+const WAKES_AT_LEAST: Duration = Duration::from_secs(1);
+
 /// Which queue a ready key waits in. Small copies never wait behind large ones, and live events
 /// go before repairs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +51,7 @@ pub struct Pending {
     pub last_lsn: Lsn,
     /// What may have changed.
     pub aspects: Aspects,
-    /// Live if any of the merged marks was.
+    /// Live if any of the merged marks was; what was appended again does not take a live one's lane.
     pub origin: Origin,
     /// The oldest change's time (milliseconds since the Unix epoch): the lag is measured from here.
     pub since_ms: i64,
@@ -87,7 +93,7 @@ impl Pending {
         match (self.large, self.origin) {
             (true, _) => Lane::Large,
             (false, Origin::Live) => Lane::Live,
-            (false, Origin::Repair) => Lane::Repair,
+            (false, Origin::LiveAgain | Origin::Repair) => Lane::Repair,
         }
     }
 
@@ -132,6 +138,8 @@ pub struct Failure {
     pub class: &'static str,
     /// The error, for people.
     pub reason: Arc<str>,
+    /// A live event may bring the next try forward to this time.
+    wakes: Instant,
 }
 
 /// Why a key waits.
@@ -238,10 +246,10 @@ impl KeyState {
 
     /// A further mark of a key that is already known.
     ///
-    /// A live event wakes a parked key, because what made it fail may be gone; a repair, and any
-    /// mark of a hot key, waits as long as the key does. What the source does not show yet is only woken by an
+    /// A live event brings a parked key's next try forward, because what made it fail may be gone; a repair, and
+    /// any mark of a hot key, waits as long as the key does. What the source does not show yet is only woken by an
     /// event that says that it went away.
-    pub(super) fn mark(&mut self, new: Pending) -> Effect {
+    pub(super) fn mark(&mut self, new: Pending, now: Instant) -> Effect {
         match self {
             Self::Ready(work) => {
                 let lane = work.lane();
@@ -257,16 +265,20 @@ impl KeyState {
                 Effect::None
             }
             Self::Waiting { work, wait, until } => {
-                let wakes = match wait {
-                    Wait::Failed(_) => new.origin == Origin::Live,
-                    Wait::Hot => {
-                        let gone = new.aspects.has(Aspects::REMOVED);
-                        work.unseen > 0 && new.origin == Origin::Live && gone
-                    }
-                };
-                let until = *until;
+                let live = new.origin == Origin::Live;
+                let gone = live && new.aspects.has(Aspects::REMOVED);
                 work.merge(&new);
-                if wakes { self.due(until) } else { Effect::None }
+                let wakes = match wait {
+                    Wait::Failed(failure) => live.then_some(failure.wakes),
+                    Wait::Hot => (work.unseen > 0 && gone).then_some(now),
+                };
+                // Once a wait: the entry in the delay queue stays behind, and there must not be many.
+                let Some(wakes) = wakes.filter(|wakes| *wakes < *until) else {
+                    return Effect::None;
+                };
+                *until = wakes;
+                let until = *until;
+                if until <= now { self.due(now) } else { Effect::Delay(until) }
             }
             Self::Cooling { until } => {
                 // It is in the delay queue already.
@@ -348,7 +360,9 @@ impl KeyState {
                     work.merge(&again);
                 }
                 let until = now + after;
-                let wait = Wait::Failed(Arc::new(Failure { class, reason }));
+                let soonest = (after / 8).clamp(WAKES_AT_LEAST, WAKES_AT_MOST);
+                let wakes = (now + soonest).max(cool).min(until);
+                let wait = Wait::Failed(Arc::new(Failure { class, reason, wakes }));
                 *self = Self::Waiting { work, wait, until };
                 Effect::Delay(until)
             }
@@ -370,6 +384,16 @@ impl KeyState {
         }
     }
 
+    /// Whether the last try failed, and the next one waits for its time.
+    pub(super) fn is_parked(&self) -> bool {
+        matches!(self, Self::Waiting { wait: Wait::Failed(_), .. })
+    }
+
+    /// Whether a try found that the object is large, and no worker has it.
+    pub(super) fn waits_as_large(&self) -> bool {
+        matches!(self, Self::Ready(work) if work.large)
+    }
+
     /// The key's record was appended again as `lsn`, so the old one may be trimmed.
     pub(super) fn rebase(&mut self, lsn: Lsn) {
         match self {
@@ -382,204 +406,4 @@ impl KeyState {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pending(lsn: Lsn, origin: Origin) -> Pending {
-        let key = crate::object::ObjectKey::new("b", "k");
-        Pending::new(
-            &DirtyKey { key, aspects: Aspects::CONTENT, origin, since_ms: 5, size: None },
-            lsn,
-        )
-    }
-
-    #[test]
-    fn the_size_is_what_the_newest_mark_that_knew_it_told() {
-        let sized = |lsn, size| Pending { size, ..pending(lsn, Origin::Live) };
-        let mut state = KeyState::Ready(sized(2, Some(20)));
-        state.mark(sized(1, Some(10)));
-        assert_eq!(state.size(), Some(20), "what was read again after a restart is older");
-        state.mark(sized(3, None));
-        assert_eq!(state.size(), Some(20), "an event about tags may tell no size");
-        state.start();
-        state.mark(sized(4, Some(40)));
-        assert_eq!(state.size(), Some(40));
-        let now = Instant::now();
-        state.complete(Outcome::Settled, now, now);
-        assert_eq!(state.size(), Some(40));
-    }
-
-    fn retry() -> Outcome {
-        Outcome::Retry { after: Duration::from_secs(1), class: "transient", reason: "down".into() }
-    }
-
-    #[test]
-    fn an_event_that_says_present_takes_back_an_older_removal_and_no_pass_gainsays_it() {
-        let marked = |lsn, origin, aspects| Pending { aspects, ..pending(lsn, origin) };
-        let created = |lsn| marked(lsn, Origin::Live, Aspects::CONTENT);
-        let removed = |lsn| marked(lsn, Origin::Live, Aspects::REMOVED);
-        let merged = |first: &Pending, second: &Pending| {
-            let mut one = first.clone();
-            one.merge(second);
-            one.is_reported_present()
-        };
-        for (older, newer, present) in [
-            (removed(1), created(2), true),
-            (created(1), removed(2), false),
-            (created(1), marked(2, Origin::Repair, Aspects::REMOVED), true),
-            (marked(1, Origin::Repair, Aspects::REMOVED), created(2), true),
-        ] {
-            assert_eq!(merged(&older, &newer), present, "{older:?} {newer:?}");
-            assert_eq!(merged(&newer, &older), present, "in whatever order they are read");
-        }
-    }
-
-    #[test]
-    fn a_delete_that_is_reported_anew_has_not_waited_for_its_delay() {
-        let due = Aspects::REMOVED.with(Aspects::DUE);
-        let mut work = Pending { aspects: due, ..pending(1, Origin::Live) };
-        work.merge(&Pending { aspects: Aspects::REMOVED, ..pending(2, Origin::Repair) });
-        assert!(work.aspects.has(Aspects::DUE), "a pass found what waits");
-        work.merge(&Pending { aspects: Aspects::REMOVED, ..pending(3, Origin::Live) });
-        assert!(!work.aspects.has(Aspects::DUE));
-    }
-
-    #[test]
-    fn what_the_source_does_not_show_yet_waits_until_an_event_says_that_it_went_away() {
-        let mut state = KeyState::Ready(pending(1, Origin::Live));
-        state.start();
-        let now = Instant::now();
-        let later = now + Duration::from_secs(1);
-        let effect = state.complete(Outcome::Unseen(Duration::from_secs(1)), now, now);
-        assert_eq!(effect, Effect::Delay(later));
-        assert_eq!(state.work().map(|work| (work.unseen, work.attempts)), Some((1, 0)));
-        assert_eq!(state.mark(pending(2, Origin::Live)), Effect::None, "the same, told twice");
-        let removed = Pending { aspects: Aspects::REMOVED, ..pending(3, Origin::Live) };
-        assert_eq!(state.mark(removed), Effect::Enqueue(Lane::Live));
-    }
-
-    #[test]
-    fn a_key_takes_little_memory() {
-        assert!(size_of::<KeyState>() <= 72, "{} bytes", size_of::<KeyState>());
-    }
-
-    #[test]
-    fn a_ready_key_is_started_once() {
-        let mut state = KeyState::Ready(pending(1, Origin::Live));
-        assert!(state.start().is_some());
-        assert_eq!(state.start(), None);
-    }
-
-    #[test]
-    fn a_change_that_arrives_in_flight_is_worked_on_again() {
-        let mut state = KeyState::Ready(pending(1, Origin::Live));
-        state.start();
-        assert_eq!(state.mark(pending(7, Origin::Live)), Effect::None);
-        assert_eq!(state.first_lsn(), Some(1));
-        let now = Instant::now();
-        let effect = state.complete(Outcome::Settled, now, now);
-        assert_eq!(effect, Effect::Enqueue(Lane::Live));
-        assert_eq!(state.first_lsn(), Some(7));
-    }
-
-    #[test]
-    fn a_key_that_was_settled_a_moment_ago_is_not_ready_before_its_interval_has_passed() {
-        let now = Instant::now();
-        let cool = now + Duration::from_millis(40);
-        let settled = || {
-            let mut state = KeyState::Ready(pending(1, Origin::Live));
-            state.start();
-            assert_eq!(state.complete(Outcome::Settled, now, cool), Effect::Delay(cool));
-            assert_eq!(state.first_lsn(), None, "nothing is left to do");
-            state
-        };
-        let mut state = settled();
-        assert_eq!(state.mark(pending(2, Origin::Live)), Effect::None);
-        assert_eq!(state.first_lsn(), Some(2));
-        assert_eq!(state.due(now), Effect::None);
-        assert_eq!(state.due(cool), Effect::Enqueue(Lane::Live));
-        // Without a further mark it is forgotten.
-        assert_eq!(settled().due(cool), Effect::Remove);
-    }
-
-    #[test]
-    fn a_hot_key_waits_for_its_interval_and_is_not_woken_by_more_events() {
-        let mut state = KeyState::Ready(pending(1, Origin::Live));
-        state.start();
-        state.mark(pending(2, Origin::Live));
-        let now = Instant::now();
-        let cool = now + Duration::from_millis(40);
-        assert_eq!(state.complete(Outcome::Settled, now, cool), Effect::Delay(cool));
-        assert_eq!(state.mark(pending(3, Origin::Live)), Effect::None);
-        assert_eq!(state.due(now), Effect::None);
-        assert_eq!(state.due(cool), Effect::Enqueue(Lane::Live));
-    }
-
-    #[test]
-    fn a_failed_key_keeps_its_oldest_record_and_counts_its_tries() {
-        let mut state = KeyState::Ready(pending(3, Origin::Live));
-        state.start();
-        state.mark(pending(9, Origin::Live));
-        let now = Instant::now();
-        let effect = state.complete(retry(), now, now);
-        assert_eq!(effect, Effect::Delay(now + Duration::from_secs(1)));
-        assert_eq!(state.work().map(|work| (work.first_lsn, work.attempts)), Some((3, 1)));
-    }
-
-    #[test]
-    fn a_live_event_wakes_a_parked_key_and_a_repair_does_not() {
-        let mut state = KeyState::Ready(pending(3, Origin::Live));
-        state.start();
-        let now = Instant::now();
-        state.complete(retry(), now, now);
-        assert_eq!(state.mark(pending(4, Origin::Repair)), Effect::None);
-        assert_eq!(state.mark(pending(5, Origin::Live)), Effect::Enqueue(Lane::Live));
-    }
-
-    #[test]
-    fn a_key_that_was_woken_and_failed_again_waits_for_its_new_time() {
-        let mut state = KeyState::Ready(pending(3, Origin::Live));
-        let now = Instant::now();
-        let later = now + Duration::from_secs(1);
-        state.start();
-        state.complete(retry(), now, now);
-        state.mark(pending(4, Origin::Live));
-        state.start();
-        state.complete(retry(), now + Duration::from_millis(500), now);
-        assert_eq!(state.due(later), Effect::None, "the first wait's time");
-        assert_eq!(state.due(later + Duration::from_millis(500)), Effect::Enqueue(Lane::Live));
-    }
-
-    #[test]
-    fn a_key_found_to_be_large_moves_to_the_large_lane() {
-        let mut state = KeyState::Ready(pending(1, Origin::Live));
-        state.start();
-        let now = Instant::now();
-        let effect = state.complete(Outcome::Large, now, now);
-        assert_eq!(effect, Effect::Enqueue(Lane::Large));
-    }
-
-    #[test]
-    fn a_live_event_takes_a_waiting_repair_to_the_live_lane() {
-        let mut state = KeyState::Ready(pending(1, Origin::Repair));
-        assert_eq!(state.mark(pending(2, Origin::Repair)), Effect::None);
-        assert_eq!(state.mark(pending(3, Origin::Live)), Effect::Enqueue(Lane::Live));
-        assert_eq!(state.mark(pending(4, Origin::Repair)), Effect::None);
-    }
-
-    #[test]
-    fn a_mark_in_flight_older_than_the_appended_again_record_is_still_needed() {
-        let mut state = KeyState::Ready(pending(1, Origin::Live));
-        state.rebase(100);
-        state.start();
-        state.mark(pending(60, Origin::Live));
-        assert_eq!(state.first_lsn(), Some(60));
-    }
-
-    #[test]
-    fn an_appended_again_record_frees_the_old_one() {
-        let mut state = KeyState::Ready(pending(1, Origin::Live));
-        state.rebase(100);
-        assert_eq!(state.first_lsn(), Some(100));
-    }
-}
+mod tests;

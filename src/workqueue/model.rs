@@ -179,7 +179,7 @@ impl Model {
 
     fn set_aside(&mut self) {
         for dirty in self.queue.parked_work(usize::MAX) {
-            self.queue.forget_parked(&dirty.key);
+            self.queue.forget_set_aside(&dirty.key);
             self.needs.remove(&dirty.key);
         }
     }

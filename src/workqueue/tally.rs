@@ -44,6 +44,8 @@ impl Counts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Share {
     place: Place,
+    /// It waits in the lane for large objects.
+    large: bool,
     size: Option<u64>,
     since_ms: i64,
 }
@@ -64,7 +66,8 @@ impl Share {
             KeyState::Waiting { wait: Wait::Failed(_), .. } => Place::Parked,
             KeyState::Cooling { .. } => return None,
         };
-        Some(Self { place, size: state.size(), since_ms: state.work()?.since_ms })
+        let (large, since_ms) = (state.waits_as_large(), state.work()?.since_ms);
+        Some(Self { place, large, size: state.size(), since_ms })
     }
 }
 
@@ -73,6 +76,7 @@ impl Share {
 pub(super) struct Tally {
     /// Only configured buckets have keys, so what was once here may stay.
     buckets: BTreeMap<Arc<str>, Bucket>,
+    large: usize,
     parked: BTreeSet<ObjectKey>,
 }
 
@@ -97,6 +101,8 @@ impl Tally {
         } else if was_parked && !is_parked {
             self.parked.remove(key);
         }
+        self.large += usize::from(new.is_some_and(|share| share.large));
+        self.large -= usize::from(old.is_some_and(|share| share.large));
         if !self.buckets.contains_key(&key.bucket) {
             self.buckets.insert(Arc::clone(&key.bucket), Bucket::default());
         }
@@ -112,6 +118,11 @@ impl Tally {
     /// All buckets together.
     pub(super) fn counts(&self) -> Counts {
         self.buckets.values().map(Bucket::counts).fold(Counts::default(), Counts::plus)
+    }
+
+    /// Those that wait in the lane for large objects.
+    pub(super) const fn large(&self) -> usize {
+        self.large
     }
 
     /// Each bucket that has keys.

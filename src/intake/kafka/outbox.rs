@@ -70,6 +70,6 @@ impl Outbox {
 fn looked_at_first(dirty: DirtyKey) -> DirtyKey {
     match dirty.origin {
         Origin::Repair => DirtyKey { aspects: dirty.aspects.with(Aspects::CHECK), ..dirty },
-        Origin::Live => dirty,
+        Origin::Live | Origin::LiveAgain => dirty,
     }
 }
