@@ -51,11 +51,13 @@ pub enum GapReason {
     TakenOver,
     /// A sender hung up before its notification was durable, or its body was late or broke off.
     NotTaken,
+    /// Too many keys of the bucket failed to be remembered one by one.
+    BucketFailing,
 }
 
 impl GapReason {
     /// Every one.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::JournalFull,
         Self::JournalDamaged,
         Self::UnusableEvent,
@@ -66,6 +68,7 @@ impl GapReason {
         Self::RecordsExpired,
         Self::TakenOver,
         Self::NotTaken,
+        Self::BucketFailing,
     ];
 
     /// The name used in metrics and the API.
@@ -81,6 +84,7 @@ impl GapReason {
             Self::RecordsExpired => "records_expired",
             Self::TakenOver => "taken_over",
             Self::NotTaken => "not_taken",
+            Self::BucketFailing => "bucket_failing",
         }
     }
 }

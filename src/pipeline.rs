@@ -35,7 +35,7 @@ use crate::shelf::Taken;
 use crate::state;
 use crate::stores::{self, Stores};
 use crate::web::{self, History, Latest, Web};
-use crate::workqueue::feeder::{FeedError, Feeder};
+use crate::workqueue::feeder::{Failing, FeedError, Feeder};
 use intakes::{Listeners, Opened};
 use stages::Stages;
 
@@ -216,7 +216,10 @@ async fn feed(
         }
         outbox.run(journal, cursor, position, stop, undecodable).await
     } else {
+        let doubting = Arc::clone(&stages);
+        let failing = move |bucket: &str| doubting.doubt_bucket(bucket, GapReason::BucketFailing);
         let feeder = Feeder {
+            failing: Some(Failing::new(failing)),
             journal,
             cursor,
             queue: Arc::clone(&stages.queue),

@@ -79,6 +79,8 @@ impl SyncQueue {
             .with_context(|| format!("failed to use {}", uploads.display()))?;
         let position = Arc::new(AtomicU64::new(journal.stats().trimmed_lsn));
         let feeder = Feeder {
+            // This command ends with what it could not do; nobody would reconcile later.
+            failing: None,
             journal: journal.clone(),
             cursor,
             queue: Arc::clone(&engine.queue),

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use super::stages::Stages;
 use super::status;
 use crate::deletes::Decision;
+use crate::gaps::GapReason;
 use crate::web::{Acted, HeldKey, HeldKeys, Operations, Status};
 
 impl Operations for Stages {
@@ -16,13 +17,13 @@ impl Operations for Stages {
     }
 
     fn ready(&self) -> Result<(), String> {
-        if self.stopping.load(Ordering::Relaxed) {
-            return Err("evermirror is stopping".to_owned());
+        let ready = self.readiness();
+        // Whoever routes notifications by this answer sends none meanwhile, so none is refused and recorded.
+        let unheard = self.unready.swap(self.journal.stats().full, Ordering::Relaxed);
+        if unheard && ready.is_ok() && self.settings.intake.webhook.is_some() {
+            self.doubt_all_buckets(GapReason::JournalFull);
         }
-        if let Some(error) = self.journal.failure() {
-            return Err(format!("the journal failed, so nothing is acknowledged: {error}"));
-        }
-        Ok(())
+        ready
     }
 
     fn reconcile(&self, bucket: Option<&str>, prefix: Option<&str>) -> Result<u64, String> {

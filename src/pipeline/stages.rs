@@ -56,6 +56,8 @@ pub(super) struct Stages {
     /// The lease that this process holds, if there is one.
     pub(super) lease: Option<LeaseStatus>,
     pub(super) started: Instant,
+    /// Somebody was told that this process is not ready because the journal is full.
+    pub(super) unready: AtomicBool,
     pub(super) stopping: AtomicBool,
 }
 
@@ -110,6 +112,7 @@ impl Stages {
             quarantined: state.quarantined,
             lease,
             started: Instant::now(),
+            unready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             settings,
         }
@@ -144,6 +147,35 @@ impl Stages {
     /// Events of every bucket may have been lost.
     pub(super) fn doubt_all_buckets(&self, reason: GapReason) {
         self.doubt(reason, clock::now_ms());
+    }
+
+    /// This bucket must be reconciled; whether that is durable now.
+    pub(super) fn doubt_bucket(&self, bucket: &str, reason: GapReason) -> bool {
+        self.metrics.gap(reason);
+        let marked = self.gaps.mark(bucket, reason, clock::now_ms());
+        if let Err(error) = &marked {
+            tracing::error!(bucket, %error, "A gap could not be recorded; reconcile this bucket.");
+        }
+        marked.is_ok()
+    }
+
+    /// Whether notifications are taken; else why not.
+    pub(super) fn readiness(&self) -> Result<(), String> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err("evermirror is stopping".to_owned());
+        }
+        if let Some(error) = self.journal.failure() {
+            return Err(format!("the journal failed, so nothing is acknowledged: {error}"));
+        }
+        if self.journal.stats().full {
+            let dir = self.settings.data_dir.display();
+            return Err(format!(
+                "the journal has reached journal.max_size, or the disk of data_dir {dir} is full, so notifications \
+                 are refused with 503 and recorded as a gap; it resumes by itself when the backlog shrinks or space \
+                 is freed"
+            ));
+        }
+        Ok(())
     }
 
     fn doubt(&self, reason: GapReason, at_ms: i64) {

@@ -10,7 +10,7 @@ use crate::replicate::{Replicator, StoreState};
 use crate::snapshot;
 use crate::web::{
     AtRisk, BucketPending, Concurrency, DelayedDeletes, JournalStatus, KafkaStatus, KeyCounts,
-    Operations as _, ParkedKey, Status, StoreStatus,
+    ParkedKey, Status, StoreStatus,
 };
 use crate::workqueue::Counts;
 
@@ -36,7 +36,7 @@ pub(super) fn status(stages: &Stages) -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: stages.started.elapsed().as_secs(),
-        ready: stages.ready().is_ok(),
+        ready: stages.readiness().is_ok(),
         stopping: stages.stopping.load(Ordering::Relaxed),
         at_risk: AtRisk {
             oldest_pending_age_ms: oldest_ms.map(age),

@@ -10,8 +10,8 @@ use super::encode::Query;
 use super::failure::CallSite;
 use super::request::Call;
 use super::{
-    ErrorKind, GetOptions, ListQuery, ObjectBody, ObjectHead, PutBody, PutOutcome, Store, StoreError, Tags,
-    admin, xml,
+    ErrorKind, GetOptions, ListQuery, ObjectBody, ObjectHead, PutBody, PutOutcome, Store,
+    StoreError, Tags, admin, xml,
 };
 use crate::object::ETag;
 

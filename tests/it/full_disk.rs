@@ -67,12 +67,27 @@ async fn refuses_and_says_so(site: &Site, reason: &str) {
     assert_eq!(post_one(site, &key(0)).await, StatusCode::SERVICE_UNAVAILABLE);
     let healthy = http::get(&site.evermirror.web("/healthz")).await.unwrap();
     assert_eq!(healthy.status, StatusCode::OK, "{}", healthy.text());
+    let ready = http::get(&site.evermirror.web("/readyz")).await.unwrap();
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE, "{}", ready.text());
+    assert!(ready.text().contains("notifications are refused"), "{}", ready.text());
     let status = site.evermirror.status().await.unwrap();
     assert_eq!(status["journal"]["full"], true, "{status}");
     the_gap_is_recorded(site).await;
     let log = site.evermirror.log();
     let told = log.lines().any(|line| line.contains("ERROR") && line.contains(reason));
     assert!(told, "no error says {reason:?}: {log}");
+}
+
+/// Starts it again, while there is no room: it answers, and is not ready.
+async fn starts_without_room(site: &mut Site) {
+    site.evermirror.kill();
+    site.evermirror.spawn();
+    let healthy = site.evermirror.web("/healthz");
+    eventually("evermirror answers", SOON, async || {
+        let answer = http::get(&healthy).await?;
+        answer.status.is_success().then_some(()).ok_or_else(|| answer.text())
+    })
+    .await;
 }
 
 async fn the_gap_is_recorded(site: &Site) {
@@ -114,8 +129,7 @@ async fn a_full_disk_acknowledges_nothing_records_the_gap_and_mends_itself() {
     assert_eq!(said.matches("No space left").count(), 1, "the cause is told once: {said}");
 
     // A start finds no room either, and still knows what it missed.
-    site.evermirror.kill();
-    site.evermirror.start().await;
+    starts_without_room(&mut site).await;
     the_gap_is_recorded(&site).await;
     refuses_and_says_so(&site, "the disk is full").await;
 
@@ -141,8 +155,7 @@ async fn a_journal_at_its_largest_size_acknowledges_nothing_until_the_backlog_sh
     }
     post_until_refused(&site).await;
     refuses_and_says_so(&site, "journal.max_size").await;
-    site.evermirror.kill();
-    site.evermirror.start().await;
+    starts_without_room(&mut site).await;
     refuses_and_says_so(&site, "journal.max_size").await;
     proxy.behave();
     site.put("after the backlog", "value").await;
