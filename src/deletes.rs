@@ -29,5 +29,5 @@ pub(crate) use delayed::written_since;
 pub use delayed::{DelayedDeletes, Delays};
 pub use discarded::Discards;
 pub(crate) use gate::{Confirmed, Gate};
-pub use held::{HeldDeletes, HeldShelf, Hold};
+pub use held::{Aside, HeldDeletes, HeldShelf, Hold};
 pub(crate) use may_go::{Case, Step, may_go};

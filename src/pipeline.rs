@@ -220,6 +220,7 @@ async fn feed(
         let failing = move |bucket: &str| doubting.doubt_bucket(bucket, GapReason::BucketFailing);
         let feeder = Feeder {
             failing: Some(Failing::new(failing)),
+            hold: Some(stages.hold.clone()),
             journal,
             cursor,
             queue: Arc::clone(&stages.queue),

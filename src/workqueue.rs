@@ -16,13 +16,13 @@ mod ready;
 mod tally;
 
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::dirty::DirtyKey;
+use crate::dirty::{Aspects, DirtyKey};
 use crate::journal::Lsn;
 use crate::object::ObjectKey;
 
@@ -67,6 +67,23 @@ pub struct WorkQueue {
     settled: Notify,
     max_keys: usize,
     min_interval: Duration,
+    discarded: OnceLock<Discarded>,
+}
+
+/// Whether a person discarded the deletes of a source bucket of which this record or an older one told.
+pub struct Discarded(Box<dyn Fn(&str, Lsn) -> bool + Send + Sync>);
+
+impl Discarded {
+    /// Asks `covers` with the bucket and the record's number.
+    pub fn new(covers: impl Fn(&str, Lsn) -> bool + Send + Sync + 'static) -> Self {
+        Self(Box::new(covers))
+    }
+}
+
+impl std::fmt::Debug for Discarded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Discarded").finish_non_exhaustive()
+    }
 }
 
 impl WorkQueue {
@@ -82,7 +99,15 @@ impl WorkQueue {
             settled: Notify::new(),
             max_keys,
             min_interval,
+            discarded: OnceLock::new(),
         }
+    }
+
+    /// From now on a key that leaves its record for another one takes a person's decision along
+    /// ([`Aspects::DISCARDED`]).
+    pub fn set_discarded(&self, discarded: Discarded) {
+        // The first one counts; there is only one.
+        drop(self.discarded.set(discarded));
     }
 
     /// Marks a key dirty on behalf of the journal record `lsn`.
@@ -206,7 +231,7 @@ impl WorkQueue {
                 && work.first_lsn < lsn
                 && found.len() < limit
             {
-                found.push(dirty_again(key, work));
+                found.push(self.dirty_again(key, work));
             }
             found
         })
@@ -281,7 +306,7 @@ impl WorkQueue {
                 && found.len() < limit
                 && wanted(key, work)
             {
-                found.push(dirty_again(key, work));
+                found.push(self.dirty_again(key, work));
             }
             found
         })
@@ -299,7 +324,7 @@ impl WorkQueue {
                 && work.large
                 && found.len() < limit
             {
-                found.push(dirty_again(key, work));
+                found.push(self.dirty_again(key, work));
             }
             found
         })
@@ -330,6 +355,21 @@ impl WorkQueue {
     /// The most keys this queue asks to be fed.
     pub const fn max_keys(&self) -> usize {
         self.max_keys
+    }
+
+    /// The record to append again for a key that would otherwise hold the log; marked as such, so that reading
+    /// it back does not wake the key before its time.
+    fn dirty_again(&self, key: &ObjectKey, work: &Pending) -> DirtyKey {
+        let discarded =
+            self.discarded.get().is_some_and(|discarded| discarded.0(&key.bucket, work.first_lsn));
+        let decided = if discarded { Aspects::DISCARDED } else { Aspects::NONE };
+        DirtyKey {
+            key: key.clone(),
+            aspects: work.aspects.with(decided),
+            origin: work.origin.again(),
+            since_ms: work.since_ms,
+            size: work.size,
+        }
     }
 
     async fn next(&self, pop: fn(&mut Schedule) -> Option<ObjectKey>, ready: &Notify) -> Work {
@@ -412,22 +452,10 @@ impl WorkQueue {
     }
 }
 
-/// The record to append again for a key that would otherwise hold the log; marked as such, so that reading
-/// it back does not wake the key before its time.
-fn dirty_again(key: &ObjectKey, work: &Pending) -> DirtyKey {
-    DirtyKey {
-        key: key.clone(),
-        aspects: work.aspects,
-        origin: work.origin.again(),
-        since_ms: work.since_ms,
-        size: work.size,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dirty::{Aspects, Origin};
+    use crate::dirty::Origin;
 
     #[tokio::test]
     async fn a_key_that_no_worker_takes_does_not_hold_the_log() {

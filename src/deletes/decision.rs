@@ -212,14 +212,15 @@ impl Hold {
             .map_err(io::Error::other)??;
         drop(moving);
         let mut kept = Ok(());
-        self.shelf
-            .look(|dirty| {
-                if *dirty.key.bucket == *bucket {
-                    kept = self.remembered.keep(bucket, &dirty.key.key);
-                }
-                kept.is_ok()
-            })
-            .await?;
+        let mut keep = |dirty: DirtyKey| {
+            if *dirty.key.bucket == *bucket {
+                kept = self.remembered.keep(bucket, &dirty.key.key);
+            }
+            kept.is_ok()
+        };
+        self.shelf.look(&mut keep).await?;
+        self.aside.deferred.look(&mut keep).await?;
+        self.aside.delays.look(bucket, &mut keep).await?;
         kept?;
         let remembered = Arc::clone(&self.remembered);
         tokio::task::spawn_blocking(move || remembered.make_durable())

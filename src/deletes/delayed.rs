@@ -142,6 +142,18 @@ impl Delays {
         }
     }
 
+    /// Shows the delayed deletes of a bucket to `see`, until it wants no more.
+    pub(super) async fn look(
+        &self,
+        bucket: &str,
+        see: impl FnMut(DirtyKey) -> bool,
+    ) -> Result<(), JournalError> {
+        match self.buckets.get(bucket) {
+            Some(waiting) => waiting.shelf.look(see).await,
+            None => Ok(()),
+        }
+    }
+
     /// Whether the object may have come back and gone again in the last `waited` milliseconds, in which its delete
     /// waited. As a rule that is known; beyond what memory holds the target's own clock tells, and
     /// in doubt it is so.

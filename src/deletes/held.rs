@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::book::BrakeBook;
 use super::brake::{Admission, Brakes, Saved};
 use super::decision::{Deciding, Decisions};
+use super::delayed::Delays;
 use super::discarded::Discards;
 use super::known::Known;
 use crate::clock;
@@ -62,6 +63,15 @@ impl HeldShelf {
     }
 }
 
+/// The shelves of keys that wait for something else than a person; a decision concerns them, too.
+#[derive(Debug, Clone)]
+pub struct Aside {
+    /// Parked keys beyond memory's share.
+    pub deferred: Arc<Shelf>,
+    /// Delayed deletes.
+    pub delays: Arc<Delays>,
+}
+
 /// The brake and the shelf; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Hold {
@@ -70,6 +80,8 @@ pub struct Hold {
     book: Option<Arc<BrakeBook>>,
     prints: RandomState,
     pub(super) shelf: Arc<Shelf>,
+    /// Where else keys wait whose records were trimmed: parked ones, and delayed deletes.
+    pub(super) aside: Aside,
     /// What is on it: records that are read again after a restart are not held twice.
     pub(super) known: Arc<Known>,
     pub(super) discards: Arc<Discards>,
@@ -87,6 +99,7 @@ impl Hold {
         held: HeldShelf,
         discards: Discards,
         remembered: Arc<Remembered>,
+        aside: Aside,
         book: Option<BrakeBook>,
         on: BTreeMap<Arc<str>, Arc<str>>,
     ) -> Self {
@@ -109,6 +122,7 @@ impl Hold {
             book: book.map(Arc::new),
             prints: RandomState::new(),
             shelf: Arc::new(shelf),
+            aside,
             known: Arc::new(known),
             discards: Arc::new(discards),
             decisions: Decisions::default(),
@@ -140,6 +154,20 @@ impl Hold {
     /// Whether a person discarded all deletes of the bucket of which record `lsn` or an older one told.
     pub(crate) fn covers(&self, bucket: &str, lsn: Lsn) -> bool {
         self.discards.covers(bucket, lsn)
+    }
+
+    /// Keeps those of these keys that a person's decision covers, durably, because they are to be forgotten. Blocking,
+    /// if there are any.
+    pub(crate) fn keep_discarded<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a DirtyKey>,
+    ) -> io::Result<()> {
+        let mut kept = false;
+        for dirty in keys.filter(|dirty| dirty.aspects.has(Aspects::DISCARDED)) {
+            self.remembered.keep(&dirty.key.bucket, &dirty.key.key)?;
+            kept = true;
+        }
+        if kept { self.remembered.make_durable() } else { Ok(()) }
     }
 
     /// While the guard lives no decision takes its horizon: a key whose record moves to another number is covered

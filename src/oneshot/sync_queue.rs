@@ -21,7 +21,7 @@ use crate::config::settings::Durability;
 use crate::config::units::ByteSize;
 use crate::data_dir::DataDir;
 use crate::deletes::decided::Deletes;
-use crate::deletes::{HeldDeletes, Hold};
+use crate::deletes::{Aside, HeldDeletes, Hold};
 use crate::dirty::DirtyKey;
 use crate::journal::{AppendError, Journal};
 use crate::metrics::Metrics;
@@ -69,9 +69,11 @@ impl SyncQueue {
         let State { journal, held, discards, delays, deferred, remembered, .. } = state;
         let remembered = Arc::new(remembered.heeding(deletes.kept.clone()));
         let brakes = deletes.brakes.clone();
-        let hold =
-            Hold::new(&settings.deletes, held, discards, Arc::clone(&remembered), None, brakes);
-        let direction = Direction::Forth(hold.clone(), Arc::new(delays));
+        let delays = Arc::new(delays);
+        let aside = Aside { deferred: Arc::clone(&deferred), delays: Arc::clone(&delays) };
+        let remembering = Arc::clone(&remembered);
+        let hold = Hold::new(&settings.deletes, held, discards, remembering, aside, None, brakes);
+        let direction = Direction::Forth(hold.clone(), delays);
         let uploads = DataDir::at(&settings.data_dir).uploads();
         let retry_deferred = settings.replicate.retry_max.min(LONGEST_WAIT);
         let engine = Engine::start(settings, stores, direction, metrics)
@@ -81,6 +83,7 @@ impl SyncQueue {
         let feeder = Feeder {
             // This command ends with what it could not do; nobody would reconcile later.
             failing: None,
+            hold: Some(hold.clone()),
             journal: journal.clone(),
             cursor,
             queue: Arc::clone(&engine.queue),

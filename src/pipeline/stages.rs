@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::capture;
 use crate::clock;
 use crate::config::Settings;
-use crate::deletes::{Delays, Hold};
+use crate::deletes::{Aside, Delays, Hold};
 use crate::gaps::{GapBook, GapReason};
 use crate::intake::kafka::Backlog;
 use crate::intake::{Health, Inlet};
@@ -73,15 +73,16 @@ impl Stages {
         let queue = Arc::new(WorkQueue::new(replicate.max_pending_keys, replicate.min_interval));
         let remembered = Arc::new(state.remembered);
         let half_restored = unfinished(&settings);
+        let delays = Arc::new(state.delays);
         let hold = Hold::new(
             &settings.deletes,
             state.held,
             state.discards,
             Arc::clone(&remembered),
+            Aside { deferred: Arc::clone(&state.deferred), delays: Arc::clone(&delays) },
             Some(state.brakes),
             half_restored,
         );
-        let delays = Arc::new(state.delays);
         let reconciler = Reconciler::new(Parts {
             settings: Arc::clone(&settings),
             journal: state.journal.clone(),

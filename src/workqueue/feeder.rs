@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::WorkQueue;
+use super::{Discarded, WorkQueue};
+use crate::deletes::Hold;
 use crate::dirty::{BucketNames, DirtyKey};
 use crate::journal::{Cursor, Journal, JournalError, Lsn, Record};
 use crate::shelf::Shelf;
@@ -50,6 +51,8 @@ pub struct Feeder {
     /// What becomes of a bucket with more failing keys than can be set aside; without it they all are kept,
     /// and fill the queue.
     pub failing: Option<Failing>,
+    /// What a person decided about deletes: no decision is lost while records move.
+    pub hold: Option<Hold>,
 }
 
 impl Feeder {
@@ -64,6 +67,10 @@ impl Feeder {
         let mut tidy = tokio::time::interval(TIDY_EVERY);
         let mut retry = tokio::time::interval(self.retry_deferred);
         let mut names = BucketNames::default();
+        if let Some(hold) = self.hold.clone() {
+            let covers = move |bucket: &str, lsn| hold.covers(bucket, lsn);
+            self.queue.set_discarded(Discarded::new(covers));
+        }
         let mut tidying = Tidy::new(&mut self);
         loop {
             tokio::select! {

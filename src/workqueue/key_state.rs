@@ -85,7 +85,7 @@ impl Pending {
     /// contradicts that: it may show what was written only in a moment.
     pub fn is_reported_present(&self) -> bool {
         let told = self.aspects.has(Aspects::CONTENT) || self.aspects.has(Aspects::TAGS);
-        self.origin == Origin::Live && told && !self.aspects.has(Aspects::REMOVED)
+        self.origin.is_live() && told && !self.aspects.has(Aspects::REMOVED)
     }
 
     /// The queue it belongs in.

@@ -40,6 +40,7 @@ async fn work_off(fail_for_ever: usize) {
         position: Arc::clone(&position),
         retry_deferred: Duration::from_mins(1),
         failing: None,
+        hold: None,
     };
     let stop = CancellationToken::new();
     let feeding = tokio::spawn(feeder.run(stop.clone(), |lsn| panic!("record {lsn}")));
@@ -137,6 +138,7 @@ impl Fed {
             position: Arc::new(AtomicU64::new(1)),
             retry_deferred: Duration::from_mins(1),
             failing: Some(Failing::new(record)),
+            hold: None,
         };
         let stop = CancellationToken::new();
         let feeding = tokio::spawn(feeder.run(stop.clone(), |lsn| panic!("record {lsn}")));
@@ -275,6 +277,7 @@ async fn keys_are_kept_while_the_gap_of_their_failing_bucket_cannot_be_recorded(
         position: Arc::default(),
         retry_deferred: Duration::from_mins(1),
         failing: Some(Failing::new(|_| false)),
+        hold: None,
     };
     for (dirty, lsn) in keys.iter().zip(1..) {
         feeder.queue.mark(dirty, lsn);

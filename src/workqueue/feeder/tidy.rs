@@ -11,6 +11,7 @@ use std::fmt::{Debug, Formatter};
 use std::sync::Arc;
 
 use super::{Feeder, READ};
+use crate::deletes::Hold;
 use crate::dirty::DirtyKey;
 use crate::journal::{AppendError, Claim, Journal, Lsn};
 use crate::shelf::{Shelf, ShelfError, Taken};
@@ -52,6 +53,7 @@ pub(super) struct Tidy {
     queue: Arc<WorkQueue>,
     deferred: Arc<Shelf>,
     failing: Option<Arc<Failing>>,
+    hold: Option<Hold>,
     /// Buckets that became a gap, whose keys leave the shelf bit by bit.
     given_up: BTreeSet<String>,
     /// So many keys at most of those on the shelf are there only because large objects took the queue's room.
@@ -67,6 +69,7 @@ impl Tidy {
             queue: Arc::clone(&feeder.queue),
             deferred: Arc::clone(&feeder.deferred),
             failing: feeder.failing.take().map(Arc::new),
+            hold: feeder.hold.clone(),
             given_up: BTreeSet::new(),
             large_aside: 0,
             told: false,
@@ -76,7 +79,13 @@ impl Tidy {
     /// Keeps waiting keys from holding the log, and from filling the queue; `position` is the next record to
     /// be read. What fails here is tried again a second later.
     pub(super) async fn run(&mut self, position: Lsn) {
+        let hold = self.hold.clone();
+        let moving = match &hold {
+            Some(hold) => Some(hold.moving().await),
+            None => None,
+        };
         let done = self.make_room(position).await;
+        drop(moving);
         if let Err(error) = &done
             && !self.told
         {
@@ -224,6 +233,10 @@ impl Tidy {
                 continue;
             }
             let parked = self.queue.parked_in(bucket);
+            if !self.keep_discarded(&parked) {
+                done = false;
+                continue;
+            }
             for dirty in &parked {
                 self.queue.forget_set_aside(&dirty.key);
             }
@@ -238,6 +251,17 @@ impl Tidy {
         done
     }
 
+    /// Keys are about to be forgotten, and a pass finds them again: what a person discarded of them must be known then.
+    /// Returns whether it is.
+    fn keep_discarded(&self, keys: &[DirtyKey]) -> bool {
+        let Some(hold) = &self.hold else { return true };
+        let kept = hold.keep_discarded(keys.iter());
+        if let Err(error) = &kept {
+            tracing::warn!(%error, "Failing keys cannot be forgotten, because it cannot be written down which deletes a person discarded.");
+        }
+        kept.is_ok()
+    }
+
     /// Removes some of the keys of buckets that are gaps from the shelf. Each time the gap is recorded anew
     /// before: a pass that began earlier must not close it.
     async fn empty_given_up(&mut self) {
@@ -249,7 +273,8 @@ impl Tidy {
             return;
         }
         let sort = |dirty: DirtyKey| {
-            if self.given_up.contains(&*dirty.key.bucket) {
+            let given_up = self.given_up.contains(&*dirty.key.bucket);
+            if given_up && self.keep_discarded(std::slice::from_ref(&dirty)) {
                 Taken::Dropped
             } else {
                 Taken::Kept(dirty)
