@@ -5,12 +5,13 @@
 //! bucket is there, because a HEAD's 404 does not tell a missing object from a missing bucket, and that
 //! it lists something.
 //!
-//! No linger: a batch is whatever arrived while the one before it was under way. On cancellation of
+//! No linger: a batch is whatever arrived while the bucket's one before it was under way. On cancellation of
 //! a caller its delete may still be carried out, which was confirmed and stays right.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 
 use super::attempt::AttemptError;
@@ -66,15 +67,35 @@ impl Deleter {
 }
 
 async fn run(gate: Gate, target: Store, mut deletes: mpsc::Receiver<Delete>) {
-    let mut batch = Vec::new();
-    while deletes.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        // Side by side, so that a bucket that does not answer costs the others one wait, not many.
-        let groups = by_bucket(std::mem::take(&mut batch)).into_iter();
-        let deletes = groups.map(|(bucket, group)| {
+    // By bucket that has a batch under way, what has arrived since: a bucket that does not answer keeps no
+    // other one waiting.
+    let mut arrived: HashMap<Arc<str>, Vec<Delete>> = HashMap::new();
+    let mut under_way = FuturesUnordered::new();
+    let (mut batch, mut open) = (Vec::new(), true);
+    while open || !under_way.is_empty() {
+        let ready = tokio::select! {
+            received = deletes.recv_many(&mut batch, MAX_BATCH), if open => {
+                open = received > 0;
+                by_bucket(std::mem::take(&mut batch))
+            }
+            Some(bucket) = under_way.next() => {
+                let group = arrived.remove(&bucket).filter(|group| !group.is_empty());
+                group.map(|group| (bucket, group)).into_iter().collect()
+            }
+        };
+        for (bucket, mut group) in ready {
+            if let Some(waiting) = arrived.get_mut(&bucket) {
+                waiting.append(&mut group);
+                continue;
+            }
+            let rest = group.split_off(group.len().min(MAX_BATCH));
+            arrived.insert(Arc::clone(&bucket), rest);
             let (gate, target) = (&gate, &target);
-            async move { delete_group(gate, target, &bucket, group).await }
-        });
-        futures_util::future::join_all(deletes).await;
+            under_way.push(async move {
+                delete_group(gate, target, &bucket, group).await;
+                bucket
+            });
+        }
     }
 }
 
