@@ -6,6 +6,7 @@
 //! `dispatcher` decides when.
 
 mod attempt;
+mod buckets;
 mod delete;
 mod dispatcher;
 mod health;
@@ -13,6 +14,7 @@ mod limit;
 mod multipart;
 mod pace;
 mod plan;
+mod prober;
 mod remove;
 #[cfg(test)]
 mod tests;
@@ -36,10 +38,11 @@ use crate::metrics::Metrics;
 use crate::retry::RetryPolicy;
 use crate::store::Side;
 use crate::stores::Stores;
-use crate::workqueue::WorkQueue;
+use crate::workqueue::{Size, WorkQueue};
 
+use buckets::Buckets;
 use delete::Deleter;
-use dispatcher::{Dispatcher, Size};
+use dispatcher::Dispatcher;
 use health::StoreHealth;
 pub use health::StoreState;
 use limit::Limit;
@@ -109,17 +112,20 @@ impl Replicator {
             source_head_counts: AtomicBool::new(false),
             source_untagged: AtomicBool::new(false),
         };
+        let several = worker.buckets.len() > 1;
         let dispatcher = Arc::new(Dispatcher {
+            buckets: Buckets::new(worker.buckets.keys()),
             worker,
             queue,
             metrics,
             source: StoreHealth::new("source"),
             target: StoreHealth::new("target"),
-            small: Limit::new(replicate.concurrency),
-            large: Limit::new(replicate.large_concurrency),
+            small: Limit::new(replicate.concurrency, several),
+            large: Limit::new(replicate.large_concurrency, several),
             workers: TaskTracker::new(),
             pauses: watch::Sender::default(),
             lines: dispatcher::Lines::default(),
+            bucket_lines: dispatcher::Lines::default(),
         });
         for size in [Size::Small, Size::Large] {
             let lane = Arc::clone(&dispatcher).run_lane(size, stop.clone());
@@ -158,6 +164,11 @@ impl Replicator {
     /// What is known of the source and of the target.
     pub fn stores(&self) -> (StoreState, StoreState) {
         self.dispatcher.stores()
+    }
+
+    /// Why a bucket backs off, by the source's name; `None` while it is healthy.
+    pub fn unhealthy(&self, bucket: &str) -> Option<Arc<str>> {
+        self.dispatcher.buckets.unhealthy(bucket)
     }
 
     /// How many keys may be in flight now, large ones included.

@@ -14,6 +14,7 @@ mod key_state;
 mod model;
 mod ready;
 mod tally;
+mod turns;
 
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -31,6 +32,7 @@ use key_state::{Effect, KeyState, Lane};
 pub use key_state::{Failure, Outcome, Pending, Wait};
 use ready::Schedule;
 pub use tally::Counts;
+pub use turns::{Share, Size};
 
 /// A key handed to a worker, who must give it back with [`WorkQueue::complete`].
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub struct Work {
     /// What it needs.
     pub pending: Pending,
     started: Instant,
+    /// Whose permit it takes.
+    size: Size,
 }
 
 /// A parked key, for people.
@@ -122,7 +126,9 @@ impl WorkQueue {
                 }
                 None => (KeyState::Ready(new.clone()), Effect::Enqueue(new.lane()), None),
             };
-            self.apply(&dirty.key, old, state.first_lsn(), effect);
+            let mut schedule = self.schedule();
+            self.apply(&mut schedule, &dirty.key, (old, state.first_lsn()), effect);
+            drop(schedule);
             (Keep::State(state), ())
         });
     }
@@ -145,22 +151,46 @@ impl WorkQueue {
 
     /// Waits for the next key of the small lanes.
     pub async fn next_small(&self) -> Work {
-        self.next(Schedule::pop_small, &self.small_ready).await
+        self.next(Size::Small, || Share::ALL).await
     }
 
     /// Waits for the next key of the lane for large objects.
     pub async fn next_large(&self) -> Work {
-        self.next(Schedule::pop_large, &self.large_ready).await
+        self.next(Size::Large, || Share::ALL).await
     }
 
-    /// The next key of the small lanes, if one is ready.
-    pub fn small_now(&self) -> Option<Work> {
-        self.take(Schedule::pop_small).0
+    /// Waits for the next key of this size that `share` admits.
+    pub async fn next(&self, size: Size, share: impl Fn() -> Share) -> Work {
+        loop {
+            let notified = self.notify(size).notified();
+            match self.take(size, share()) {
+                (Some(work), _) => return work,
+                (None, Some(at)) => drop(tokio::time::timeout_at(at, notified).await),
+                (None, None) => notified.await,
+            }
+        }
     }
 
-    /// The next key of the lane for large objects, if one is ready.
-    pub fn large_now(&self) -> Option<Work> {
-        self.take(Schedule::pop_large).0
+    /// The next key of this size, if one is ready and `share` admits it.
+    pub fn next_now(&self, size: Size, share: Share) -> Option<Work> {
+        self.take(size, share).0
+    }
+
+    /// A worker takes no further key, or more may be in flight now: who waits in [`WorkQueue::next`] looks
+    /// again. A key that is given back wakes nobody, since its worker takes the next one itself.
+    pub fn nudge(&self, size: Size) {
+        if self.schedule().turns.any(size) {
+            self.notify(size).notify_one();
+        }
+    }
+
+    /// A bucket that fails has one key in flight at a time, until it is told that it fails no more.
+    pub fn set_failing(&self, bucket: &Arc<str>, failing: bool) {
+        self.schedule().turns.set_failing(bucket, failing);
+        if !failing {
+            self.nudge(Size::Small);
+            self.nudge(Size::Large);
+        }
     }
 
     /// Takes a key back from its worker.
@@ -169,14 +199,17 @@ impl WorkQueue {
         let crowded = self.keys.len() > self.max_keys / 2;
         let cool = if crowded { now } else { work.started + self.min_interval };
         self.keys.update(&work.key, |state| {
+            let mut schedule = self.schedule();
+            schedule.turns.given_back(&work.key.bucket, work.size);
             let Some(mut state) = state else { return (Keep::Absent, ()) };
             let old = state.first_lsn();
             let effect = state.complete(outcome, now, cool);
             if effect == Effect::Remove {
-                self.apply(&work.key, old, None, effect);
+                self.apply(&mut schedule, &work.key, (old, None), effect);
                 return (Keep::Absent, ());
             }
-            self.apply(&work.key, old, state.first_lsn(), effect);
+            self.apply(&mut schedule, &work.key, (old, state.first_lsn()), effect);
+            drop(schedule);
             (Keep::State(state), ())
         });
         self.settled.notify_one();
@@ -372,29 +405,20 @@ impl WorkQueue {
         }
     }
 
-    async fn next(&self, pop: fn(&mut Schedule) -> Option<ObjectKey>, ready: &Notify) -> Work {
-        loop {
-            let notified = ready.notified();
-            match self.take(pop) {
-                (Some(work), _) => return work,
-                (None, Some(at)) => drop(tokio::time::timeout_at(at, notified).await),
-                (None, None) => notified.await,
-            }
-        }
-    }
-
     /// A ready key; if there is none, when the next delayed one is due.
-    fn take(&self, pop: fn(&mut Schedule) -> Option<ObjectKey>) -> (Option<Work>, Option<Instant>) {
+    fn take(&self, size: Size, share: Share) -> (Option<Work>, Option<Instant>) {
         self.wake_due();
         loop {
             let (key, due) = {
                 let mut schedule = self.schedule();
-                (pop(&mut schedule), schedule.next_due())
+                (schedule.turns.pop(size, share), schedule.next_due())
             };
             let Some(key) = key else { return (None, due) };
             if let Some(pending) = self.start(&key) {
-                return (Some(Work { key, pending, started: Instant::now() }), due);
+                return (Some(Work { key, pending, started: Instant::now(), size }), due);
             }
+            // The key has moved on since it was put there.
+            self.schedule().turns.given_back(&key.bucket, size);
         }
     }
 
@@ -414,7 +438,7 @@ impl WorkQueue {
                 let Some(mut state) = state else { return (Keep::Absent, false) };
                 let lsn = state.first_lsn();
                 let effect = state.due(now);
-                self.apply(&key, lsn, lsn, effect);
+                self.apply(&mut self.schedule(), &key, (lsn, lsn), effect);
                 let forget = effect == Effect::Remove;
                 (if forget { Keep::Absent } else { Keep::State(state) }, forget)
             });
@@ -424,15 +448,22 @@ impl WorkQueue {
         }
     }
 
-    fn apply(&self, key: &ObjectKey, old: Option<Lsn>, new: Option<Lsn>, effect: Effect) {
-        let mut schedule = self.schedule();
+    /// Carries out what a transition asks for; its key needed the one record before, and needs the other now.
+    fn apply(
+        &self,
+        schedule: &mut Schedule,
+        key: &ObjectKey,
+        (old, new): (Option<Lsn>, Option<Lsn>),
+        effect: Effect,
+    ) {
         schedule.replace(old, new);
         match effect {
             Effect::None | Effect::Remove => {}
             Effect::Enqueue(lane) => {
-                schedule.push(lane, key.clone());
-                let ready = if lane == Lane::Large { &self.large_ready } else { &self.small_ready };
-                ready.notify_one();
+                let size = if lane == Lane::Large { Size::Large } else { Size::Small };
+                if schedule.turns.push(lane, key.clone()) {
+                    self.notify(size).notify_one();
+                }
             }
             Effect::Delay(until) => {
                 // The dispatchers must learn of an earlier deadline than the one they sleep on; of every
@@ -444,6 +475,13 @@ impl WorkQueue {
                     self.large_ready.notify_one();
                 }
             }
+        }
+    }
+
+    const fn notify(&self, size: Size) -> &Notify {
+        match size {
+            Size::Small => &self.small_ready,
+            Size::Large => &self.large_ready,
         }
     }
 
@@ -514,13 +552,13 @@ mod tests {
             queue.mark(&DirtyKey { key: key.clone(), aspects, origin, since_ms: 5, size: None }, 1);
             let retry =
                 || Outcome::Retry { after: Duration::from_mins(1), class: "c", reason: "r".into() };
-            queue.complete(&queue.small_now().unwrap(), retry());
+            queue.complete(&queue.next_now(Size::Small, Share::ALL).unwrap(), retry());
             let aside = queue.parked_work(10).remove(0);
             queue.mark(&DirtyKey::decode(&aside.encode()).unwrap(), 2);
-            assert!(queue.small_now().is_none(), "its time has not come");
+            assert!(queue.next_now(Size::Small, Share::ALL).is_none(), "its time has not come");
             queue.forget_set_aside(&key);
             queue.mark(&DirtyKey::decode(&aside.encode()).unwrap(), 3);
-            let work = queue.small_now().unwrap();
+            let work = queue.next_now(Size::Small, Share::ALL).unwrap();
             assert_eq!(work.pending.origin.is_live(), live);
             queue.complete(&work, Outcome::Settled);
         }

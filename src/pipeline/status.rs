@@ -54,7 +54,7 @@ pub(super) fn status(stages: &Stages) -> Status {
         },
         lag: stages.metrics.lag_summary(),
         replicated: stages.metrics.totals(),
-        buckets: stages.queue.by_bucket().into_iter().map(waiting).collect(),
+        buckets: stages.queue.by_bucket().into_iter().map(|of| waiting(stages, of)).collect(),
         journal: JournalStatus {
             next_lsn: journal.next_lsn,
             trimmed_lsn: journal.trimmed_lsn,
@@ -101,7 +101,8 @@ fn age(since_ms: i64) -> u64 {
     u64::try_from(clock::now_ms() - since_ms).unwrap_or_default()
 }
 
-fn waiting((bucket, counts): (Arc<str>, Counts)) -> BucketPending {
+fn waiting(stages: &Stages, (bucket, counts): (Arc<str>, Counts)) -> BucketPending {
+    let unhealthy = stages.replicator.get().and_then(|replicator| replicator.unhealthy(&bucket));
     BucketPending {
         bucket: bucket.to_string(),
         pending: counts.pending as u64,
@@ -110,6 +111,7 @@ fn waiting((bucket, counts): (Arc<str>, Counts)) -> BucketPending {
         bytes: counts.bytes,
         unsized_keys: counts.unsized_keys as u64,
         oldest_pending_age_ms: counts.oldest_ms.map(age),
+        unhealthy: unhealthy.map(|reason| reason.to_string()),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::attempt::AttemptError;
+use super::buckets::Buckets;
 use super::health::{StoreHealth, StoreState};
 use super::limit::{Limit, Permit};
 use super::remove::unseen_for;
@@ -20,7 +21,7 @@ use crate::clock;
 use crate::metrics::{Action, Metrics, Stage};
 use crate::store::{ErrorKind, Side, StoreError};
 use crate::traces;
-use crate::workqueue::{Outcome, Work, WorkQueue};
+use crate::workqueue::{Outcome, Size, Work, WorkQueue};
 
 /// A failure of these kinds will not pass by itself, so it waits longest from the start.
 const PERMANENT_FIRST_WAIT: Duration = Duration::from_secs(15);
@@ -33,6 +34,7 @@ pub(super) struct Dispatcher {
     pub(super) metrics: Metrics,
     pub(super) source: StoreHealth,
     pub(super) target: StoreHealth,
+    pub(super) buckets: Buckets,
     pub(super) small: Limit,
     pub(super) large: Limit,
     pub(super) workers: TaskTracker,
@@ -40,6 +42,8 @@ pub(super) struct Dispatcher {
     pub(super) pauses: watch::Sender<usize>,
     /// Bounds the log lines about failed keys.
     pub(super) lines: Lines,
+    /// And those about buckets that back off, lest the others crowd them out.
+    pub(super) bucket_lines: Lines,
 }
 
 /// So many failed keys are told of in one second; the status page and the metrics have them all.
@@ -62,12 +66,6 @@ impl Lines {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Size {
-    Small,
-    Large,
-}
-
 impl Dispatcher {
     /// Hands out keys of one lane until cancelled.
     pub(super) async fn run_lane(self: Arc<Self>, size: Size, stop: CancellationToken) {
@@ -79,27 +77,6 @@ impl Dispatcher {
             };
             let (this, stop) = (Arc::clone(&self), stop.clone());
             self.workers.spawn(async move { this.work(taken, size, &stop).await });
-        }
-    }
-
-    /// Probes a store while it is down, until cancelled. Every probe asks for another bucket, since one
-    /// that is broken by itself must not keep the others waiting.
-    pub(super) async fn run_probe(self: Arc<Self>, side: Side, stop: CancellationToken) {
-        let health = self.health(side);
-        let store = match side {
-            Side::Source => &self.worker.source,
-            Side::Target => &self.worker.target,
-        };
-        for (source_bucket, mapping) in self.worker.buckets.iter().cycle() {
-            let bucket = if side == Side::Source { source_bucket } else { &mapping.target };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = health.wait_probe() => {}
-            }
-            if health.probed(store.head_bucket(bucket).await) {
-                self.small.restarted();
-                self.large.restarted();
-            }
         }
     }
 
@@ -119,16 +96,10 @@ impl Dispatcher {
         let work = loop {
             // The sender is ours, so these never fail.
             drop(pauses.wait_for(|pauses| *pauses == 0).await);
-            let next = async {
-                match size {
-                    Size::Small => self.queue.next_small().await,
-                    Size::Large => self.queue.next_large().await,
-                }
-            };
             tokio::select! {
                 biased;
                 _ = pauses.changed() => {}
-                work = next => break work,
+                work = self.queue.next(size, || limit.share()) => break work,
             }
         };
         // The worker gives it back; see `work`.
@@ -139,6 +110,8 @@ impl Dispatcher {
     /// Works on a key, and then on the next one that is ready: in a backlog a worker need not wait for
     /// the lane to hand it out.
     async fn work(&self, first: Work, size: Size, stop: &CancellationToken) {
+        // Dropped last: when the permit is free, the lane looks for who may have it.
+        let _nudge = Nudge { queue: &self.queue, size };
         let _permit = Permit::kept(self.limit(size));
         let mut next = Some(first);
         while let Some(work) = next {
@@ -153,13 +126,10 @@ impl Dispatcher {
     pub(super) fn take_now(&self, size: Size, stop: &CancellationToken) -> Option<Work> {
         let up = self.source.is_up() && self.target.is_up();
         let held = stop.is_cancelled() || *self.pauses.borrow() > 0;
-        if held || !up || !self.limit(size).has_room() {
+        if held || !up {
             return None;
         }
-        match size {
-            Size::Small => self.queue.small_now(),
-            Size::Large => self.queue.large_now(),
-        }
+        self.queue.next_now(size, self.limit(size).room()?)
     }
 
     /// One try of one key, to the end.
@@ -180,9 +150,11 @@ impl Dispatcher {
 
     fn succeeded(&self, work: &Work, size: Size, done: Done) -> Outcome {
         self.source.succeeded();
-        if matches!(done, Done::Copied(_) | Done::Deleted | Done::Tagged) {
+        if done.wrote() {
             self.target.succeeded();
         }
+        let bucket = &work.key.bucket;
+        self.buckets.succeeded(bucket, done, || self.recovers(bucket));
         if done == Done::Large {
             return Outcome::Large;
         }
@@ -192,7 +164,9 @@ impl Dispatcher {
             tracing::debug!(key = %work.key, ?wait, "The source does not show an object that was reported to be there; it is asked again.");
             return Outcome::Unseen(wait);
         }
-        self.limit(size).succeeded();
+        if self.limit(size).succeeded() {
+            self.queue.nudge(size);
+        }
         let lag_ms = clock::now_ms() - work.pending.since_ms;
         match done {
             Done::Copied(bytes) => self.metrics.copied(bytes),
@@ -205,7 +179,7 @@ impl Dispatcher {
         }
         // No event announced what the reconciler found, so it has no lag.
         let live = work.pending.origin.is_live();
-        if live && matches!(done, Done::Copied(_) | Done::Deleted | Done::Tagged) {
+        if live && done.wrote() {
             self.metrics.lag(lag_ms);
         }
         tracing::debug!(key = %work.key, ?done, lag_ms, "A key is settled.");
@@ -216,6 +190,8 @@ impl Dispatcher {
         if let Some(stage) = blamed(error) {
             self.metrics.error(stage, error.class());
         }
+        let bucket = &work.key.bucket;
+        self.buckets.failed(bucket, error, || self.backs_off(bucket, error));
         let wait = match error {
             AttemptError::Store(error) => self.store_failed(work, size, error),
             AttemptError::Disk { .. } | AttemptError::Stopping => {
@@ -231,7 +207,10 @@ impl Dispatcher {
         self.health(error.side).failed(error);
         match error.kind {
             ErrorKind::Transient | ErrorKind::Throttled => {
-                self.limit(size).pushed_back();
+                // One bucket's failures must not slow the others down.
+                if self.buckets.unhealthy(&work.key.bucket).is_none() {
+                    self.limit(size).pushed_back();
+                }
                 self.worker.retry.delay(work.pending.attempts)
             }
             // The object moved under us: its new state is read at once.
@@ -265,7 +244,21 @@ impl Dispatcher {
         }
     }
 
-    const fn health(&self, side: Side) -> &StoreHealth {
+    fn backs_off(&self, bucket: &Arc<str>, error: &AttemptError) {
+        self.queue.set_failing(bucket, true);
+        if self.bucket_lines.admit(clock::now_ms()) {
+            tracing::warn!(%bucket, %error, "A bucket is unhealthy and backs off: until one of its keys succeeds, they are tried one at a time. Other buckets are not affected.");
+        }
+    }
+
+    fn recovers(&self, bucket: &Arc<str>) {
+        self.queue.set_failing(bucket, false);
+        if self.bucket_lines.admit(clock::now_ms()) {
+            tracing::info!(%bucket, "A bucket is healthy again.");
+        }
+    }
+
+    pub(super) const fn health(&self, side: Side) -> &StoreHealth {
         match side {
             Side::Source => &self.source,
             Side::Target => &self.target,
@@ -289,6 +282,18 @@ const fn blamed(error: &AttemptError) -> Option<Stage> {
         },
         AttemptError::Disk { .. } => Some(Stage::Journal),
         AttemptError::Stopping => None,
+    }
+}
+
+/// Tells the lane that a worker takes no further key, even if it panics.
+struct Nudge<'a> {
+    queue: &'a WorkQueue,
+    size: Size,
+}
+
+impl Drop for Nudge<'_> {
+    fn drop(&mut self) {
+        self.queue.nudge(self.size);
     }
 }
 

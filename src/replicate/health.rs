@@ -1,18 +1,22 @@
 //! Whether a store answers: one that is down is probed, not hammered.
 //!
 //! [`Health`] is the pure rule; [`StoreHealth`] shares it between the workers, who report, the
-//! dispatcher, who waits, and the prober, who asks.
+//! dispatcher, who waits, and the prober, who asks. Failures alone do not take a store down, since they
+//! may all be of one bucket: the prober asks it for several buckets first.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::clock;
 use crate::store::{ErrorKind, StoreError};
 
-/// So many failures in a row, without one success, mean that the store is down.
-const FAILURES_TO_DOWN: u32 = 8;
+/// So many failures in a row, without one success, make the prober ask whether the store is down.
+const FAILURES_TO_ASK: u32 = 8;
+/// How long a store that answered that it is up is not asked again.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 const FIRST_PROBE: Duration = Duration::from_millis(250);
 const LAST_PROBE: Duration = Duration::from_secs(15);
 
@@ -22,13 +26,15 @@ struct Health {
     failures: u32,
     probes: u32,
     up: bool,
+    /// The prober is asking the store, or has asked it a moment ago.
+    asked: Option<Instant>,
     since_ms: i64,
     last_error: Option<String>,
 }
 
 impl Health {
     const fn new(now_ms: i64) -> Self {
-        Self { failures: 0, probes: 0, up: true, since_ms: now_ms, last_error: None }
+        Self { failures: 0, probes: 0, up: true, asked: None, since_ms: now_ms, last_error: None }
     }
 
     /// Work on this store succeeded.
@@ -37,13 +43,24 @@ impl Health {
         self.probes = 0;
     }
 
-    /// Work failed because the store did not answer, or refused to work now.
-    fn failed(&mut self, now_ms: i64, error: &str) {
+    /// Work failed because the store did not answer, or refused to work now. Returns whether the store
+    /// must be asked if it is down.
+    fn failed(&mut self, now: Instant, error: &str) -> bool {
         self.failures = self.failures.saturating_add(1);
         self.last_error = Some(error.to_owned());
-        if self.failures >= FAILURES_TO_DOWN && self.up {
-            (self.up, self.since_ms) = (false, now_ms);
+        let asks = self.up
+            && self.failures >= FAILURES_TO_ASK
+            && self.asked.is_none_or(|at| now.saturating_duration_since(at) >= ASK_EVERY);
+        if asks {
+            self.asked = Some(now);
         }
+        asks
+    }
+
+    /// The store was asked for several buckets and answered for none.
+    fn down(&mut self, now_ms: i64, error: &str) {
+        (self.up, self.since_ms) = (false, now_ms);
+        self.last_error = Some(error.to_owned());
     }
 
     /// A probe was answered. The waits between probes start afresh only after real work succeeded.
@@ -77,6 +94,16 @@ pub(super) struct StoreHealth {
     name: &'static str,
     health: Mutex<Health>,
     up: watch::Sender<bool>,
+    doubted: Notify,
+}
+
+/// What the prober has to find out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Question {
+    /// Much fails: is it the store, or some of its buckets?
+    IsItDown,
+    /// The store is down: does it answer again?
+    IsItBack,
 }
 
 impl StoreHealth {
@@ -86,6 +113,7 @@ impl StoreHealth {
             name,
             health: Mutex::new(Health::new(clock::now_ms())),
             up: watch::Sender::new(true),
+            doubted: Notify::new(),
         }
     }
 
@@ -107,11 +135,8 @@ impl StoreHealth {
                 return;
             }
         }
-        let was_up = health.up;
-        health.failed(clock::now_ms(), &error.to_string());
-        if was_up && !health.up {
-            tracing::warn!(store = self.name, %error, "The store is down. Work waits and the store is probed.");
-            self.up.send_replace(false);
+        if health.failed(Instant::now(), &error.to_string()) {
+            self.doubted.notify_one();
         }
     }
 
@@ -126,19 +151,41 @@ impl StoreHealth {
         drop(up.wait_for(|up| *up).await);
     }
 
-    /// Waits until the store is down, and then for the time to the next probe.
-    pub(super) async fn wait_probe(&self) {
+    /// Waits until the store is down.
+    #[cfg(test)]
+    pub(super) async fn wait_down(&self) {
         let mut up = self.up.subscribe();
         drop(up.wait_for(|up| !*up).await);
-        let wait = self.health().next_probe();
-        tokio::time::sleep(wait).await;
     }
 
-    /// A probe came back; any answer but "not well" means that the store is up.
+    /// Waits until the store must be asked. One that is down is asked ever more rarely.
+    pub(super) async fn question(&self) -> Question {
+        if self.is_up() {
+            self.doubted.notified().await;
+            return Question::IsItDown;
+        }
+        let wait = self.health().next_probe();
+        tokio::time::sleep(wait).await;
+        Question::IsItBack
+    }
+
+    /// What the store answered for several buckets, of which one is enough to be up: then the others fail
+    /// by themselves.
+    pub(super) fn asked(&self, result: Result<(), StoreError>) {
+        let mut health = self.health();
+        match result {
+            Ok(()) => health.failures = 0,
+            Err(error) => {
+                health.down(clock::now_ms(), &error.to_string());
+                tracing::warn!(store = self.name, %error, "The store is down. Work waits and the store is probed.");
+                self.up.send_replace(false);
+            }
+        }
+    }
+
+    /// A probe of a store that was down came back. Returns whether it is up.
     pub(super) fn probed(&self, result: Result<(), StoreError>) -> bool {
-        if let Err(error) = result
-            && matches!(error.kind, ErrorKind::Transient | ErrorKind::Throttled)
-        {
+        if let Err(error) = result {
             self.health().last_error = Some(error.to_string());
             return false;
         }
@@ -169,18 +216,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_is_down_after_failures_in_a_row_and_one_success_between_counts_as_up() {
-        let mut health = Health::new(0);
-        for _ in 0..FAILURES_TO_DOWN - 1 {
-            health.failed(5, "refused");
+    fn a_store_is_asked_after_failures_in_a_row_before_it_counts_as_down() {
+        let (mut health, now) = (Health::new(0), Instant::now());
+        let mut asked = |times| (0..times).filter(|_| health.failed(now, "refused")).count();
+        assert_eq!(asked(FAILURES_TO_ASK - 1), 0);
+        assert_eq!(asked(20), 1, "not again while it is asked");
+        assert!(health.failed(now + ASK_EVERY, "refused"));
+        assert!(health.up);
+        health.down(7, "refused");
+        assert_eq!((health.up, health.since_ms), (false, 7));
+        assert!(!health.failed(now + 2 * ASK_EVERY, "refused"));
+    }
+
+    #[test]
+    fn one_success_between_failures_keeps_a_store_from_being_asked() {
+        let (mut health, now) = (Health::new(0), Instant::now());
+        for _ in 1..FAILURES_TO_ASK {
+            assert!(!health.failed(now, "refused"));
         }
         health.succeeded();
-        health.failed(6, "refused");
-        assert!(health.up);
-        for _ in 0..FAILURES_TO_DOWN {
-            health.failed(7, "refused");
-        }
-        assert_eq!((health.up, health.since_ms), (false, 7));
+        assert!(!health.failed(now, "refused"));
     }
 
     #[test]

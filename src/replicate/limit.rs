@@ -10,9 +10,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::workqueue::Share;
+
 /// A store that pushes back does so to everything in flight; that counts once.
 const ONE_PUSH_BACK: Duration = Duration::from_secs(1);
 const SHRINK: f64 = 0.7;
+/// Of several buckets, one may fill the window; this part of it, rounded up, is there in addition for the
+/// others.
+const SPARE_PART: u64 = 8;
 
 /// The number of keys that may be in flight.
 #[derive(Debug, Clone, Copy)]
@@ -43,10 +48,6 @@ impl Window {
         self.size = 1.0;
     }
 
-    fn admits(&self, in_flight: u64) -> bool {
-        in_flight < self.whole()
-    }
-
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -68,6 +69,8 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Limit {
     state: Mutex<State>,
+    /// There are several buckets, so one must leave permits for the others.
+    several: bool,
     freed: Notify,
 }
 
@@ -76,9 +79,10 @@ pub(super) struct Limit {
 pub(super) struct Permit<'a>(&'a Limit);
 
 impl Limit {
-    pub(super) fn new(max: usize) -> Self {
+    /// At most `max` keys in flight, and an eighth more when there are `several` buckets.
+    pub(super) fn new(max: usize, several: bool) -> Self {
         let state = State { window: Window::new(max), in_flight: 0, last_push_back: None };
-        Self { state: Mutex::new(state), freed: Notify::new() }
+        Self { state: Mutex::new(state), several, freed: Notify::new() }
     }
 
     /// Waits until one more key may be in flight. One task at a time may wait.
@@ -87,7 +91,7 @@ impl Limit {
             let freed = self.freed.notified();
             {
                 let mut state = self.state();
-                if state.window.admits(state.in_flight) {
+                if state.in_flight < self.most(&state.window) {
                     state.in_flight += 1;
                     return Permit(self);
                 }
@@ -96,10 +100,16 @@ impl Limit {
         }
     }
 
-    /// Whether all that are in flight may be: then a permit may go on to another key.
-    pub(super) fn has_room(&self) -> bool {
+    /// What the buckets may share, if all that are in flight may be: then a permit may go on to another
+    /// key.
+    pub(super) fn room(&self) -> Option<Share> {
         let state = self.state();
-        state.in_flight <= state.window.whole()
+        (state.in_flight <= self.most(&state.window)).then(|| self.share_of(&state.window))
+    }
+
+    /// What the buckets may share now.
+    pub(super) fn share(&self) -> Share {
+        self.share_of(&self.state().window)
     }
 
     /// The number that may be in flight now.
@@ -107,7 +117,8 @@ impl Limit {
         self.state().window.whole()
     }
 
-    pub(super) fn succeeded(&self) {
+    /// Returns whether more may be in flight than before.
+    pub(super) fn succeeded(&self) -> bool {
         let mut state = self.state();
         let before = state.window.whole();
         state.window.succeeded();
@@ -116,6 +127,7 @@ impl Limit {
         if grown {
             self.freed.notify_one();
         }
+        grown
     }
 
     /// A store answered 429, 503 or not at all.
@@ -130,6 +142,23 @@ impl Limit {
     /// A store was away and is back: begin with one.
     pub(super) fn restarted(&self) {
         self.state().window.restarted();
+    }
+
+    fn most(&self, window: &Window) -> u64 {
+        window.whole() + self.spare(window)
+    }
+
+    /// A single bucket has no one to share with, and this gate is all it passes.
+    fn share_of(&self, window: &Window) -> Share {
+        if self.several {
+            Share { window: window.whole(), spare: self.spare(window) }
+        } else {
+            Share::ALL
+        }
+    }
+
+    fn spare(&self, window: &Window) -> u64 {
+        if self.several { window.whole().div_ceil(SPARE_PART) } else { 0 }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -170,42 +199,50 @@ mod tests {
         for _ in 0..50 {
             window.pushed_back();
         }
-        assert!(window.admits(0) && !window.admits(1));
+        assert_eq!(window.whole(), 1);
     }
 
     #[test]
     fn a_window_doubles_up_to_its_threshold_then_grows_by_one_a_round() {
         let mut window = Window::new(64);
         window.restarted();
-        assert!(!window.admits(1));
+        assert_eq!(window.whole(), 1);
         (0..31).for_each(|_| window.succeeded());
         assert!((window.size - 32.0).abs() < 1e-9);
         (0..32).for_each(|_| window.succeeded());
         assert!(window.size > 32.9 && window.size <= 33.0);
         (0..100_000).for_each(|_| window.succeeded());
-        assert!(window.admits(63) && !window.admits(64));
+        assert_eq!(window.whole(), 64);
     }
 
     #[tokio::test]
     async fn a_permit_goes_on_to_another_key_only_while_the_window_has_room_for_it() {
-        let limit = Limit::new(2);
+        let limit = Limit::new(2, false);
         let (_first, second) = (limit.acquire().await, limit.acquire().await);
-        assert!(limit.has_room());
+        assert!(limit.room().is_some());
         limit.pushed_back();
-        assert!(!limit.has_room());
+        assert!(limit.room().is_none());
         drop(second);
-        assert!(limit.has_room());
+        assert!(limit.room().is_some());
     }
 
     #[tokio::test]
     async fn no_more_keys_than_the_window_are_in_flight() {
-        let limit = Limit::new(2);
+        let limit = Limit::new(2, false);
         let first = limit.acquire().await;
         let _second = limit.acquire().await;
         let mut third = std::pin::pin!(limit.acquire());
         assert!(futures_poll(&mut third).await.is_none());
         drop(first);
         assert!(futures_poll(&mut third).await.is_some());
+    }
+
+    #[test]
+    fn with_several_buckets_an_eighth_more_is_there_for_the_others() {
+        let window = |max, several| Limit::new(max, several).share();
+        assert_eq!(window(64, true), Share { window: 64, spare: 8 });
+        assert_eq!(window(1, true), Share { window: 1, spare: 1 });
+        assert_eq!(window(64, false), Share::ALL);
     }
 
     async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {

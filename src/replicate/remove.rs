@@ -80,8 +80,8 @@ impl Removal<'_> {
         let hold = &self.forth.hold;
         let discarded = !self.approved()
             && hold.discarded(key, pending.aspects, pending.first_lsn).await.map_err(failed)?;
-        // A pass found it some time ago. What is gone by now must not be counted by the brake.
-        let found = pending.origin == Origin::Repair && !self.approved();
+        // A pass found it, or it was set aside, some time ago. What is gone by now must not be counted by the brake.
+        let found = pending.origin != Origin::Live && !self.approved();
         if found && self.at_target().await?.is_none() {
             return Ok(Done::Ghost);
         }

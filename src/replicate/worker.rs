@@ -50,6 +50,13 @@ pub(super) enum Done {
     Large,
 }
 
+impl Done {
+    /// Whether the target has acknowledged a write.
+    pub(super) const fn wrote(self) -> bool {
+        matches!(self, Self::Copied(_) | Self::Deleted | Self::Tagged)
+    }
+}
+
 /// What every try needs; shared by all of them.
 #[derive(Debug)]
 pub(super) struct Worker {

@@ -167,6 +167,8 @@ pub struct BucketPending {
     pub unsized_keys: u64,
     /// The age of the oldest change.
     pub oldest_pending_age_ms: Option<u64>,
+    /// Why the bucket backs off, so that its keys are tried one at a time; absent while it is healthy.
+    pub unhealthy: Option<String>,
 }
 
 /// Keys by state.

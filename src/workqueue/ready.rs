@@ -3,22 +3,21 @@
 //! One lock around three small structures. Entries may be stale (the key has moved on since); the
 //! key map is the truth, and a stale entry is dropped when it is taken out.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
 use tokio::time::Instant;
 
-use super::key_state::Lane;
+use super::turns::Turns;
 use crate::journal::Lsn;
 use crate::object::ObjectKey;
 
 /// The queues of one work queue.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
-    live: VecDeque<ObjectKey>,
-    repair: VecDeque<ObjectKey>,
-    large: VecDeque<ObjectKey>,
+    /// The ready queues.
+    pub(super) turns: Turns,
     delayed: BTreeMap<(Instant, u64), ObjectKey>,
     sequence: u64,
     /// By record, how many keys still need it: a Kafka record can tell of several.
@@ -26,19 +25,6 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    pub(super) fn push(&mut self, lane: Lane, key: ObjectKey) {
-        self.lane(lane).push_back(key);
-    }
-
-    /// The next key of the small lanes: live before repair.
-    pub(super) fn pop_small(&mut self) -> Option<ObjectKey> {
-        self.live.pop_front().or_else(|| self.repair.pop_front())
-    }
-
-    pub(super) fn pop_large(&mut self) -> Option<ObjectKey> {
-        self.large.pop_front()
-    }
-
     pub(super) fn delay(&mut self, until: Instant, key: ObjectKey) {
         self.sequence += 1;
         self.delayed.insert((until, self.sequence), key);
@@ -82,32 +68,26 @@ impl Schedule {
     pub(super) fn lowest_in(&self, records: RangeInclusive<Lsn>) -> Option<Lsn> {
         self.unfinished.range(records).next().map(|(lsn, _)| *lsn)
     }
-
-    fn lane(&mut self, lane: Lane) -> &mut VecDeque<ObjectKey> {
-        match lane {
-            Lane::Live => &mut self.live,
-            Lane::Repair => &mut self.repair,
-            Lane::Large => &mut self.large,
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workqueue::key_state::Lane;
+    use crate::workqueue::turns::{Share, Size};
     use std::time::Duration;
 
     #[test]
     fn live_keys_go_before_repairs_and_large_ones_have_their_own_lane() {
-        let mut schedule = Schedule::default();
+        let mut turns = Schedule::default().turns;
         let key = |name: &str| ObjectKey::new("b", name);
-        schedule.push(Lane::Repair, key("repair"));
-        schedule.push(Lane::Large, key("large"));
-        schedule.push(Lane::Live, key("live"));
-        assert_eq!(schedule.pop_small(), Some(key("live")));
-        assert_eq!(schedule.pop_small(), Some(key("repair")));
-        assert_eq!(schedule.pop_small(), None);
-        assert_eq!(schedule.pop_large(), Some(key("large")));
+        turns.push(Lane::Repair, key("repair"));
+        turns.push(Lane::Large, key("large"));
+        turns.push(Lane::Live, key("live"));
+        assert_eq!(turns.pop(Size::Small, Share::ALL), Some(key("live")));
+        assert_eq!(turns.pop(Size::Small, Share::ALL), Some(key("repair")));
+        assert_eq!(turns.pop(Size::Small, Share::ALL), None);
+        assert_eq!(turns.pop(Size::Large, Share::ALL), Some(key("large")));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::dirty::{Aspects, Origin};
 use crate::journal::JournalOptions;
 use crate::object::ObjectKey;
 use crate::shelf::open_journal;
-use crate::workqueue::Outcome;
+use crate::workqueue::{Outcome, Share, Size};
 
 const KEYS: usize = 40;
 const ROOM: usize = 8;
@@ -151,7 +151,7 @@ impl Fed {
         let Ok(work) = next.await else { return 0 };
         self.queue.complete(&work, outcome(&work.key));
         let mut done = 1;
-        while let Some(work) = self.queue.small_now() {
+        while let Some(work) = self.queue.next_now(Size::Small, Share::ALL) {
             self.queue.complete(&work, outcome(&work.key));
             done += 1;
         }
@@ -282,7 +282,7 @@ async fn keys_are_kept_while_the_gap_of_their_failing_bucket_cannot_be_recorded(
     for (dirty, lsn) in keys.iter().zip(1..) {
         feeder.queue.mark(dirty, lsn);
     }
-    while let Some(work) = feeder.queue.small_now() {
+    while let Some(work) = feeder.queue.next_now(Size::Small, Share::ALL) {
         feeder.queue.complete(&work, fails());
     }
     let mut tidy = Tidy::new(&mut feeder);
@@ -318,7 +318,7 @@ async fn large_objects_that_wait_do_not_keep_small_events_from_being_read() {
     let mut large = HashSet::new();
     while large.len() < 300 {
         fed.work(outcome).await;
-        while let Some(work) = fed.queue.large_now() {
+        while let Some(work) = fed.queue.next_now(Size::Large, Share::ALL) {
             fed.queue.complete(&work, Outcome::Settled);
             large.insert(work.key);
         }

@@ -1,0 +1,131 @@
+//! Which buckets fail as a whole: one over its quota, or whose requests hang, backs off by itself.
+//!
+//! [`BucketHealth`] is the pure rule; [`Buckets`] shares it between the workers. Whether a whole store is
+//! down is for `health` to find out.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::attempt::AttemptError;
+use super::worker::Done;
+use crate::store::{ErrorKind, Side};
+
+/// So many failures of one bucket in a row, without one success on that side, make it back off.
+const FAILURES_TO_BACK_OFF: u32 = 8;
+
+/// What is known of one bucket: failures in a row at each side.
+#[derive(Debug, Default)]
+struct BucketHealth {
+    source: u32,
+    target: u32,
+    reason: Option<Arc<str>>,
+}
+
+impl BucketHealth {
+    fn failed(&mut self, side: Side, reason: &str) {
+        let failures = match side {
+            Side::Source => &mut self.source,
+            Side::Target => &mut self.target,
+        };
+        *failures = failures.saturating_add(1);
+        self.reason = Some(reason.into());
+    }
+
+    /// The source answered; the target, too, if it was `written`.
+    fn succeeded(&mut self, written: bool) {
+        self.source = 0;
+        if written {
+            self.target = 0;
+        }
+    }
+
+    fn backs_off(&self) -> bool {
+        self.source.max(self.target) >= FAILURES_TO_BACK_OFF
+    }
+}
+
+/// One bucket, shared.
+#[derive(Debug, Default)]
+struct Shared {
+    health: Mutex<BucketHealth>,
+    /// Whether there is any failure in a row: as a rule there is none, and no lock is taken.
+    failing: AtomicBool,
+}
+
+/// The health of all configured buckets, by the source's name.
+#[derive(Debug)]
+pub(super) struct Buckets(HashMap<Arc<str>, Shared>);
+
+impl Buckets {
+    /// All of them work as far as we know.
+    pub(super) fn new<'a>(names: impl Iterator<Item = &'a Arc<str>>) -> Self {
+        Self(names.map(|name| (Arc::clone(name), Shared::default())).collect())
+    }
+
+    /// Takes note of a failed try, if it says that its bucket may be the reason. `changed` is told when
+    /// the bucket begins to back off.
+    pub(super) fn failed(&self, bucket: &str, error: &AttemptError, changed: impl FnOnce()) {
+        let AttemptError::Store(error) = error else { return };
+        if !matches!(error.kind, ErrorKind::Transient | ErrorKind::Throttled) {
+            return;
+        }
+        let Some(shared) = self.0.get(bucket) else { return };
+        let mut health = shared.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = health.backs_off();
+        health.failed(error.side, &error.to_string());
+        shared.failing.store(true, Ordering::Relaxed);
+        if !before && health.backs_off() {
+            // Under the lock, so that a recovery in between is not overwritten by this.
+            changed();
+        }
+    }
+
+    /// Takes note of a try that ended well. `changed` is told when the bucket backs off no longer.
+    pub(super) fn succeeded(&self, bucket: &str, done: Done, changed: impl FnOnce()) {
+        let Some(shared) = self.0.get(bucket) else { return };
+        if !shared.failing.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut health = shared.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = health.backs_off();
+        health.succeeded(done.wrote());
+        shared.failing.store(health.source.max(health.target) > 0, Ordering::Relaxed);
+        if before && !health.backs_off() {
+            changed();
+        }
+    }
+
+    /// Why the bucket backs off, if it does.
+    pub(super) fn unhealthy(&self, bucket: &str) -> Option<Arc<str>> {
+        let shared = self.0.get(bucket)?;
+        if !shared.failing.load(Ordering::Relaxed) {
+            return None;
+        }
+        let health = shared.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.reason.clone().filter(|_| health.backs_off())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_backs_off_after_failures_in_a_row_until_that_side_works() {
+        let mut health = BucketHealth::default();
+        for _ in 1..FAILURES_TO_BACK_OFF {
+            health.failed(Side::Target, "full");
+        }
+        health.succeeded(true);
+        health.failed(Side::Target, "full");
+        assert!(!health.backs_off());
+        for _ in 0..FAILURES_TO_BACK_OFF {
+            health.failed(Side::Target, "full");
+        }
+        health.succeeded(false);
+        assert!(health.backs_off(), "nothing was written there");
+        health.succeeded(true);
+        assert!(!health.backs_off());
+    }
+}
