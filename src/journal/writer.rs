@@ -270,7 +270,9 @@ impl Committer {
                 self.upkeep.order(claim);
                 let closed = || (Instant::now(), Err(Failure::Broken(JournalError::Closed)));
                 let (_, prepared) = self.upkeep.wait().unwrap_or_else(closed);
-                self.activate(prepared?, claim)
+                let prepared = prepared?;
+                self.leave();
+                self.activate(prepared, claim)
             }
             Err(failure) => Err(failure),
         }
