@@ -50,6 +50,8 @@ struct Tally {
     /// How many are of unknown size.
     unsized_keys: u64,
     oldest_ms: Option<i64>,
+    /// Records that cannot be understood, and are passed over when they are come to.
+    undecodable: u64,
 }
 
 impl Shelf {
@@ -161,7 +163,7 @@ impl Shelf {
                 self.uncount(&key, size);
             }
         }
-        self.report(lost);
+        self.passed_over(lost);
         Ok(taken)
     }
 
@@ -201,7 +203,7 @@ impl Shelf {
                 self.uncount(&key, size);
             }
         }
-        self.report(lost);
+        self.passed_over(lost);
         Ok(())
     }
 
@@ -248,8 +250,23 @@ impl Shelf {
                 }
             }
         }
+        self.tally().undecodable = lost;
         self.report(lost);
         Ok(lost)
+    }
+
+    /// Whether nothing is on the shelf, not even what cannot be understood.
+    pub fn is_empty(&self) -> bool {
+        let tally = self.tally();
+        tally.counts.is_empty() && tally.undecodable == 0
+    }
+
+    /// So many records that cannot be understood have left the shelf.
+    fn passed_over(&self, lost: u64) {
+        let mut tally = self.tally();
+        tally.undecodable = tally.undecodable.saturating_sub(lost);
+        drop(tally);
+        self.report(lost);
     }
 
     /// Once for all that were read together: another version's shelf may hold millions.

@@ -150,8 +150,11 @@ impl Stages {
         self.doubt(reason, clock::now_ms());
     }
 
-    /// This bucket must be reconciled; whether that is durable now.
+    /// This bucket must be reconciled; whether that is durable now. One that is configured no more never is.
     pub(super) fn doubt_bucket(&self, bucket: &str, reason: GapReason) -> bool {
+        if !self.settings.buckets.iter().any(|known| known.source == bucket) {
+            return true;
+        }
         self.metrics.gap(reason);
         let marked = self.gaps.mark(bucket, reason, clock::now_ms());
         if let Err(error) = &marked {

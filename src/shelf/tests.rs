@@ -170,4 +170,5 @@ async fn set_aside_records_that_cannot_be_understood_are_reported_and_never_coun
     assert_eq!(shelf.drain(&main, u64::MAX, Taken::Back).await.unwrap(), 2);
     assert_eq!(names(&cursor.next(10).await.unwrap()), ["a/1", "a/2"]);
     assert_eq!(shelf.counts(), BTreeMap::new());
+    assert!(shelf.is_empty(), "and what nobody understands has left, too");
 }

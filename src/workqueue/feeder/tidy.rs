@@ -289,7 +289,7 @@ impl Tidy {
     /// are set aside in exchange, so every key has its turn. Not while the journal is full: they would
     /// only take its reserve.
     pub(super) async fn retry_deferred(&mut self) {
-        if self.deferred.counts().is_empty() || self.journal.stats().full {
+        if self.deferred.is_empty() || self.journal.stats().full {
             return;
         }
         let room = self.queue.max_keys() as u64 / 4;
