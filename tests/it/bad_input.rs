@@ -2,12 +2,13 @@
 
 use hyper::{Method, StatusCode};
 use serde_json::json;
+use tokio::net::TcpStream;
 
 use crate::support::events;
 use crate::support::eventually::SOON;
 use crate::support::http;
 use crate::support::minio::TOKEN;
-use crate::support::site::Site;
+use crate::support::site::{Servers, Setup, Site};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_post_without_the_right_token_is_refused_and_counted() {
@@ -109,5 +110,22 @@ async fn a_probe_of_the_webhook_needs_no_token() {
             let answer = http::request(method.clone(), &url, &[], "").await.unwrap();
             assert_eq!(answer.status, StatusCode::OK, "{method} {path}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_send_nothing_keep_no_store_out() {
+    let settings = vec![("INTAKE__WEBHOOK__MAX_CONNECTIONS", "4".to_owned())];
+    let setup = Setup { settings, ..Setup::default() };
+    let site = Servers::shared().await.site("silent-connections", setup).await;
+    let webhook: hyper::Uri = site.evermirror.webhook("/").parse().unwrap();
+    let address = webhook.authority().unwrap().as_str();
+    let mut silent = Vec::new();
+    for round in 0..2 {
+        for _ in 0..32 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        site.put("key", format!("value {round}")).await;
+        site.converges(SOON).await;
     }
 }

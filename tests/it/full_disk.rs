@@ -1,11 +1,14 @@
 //! No room for the journal: nothing is acknowledged that is not kept, and it mends itself.
 
 use hyper::StatusCode;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::support::events;
 use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::http;
+use crate::support::minio::TOKEN;
 use crate::support::site::{Servers, Setup, Site};
 use crate::support::tiny_disk::TinyDisk;
 
@@ -163,4 +166,34 @@ async fn a_journal_at_its_largest_size_acknowledges_nothing_until_the_backlog_sh
     site.converges(LATER).await;
     assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 51);
     a_reconcile_closes_the_gap(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_hangs_up_while_the_journal_is_full_leaves_a_gap() {
+    let servers = Servers::shared().await;
+    let proxy = refusing_target(servers).await;
+    let mut settings = settings();
+    settings.push(("JOURNAL__MAX_SIZE", "4MiB".to_owned()));
+    let setup = Setup { target_endpoint: Some(proxy.endpoint()), settings, ..Setup::default() };
+    let site = servers.site("hangs-up", setup).await;
+    post_until_refused(&site).await;
+    let not_taken = "evermirror_gaps_total{reason=\"not_taken\"}";
+    assert!(site.evermirror.metric(not_taken).await.is_none_or(|marked| marked < 1.0));
+    let webhook: hyper::Uri = site.evermirror.webhook("/").parse().unwrap();
+    let mut sender = TcpStream::connect(webhook.authority().unwrap().as_str()).await.unwrap();
+    let body = events::event("ObjectCreated:Put", &site.bucket, &key(0));
+    let head = format!(
+        "POST /events HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {TOKEN}\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    sender.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await.unwrap();
+    drop(sender);
+    eventually("the gap is recorded", SOON, async || {
+        let marked = site.evermirror.metric(not_taken).await;
+        (marked == Some(1.0)).then_some(()).ok_or(format!("{marked:?}"))
+    })
+    .await;
+    let status = site.evermirror.status().await.unwrap();
+    assert_eq!(status["gaps"][0]["reason"], "not_taken", "{status}");
 }
