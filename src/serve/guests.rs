@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use http_body::{Body, Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
 
-/// One connection; a handler finds it in its request's extensions.
+/// One connection; a handler finds it in its request's extensions until it is admitted.
 #[derive(Debug, Clone)]
 pub struct Guest(Arc<State>);
 
@@ -49,8 +49,12 @@ impl Guest {
         UnderWay(self.clone())
     }
 
+    pub(super) fn is_trusted(&self) -> bool {
+        self.0.trusted.load(Ordering::Relaxed)
+    }
+
     fn may_go(&self) -> bool {
-        !self.0.trusted.load(Ordering::Relaxed) && self.0.requests.load(Ordering::Relaxed) == 0
+        !self.is_trusted() && self.0.requests.load(Ordering::Relaxed) == 0
     }
 }
 
