@@ -75,7 +75,9 @@ pub struct WorkQueue {
 }
 
 /// Whether a person discarded the deletes of a source bucket of which this record or an older one told.
-pub struct Discarded(Box<dyn Fn(&str, Lsn) -> bool + Send + Sync>);
+pub struct Discarded(Box<Covers>);
+
+type Covers = dyn Fn(&str, Lsn) -> bool + Send + Sync;
 
 impl Discarded {
     /// Asks `covers` with the bucket and the record's number.

@@ -121,10 +121,10 @@ impl Model {
         assert!(self.hands.iter().all(|held| held.key != work.key), "{} is in two hands", work.key);
         let needs = self.needs.get_mut(&work.key).unwrap();
         for lsn in &needs.marked {
-            // A removal may be taken back by what was reported later; the newest record of an event never is.
-            let newest = needs.marked.last() == Some(lsn) && self.log[lsn].origin == Origin::Live;
-            let asked = self.log[lsn].aspects;
-            let asked = if newest { asked } else { asked.without(Aspects::REMOVED) };
+            // What was reported later may take back a removal and what was decided of it; never that somebody
+            // must look.
+            let decided = Aspects::REMOVED.with(Aspects::APPROVED).with(Aspects::DUE);
+            let asked = self.log[lsn].aspects.without(decided);
             assert!(work.pending.aspects.has(asked), "an aspect of record {lsn} was lost");
         }
         assert_eq!(Some(&work.pending.first_lsn), needs.marked.first(), "work out of nothing");

@@ -14,6 +14,34 @@ use crate::support::site::{Servers, Setup};
 use crate::support::toxiproxy::Toxiproxy;
 use crate::support::writer::seed;
 
+/// A store without read-after-write across its gateways, two sites behind one balancer (data-fair#402).
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_the_source_shows_late_is_copied_and_its_old_copy_is_not_deleted() {
+    let servers = Servers::shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.source.authority()).await;
+    let mut setup = Setup { source_endpoint: Some(proxy.endpoint()), ..Setup::default() };
+    setup.settings.push(("RECONCILE__INTERVAL", "0s".to_owned()));
+    let site = servers.site("shown-late", setup).await;
+    site.put("other", "value").await;
+    site.put("late", "old").await;
+    site.converges(SOON).await;
+    proxy.misbehave(|_, uri| {
+        uri.path().ends_with("/late").then_some(Fault::Answer(404, "NoSuchKey"))
+    });
+    site.put("late", "new").await;
+    // A GET and a HEAD make one try.
+    eventually("it was asked for again", SOON, async || {
+        let asked = proxy.faults();
+        (asked >= 4).then_some(()).ok_or(format!("{asked} requests"))
+    })
+    .await;
+    let copies = site.target.list(&site.target_bucket).await.unwrap();
+    assert!(copies.contains_key("late"), "its old copy is gone: {copies:?}");
+    assert_eq!(site.evermirror.count("pending").await, Ok(1), "it is not settled");
+    proxy.behave();
+    site.converges(SOON).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_is_down_for_a_while_misses_nothing() {
     let mut servers = Pair::MINIO.own().await;

@@ -3,7 +3,7 @@
 use hyper::{Method, StatusCode};
 
 use crate::support::events;
-use crate::support::eventually::{SOON, eventually};
+use crate::support::eventually::{LATER, SOON, eventually};
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::http;
 use crate::support::site::{Servers, Setup, Site};
@@ -268,12 +268,86 @@ async fn a_source_bucket_that_is_emptied_keeps_its_copy() {
     let site = Servers::shared().await.site("held-wiped", setup(10_000)).await;
     let keys = fill(&site, 250).await;
     site.source.delete_all(&site.bucket, &keys).await;
-    // Twenty deletes are every day's work; then the source is looked at.
-    shows(&site, "held", 230).await;
+    // From the first delete on that is confirmed when the source lists nothing any more.
+    eventually("every object is deleted or held", LATER, async || {
+        let (held, left) = (site.evermirror.count("held").await?, kept(&site).await.len() as u64);
+        (held == left && held >= 230).then_some(()).ok_or(format!("{held} held, {left} left"))
+    })
+    .await;
     shows(&site, "pending", 0).await;
-    assert_eq!(kept(&site).await.len(), 230);
     let status = site.evermirror.status().await.unwrap();
     assert!(status["held"][0]["reason"].as_str().unwrap().contains("looks wiped"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_the_source_lists_nothing_the_first_delete_is_held_however_small_the_bucket() {
+    let servers = Servers::shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.source.authority()).await;
+    let setup = Setup { source_endpoint: Some(proxy.endpoint()), ..setup(10_000) };
+    let site = servers.site("held-small", setup).await;
+    let keys = fill(&site, 5).await;
+    // No delete is confirmed before the last object is gone.
+    proxy.misbehave(|method, _| (method == Method::HEAD).then_some(Fault::Hold));
+    site.source.delete_all(&site.bucket, &keys).await;
+    proxy.holds_one().await;
+    proxy.behave();
+    shows(&site, "held", 5).await;
+    assert_eq!(kept(&site).await.len(), 5);
+    let status = site.evermirror.status().await.unwrap();
+    assert!(status["held"][0]["reason"].as_str().unwrap().contains("may_be_empty"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_may_be_empty_loses_its_last_object_too() {
+    let mut setup = setup(10_000);
+    setup.settings.push(("BUCKETS__0__MAY_BE_EMPTY", "true".to_owned()));
+    let site = Servers::shared().await.site("may-be-empty", setup).await;
+    let keys = fill(&site, 2).await;
+    site.source.delete_all(&site.bucket, &keys).await;
+    eventually("both are deleted", SOON, async || {
+        let left = kept(&site).await.len();
+        (left == 0).then_some(()).ok_or(format!("{left} are left"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_discarded_stays_though_its_removal_is_reported_again() {
+    let mut site = Servers::shared().await.site("held-told-again", setup(2)).await;
+    let keys = fill(&site, 7).await;
+    site.source.delete_all(&site.bucket, &keys[..6]).await;
+    shows(&site, "held", 4).await;
+    let answer = decide(&site, "discard", Some(TOKEN)).await;
+    assert_eq!(answer.text(), r#"{"discarded":4}"#);
+    let left = kept(&site).await;
+    assert_eq!(left.len(), 5);
+    for restarts in 0..2 {
+        // By another webhook target, a queue, an application that repeats its DELETE: new identities.
+        for key in &keys[..6] {
+            let body = events::event("ObjectRemoved:Delete", &site.bucket, key);
+            assert_eq!(site.evermirror.post(body).await.status, StatusCode::OK);
+        }
+        shows(&site, "pending", 0).await;
+        assert_eq!(site.evermirror.idle().await, Ok(()));
+        assert_eq!(kept(&site).await, left, "after {restarts} restarts");
+        site.evermirror.kill();
+        site.evermirror.start().await;
+    }
+    // Only when the source has had it again its next delete counts.
+    let again = left.iter().find(|key| **key != keys[6]).unwrap();
+    site.put(again, "made again").await;
+    eventually("it is copied", SOON, async || {
+        let (source, target) =
+            (site.source.list(&site.bucket).await?, site.target.list(&site.target_bucket).await?);
+        (source.get(again) == target.get(again)).then_some(()).ok_or("not yet".to_owned())
+    })
+    .await;
+    site.delete(again).await;
+    eventually("the later delete is carried out", SOON, async || {
+        let left = kept(&site).await;
+        (!left.contains(again)).then_some(()).ok_or(format!("{left:?}"))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
