@@ -320,7 +320,7 @@ pub struct DeleteSettings {
     #[serde(with = "duration")]
     pub window: Duration,
     /// A reconcile that would delete more than this share of a bucket's objects, in percent, holds
-    /// those deletes instead.
+    /// those deletes instead; so do events within `window`.
     pub max_delete_percent: u64,
 }
 
