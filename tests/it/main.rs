@@ -16,6 +16,7 @@ mod deletes_cli; // `evermirror deletes` and `reconcile` against the running pro
 mod doctor; // `evermirror doctor`: what is well is called well, and each trap by its name.
 mod ends; // How `sync`, `verify` and `restore` end: status and report.
 mod environment; // A container without a file: variables, secrets in files, buckets made by hand.
+mod fairness; // One bucket that fails or hangs stops no other.
 mod faults; // Stores and networks that fail.
 mod full_disk; // No room for the journal: no acknowledgement, a recorded gap, and back by itself.
 mod held; // The brake on deletes, and the person who decides.

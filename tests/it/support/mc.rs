@@ -22,17 +22,26 @@ pub(crate) fn user(authority: &str, name: &str, policy: &Value) {
     mc(&["policy", "attach", "it", name, "--user", name]);
 }
 
+/// No bucket of this name may grow beyond `size` (`1KiB`).
+pub(crate) fn quota(authority: &str, bucket: &str, size: &str) {
+    run(authority, &["quota", "set", &format!("it/{bucket}"), "--size", size]);
+}
+
 /// `mc admin ARGUMENTS`, the store being called `it`.
 pub(crate) fn admin(authority: &str, arguments: &[&str]) {
+    run(authority, &[&["admin"], arguments].concat());
+}
+
+fn run(authority: &str, arguments: &[&str]) {
     let room = tempfile::tempdir().expect("a temporary directory");
     let program = peer("mc");
     assert!(program.exists(), "{} is missing: run tests/run", program.display());
     let output = Command::new(program)
-        .args(["--config-dir", &room.path().display().to_string(), "--quiet", "admin"])
+        .args(["--config-dir", &room.path().display().to_string(), "--quiet"])
         .args(arguments)
         .env("MC_HOST_it", format!("http://{ACCESS_KEY}:{SECRET_KEY}@{authority}"))
         .output()
         .expect("mc starts");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "mc admin {arguments:?}: {said}");
+    assert!(output.status.success(), "mc {arguments:?}: {said}");
 }
