@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
@@ -41,6 +41,10 @@ pub struct Remembered {
     pairs: Table,
     kept: Table,
     heeded: Kept,
+    /// Grows with each key that is kept.
+    kept_so_far: AtomicU64,
+    /// How many of those are durable.
+    durable: Mutex<u64>,
 }
 
 impl Remembered {
@@ -48,7 +52,13 @@ impl Remembered {
     pub fn open(dir: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
         let (pairs, kept) = (Table::open(&dir.join(PAIRS))?, Table::open(&dir.join(KEPT))?);
-        Ok(Self { pairs, kept, heeded: Kept::default() })
+        Ok(Self {
+            pairs,
+            kept,
+            heeded: Kept::default(),
+            kept_so_far: AtomicU64::new(0),
+            durable: Mutex::new(0),
+        })
     }
 
     /// Keeps what a person wanted to stay in another process, too.
@@ -76,12 +86,27 @@ impl Remembered {
     /// A person wants the object to stay at the target although the source has it no more. Not durable
     /// before [`Remembered::make_durable`].
     pub fn keep(&self, bucket: &str, key: &str) -> io::Result<()> {
-        self.kept.keep(Print::of(&[bucket, key]))
+        self.kept.keep(Print::of(&[bucket, key]))?;
+        self.kept_so_far.fetch_add(1, Ordering::AcqRel);
+        Ok(())
     }
 
-    /// Makes durable what is kept and what is kept no more. Blocking: one sync.
+    /// Makes durable what is kept. Blocking: one sync, which those share who ask at the same time.
     pub fn make_durable(&self) -> io::Result<()> {
-        self.kept.file.sync_data()
+        let wanted = self.kept_so_far();
+        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if *durable >= wanted {
+            return Ok(());
+        }
+        let so_far = self.kept_so_far();
+        self.kept.file.sync_data()?;
+        *durable = so_far;
+        Ok(())
+    }
+
+    /// Another number whenever a key was kept: a listing from before then does not know of it.
+    pub fn kept_so_far(&self) -> u64 {
+        self.kept_so_far.load(Ordering::Acquire)
     }
 
     /// Whether any object may be kept; costs nothing.

@@ -89,7 +89,7 @@ impl Replicator {
         tokio::spawn(guarded(aborting.map(Option::unwrap_or_default), panicked.clone()));
         let forth = match direction {
             Direction::Forth(hold, delays) => {
-                let gate = Gate::new(source.clone(), hold.clone());
+                let gate = Gate::new(source.clone(), hold.clone(), &settings.buckets);
                 let (deleter, deleting) = Deleter::new(gate, target.clone());
                 tokio::spawn(guarded(deleting, panicked.clone()));
                 Some(Forth { hold, delays, deleter })

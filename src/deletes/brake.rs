@@ -34,6 +34,8 @@ pub(crate) enum Admission {
     Count(u64),
     /// It is held, and why.
     Hold(Arc<str>),
+    /// A person wants the object to stay.
+    Keep,
 }
 
 /// The deletes of one part of the window.

@@ -204,13 +204,15 @@ impl Hold {
 
     /// Writes down, durably, that what is held and what nobody has looked at yet stays at the target.
     async fn keep_all(&self, main: &Journal, bucket: &str) -> Result<(), DecisionError> {
-        let moving = self.numbers.write().await;
-        let until = main.stats().next_lsn;
-        let (discards, name) = (Arc::clone(&self.discards), bucket.to_owned());
-        tokio::task::spawn_blocking(move || discards.record(&name, until))
-            .await
-            .map_err(io::Error::other)??;
-        drop(moving);
+        if self.numbered {
+            let moving = self.numbers.write().await;
+            let until = main.stats().next_lsn;
+            let (discards, name) = (Arc::clone(&self.discards), bucket.to_owned());
+            tokio::task::spawn_blocking(move || discards.record(&name, until))
+                .await
+                .map_err(io::Error::other)??;
+            drop(moving);
+        }
         let mut kept = Ok(());
         let mut keep = |dirty: DirtyKey| {
             if *dirty.key.bucket == *bucket {

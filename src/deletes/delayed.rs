@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use jiff::fmt::rfc2822;
+use tokio::sync::RwLock;
 
 use super::known::Known;
 use crate::clock;
@@ -50,6 +51,8 @@ pub struct DelayedDeletes {
 #[derive(Debug, Default)]
 pub struct Delays {
     buckets: BTreeMap<Arc<str>, Waiting>,
+    /// Held for writing while a decision's horizon is taken, and for reading while a record moves.
+    pub(super) numbers: Arc<RwLock<()>>,
 }
 
 #[derive(Debug)]
@@ -67,17 +70,17 @@ struct Waiting {
 
 /// The wall clock of the start, carried on by the monotonic one.
 #[derive(Debug, Clone, Copy)]
-struct Clock {
+pub(super) struct Clock {
     wall_ms: i64,
     boot: Duration,
 }
 
 impl Clock {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self { wall_ms: clock::now_ms(), boot: clock::since_boot() }
     }
 
-    fn now_ms(self) -> i64 {
+    pub(super) fn now_ms(self) -> i64 {
         let since = clock::since_boot().saturating_sub(self.boot);
         self.wall_ms.saturating_add(clock::signed_millis(since))
     }
@@ -135,6 +138,11 @@ impl Delays {
         waiting.put(dirty, waiting.clock.now_ms()).await.map_err(|error| error.to_string())
     }
 
+    /// Whether a delete of the key waits, for certain.
+    pub(crate) fn waits(&self, key: &ObjectKey) -> bool {
+        self.buckets.get(&key.bucket).is_some_and(|waiting| waiting.known.has(key))
+    }
+
     /// Both sides have the object: the deletes that wait are void.
     pub(crate) fn returned(&self, key: &ObjectKey) {
         if let Some(waiting) = self.buckets.get(&key.bucket) {
@@ -180,7 +188,10 @@ impl Delays {
         loop {
             let mut wait = LOOK_EVERY;
             for (bucket, waiting) in &self.buckets {
-                if let Err(error) = waiting.release(main, waiting.clock.now_ms()).await {
+                let moving = self.numbers.read().await;
+                let released = waiting.release(main, waiting.clock.now_ms()).await;
+                drop(moving);
+                if let Err(error) = released {
                     tracing::warn!(%bucket, %error, "Delayed deletes could not be taken from disk; their objects stay at the target. Trying again in a minute.");
                     wait = AFTER_ERROR;
                 }
@@ -201,7 +212,12 @@ impl Waiting {
     async fn put(&self, dirty: DirtyKey, since_ms: i64) -> Result<(), AppendError> {
         // First: a record of it that is due just now must not be taken for the newest.
         self.known.add(&dirty.key, since_ms);
-        self.shelf.put(&[DirtyKey { since_ms, ..dirty }]).await
+        let key = dirty.key.clone();
+        let put = self.shelf.put(&[DirtyKey { since_ms, ..dirty }]).await;
+        if put.is_err() {
+            self.known.left(&key, since_ms);
+        }
+        put
     }
 
     /// Moves what is due at this time back to the main journal.

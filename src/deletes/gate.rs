@@ -14,6 +14,9 @@ use tokio::time::Instant;
 
 use super::brake::Admission;
 use super::held::Hold;
+use crate::config::settings::BucketSettings;
+use crate::dirty::Aspects;
+use crate::journal::Lsn;
 use crate::object::ObjectKey;
 use crate::store::{ListQuery, Store, StoreError};
 
@@ -21,6 +24,10 @@ use crate::store::{ListQuery, Store, StoreError};
 const STALE: Duration = Duration::from_secs(1);
 /// A listing may take a fourth of the time.
 const SHARE: u32 = 4;
+/// At most so many pages of one listing are looked through; what they do not show counts as not there.
+const MOST_PAGES: u32 = 100;
+const WIPED: &str = "the source's bucket lists no object any more, it looks wiped; if it may be empty, set \
+may_be_empty in [[buckets]]";
 /// Objects asked for at once when they are counted.
 const PAGE: u16 = 1_000;
 
@@ -33,6 +40,10 @@ pub(crate) struct Confirmed {
     pub(crate) approved: bool,
     /// The brake counted it when it was delayed: now it only matters whether it is on.
     pub(crate) counted: bool,
+    /// The oldest record that the key needs, and what was marked of it: a person may have decided meanwhile.
+    pub(crate) lsn: Lsn,
+    /// See [`Confirmed::lsn`].
+    pub(crate) aspects: Aspects,
     /// It is evermirror's own object, with which `doctor` tries a bucket: it says nothing of the bucket.
     pub(crate) own: bool,
 }
@@ -64,37 +75,41 @@ impl Seen {
 pub(crate) struct Gate {
     source: Store,
     hold: Hold,
+    buckets: HashMap<Arc<str>, BucketSettings>,
     seen: Mutex<HashMap<Arc<str>, Seen>>,
 }
 
 impl Gate {
     /// Deletes of objects that `source` has no more pass the brakes of `hold`.
-    pub(crate) fn new(source: Store, hold: Hold) -> Self {
-        Self { source, hold, seen: Mutex::default() }
+    pub(crate) fn new(source: Store, hold: Hold, buckets: &[BucketSettings]) -> Self {
+        let entry = |bucket: &BucketSettings| (bucket.source.as_str().into(), bucket.clone());
+        let buckets = buckets.iter().map(entry).collect();
+        Self { source, hold, buckets, seen: Mutex::default() }
     }
 
     /// Decides on confirmed deletes of one bucket, in their order.
     pub(crate) async fn admit(
         &self,
         bucket: &Arc<str>,
-        may_be_empty: bool,
         deletes: &[Confirmed],
     ) -> Result<Vec<Admission>, StoreError> {
         let asks = deletes.iter().any(|delete| !delete.approved && !delete.own);
+        let may_be_empty = self.buckets.get(bucket).is_some_and(|bucket| bucket.may_be_empty);
         let listed = if asks && !may_be_empty {
             self.listed(bucket, 1).await?.objects
         } else {
             self.source.head_bucket(bucket).await?;
             1
         };
-        if listed == 0 {
-            let reason = "the source's bucket lists no object any more, it looks wiped; if it may be \
-                          empty, set may_be_empty in [[buckets]]";
-            self.hold.pull(bucket, &reason.into());
-        }
+        let wiped = (listed == 0).then(|| Arc::<str>::from(WIPED));
         let mut admissions = Vec::with_capacity(deletes.len());
         for delete in deletes {
-            admissions.push(self.admit_one(bucket, delete).await?);
+            let admission = self.admit_one(bucket, delete, wiped.as_ref()).await?;
+            let decided = !delete.approved
+                && (delete.aspects.has(Aspects::DISCARDED)
+                    || self.hold.covers(bucket, delete.lsn)
+                    || self.hold.keeps(&delete.key));
+            admissions.push(if decided { Admission::Keep } else { admission });
         }
         Ok(admissions)
     }
@@ -103,9 +118,13 @@ impl Gate {
         &self,
         bucket: &Arc<str>,
         delete: &Confirmed,
+        wiped: Option<&Arc<str>>,
     ) -> Result<Admission, StoreError> {
         if delete.approved || delete.own {
             return Ok(Admission::Allow);
+        }
+        if let Some(reason) = wiped {
+            return Ok(Admission::Hold(Arc::clone(reason)));
         }
         if delete.counted {
             let on = self.hold.reason(bucket);
@@ -117,7 +136,9 @@ impl Gate {
                 Admission::Count(enough) => {
                     listed = Some(self.listed(bucket, enough).await?.objects);
                 }
-                admission @ (Admission::Allow | Admission::Hold(_)) => return Ok(admission),
+                admission @ (Admission::Allow | Admission::Keep | Admission::Hold(_)) => {
+                    return Ok(admission);
+                }
             }
         }
     }
@@ -137,22 +158,37 @@ impl Gate {
         Ok(seen)
     }
 
-    async fn list(&self, bucket: &str, enough: u64) -> Result<Seen, StoreError> {
+    /// Counts those objects only that are mirrored: what else is in the bucket says nothing of them.
+    async fn list(&self, bucket: &Arc<str>, enough: u64) -> Result<Seen, StoreError> {
         let began = Instant::now();
-        let (mut objects, mut token) = (0, None::<String>);
-        loop {
-            // Two at least, since RustFS lists keys that were deleted when one is asked for (#5375).
-            let most = u16::try_from(enough.saturating_sub(objects)).unwrap_or(PAGE).clamp(2, PAGE);
-            let query =
-                ListQuery { max_keys: most, token: token.as_deref(), ..ListQuery::default() };
-            let page = self.source.list(bucket, &query).await?;
-            objects += page.objects.len() as u64;
-            token = page.next;
-            if token.is_none() || objects >= enough {
-                let (took, exact) = (began.elapsed(), token.is_none());
-                return Ok(Seen { began, took, objects, exact });
+        let settings = self.buckets.get(bucket);
+        let all = [String::new()];
+        let prefixes =
+            settings.map(|bucket| &*bucket.include).filter(|prefixes| !prefixes.is_empty());
+        let (mut objects, mut exact) = (0, true);
+        'prefixes: for prefix in prefixes.unwrap_or(&all) {
+            let mut token = None::<String>;
+            for pages in 0.. {
+                // Two at least, since RustFS lists keys that were deleted when one is asked for (#5375); more where
+                // those are not mirrored.
+                let missing = if pages == 0 { enough.saturating_sub(objects) } else { PAGE.into() };
+                let max_keys = u16::try_from(missing).unwrap_or(PAGE).clamp(2, PAGE);
+                let query =
+                    ListQuery { prefix, max_keys, token: token.as_deref(), ..ListQuery::default() };
+                let page = self.source.list(bucket, &query).await?;
+                let wanted = |key: &str| settings.is_none_or(|bucket| bucket.wants(key));
+                objects += page.objects.iter().filter(|object| wanted(&object.key)).count() as u64;
+                token = page.next;
+                if objects >= enough || token.is_some() && pages >= MOST_PAGES {
+                    exact = false;
+                    break 'prefixes;
+                }
+                if token.is_none() {
+                    break;
+                }
             }
         }
+        Ok(Seen { began, took: began.elapsed(), objects, exact })
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<Arc<str>, Seen>> {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::book::BrakeBook;
 use super::brake::{Admission, Brakes, Saved};
 use super::decision::{Deciding, Decisions};
-use super::delayed::Delays;
+use super::delayed::{Clock, Delays};
 use super::discarded::Discards;
 use super::known::Known;
 use crate::clock;
@@ -89,6 +89,9 @@ pub struct Hold {
     /// Held for writing while a decision's horizon is taken, and for reading while a record moves.
     pub(super) numbers: Arc<RwLock<()>>,
     pub(crate) remembered: Arc<Remembered>,
+    clock: Clock,
+    /// Keys bear the numbers of the local journal, which a decision's horizon is.
+    pub(super) numbered: bool,
 }
 
 impl Hold {
@@ -104,6 +107,7 @@ impl Hold {
         on: BTreeMap<Arc<str>, Arc<str>>,
     ) -> Self {
         let HeldShelf { shelf, known } = held;
+        let numbers = Arc::clone(&aside.delays.numbers);
         let none = Saved::new();
         let (saved, ago_ms) = book.as_ref().map_or((&none, 0), BrakeBook::saved);
         let mut brakes = Brakes::new(settings, saved, monotonic_ms(), ago_ms);
@@ -126,7 +130,9 @@ impl Hold {
             known: Arc::new(known),
             discards: Arc::new(discards),
             decisions: Decisions::default(),
-            numbers: Arc::default(),
+            numbers,
+            clock: Clock::start(),
+            numbered: true,
             remembered,
         }
     }
@@ -153,7 +159,18 @@ impl Hold {
 
     /// Whether a person discarded all deletes of the bucket of which record `lsn` or an older one told.
     pub(crate) fn covers(&self, bucket: &str, lsn: Lsn) -> bool {
-        self.discards.covers(bucket, lsn)
+        self.numbered && self.discards.covers(bucket, lsn)
+    }
+
+    /// The same where Kafka is the journal: its numbers are others, so a decision covers what is on the shelves.
+    #[must_use]
+    pub(crate) fn unnumbered(self) -> Self {
+        Self { numbered: false, ..self }
+    }
+
+    /// The time that held deletes bear, in milliseconds since the Unix epoch: it goes on evenly when the clock is set.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
     }
 
     /// Keeps those of these keys that a person's decision covers, durably, because they are to be forgotten. Blocking,
@@ -170,6 +187,18 @@ impl Hold {
         if kept { self.remembered.make_durable() } else { Ok(()) }
     }
 
+    /// Keeps a key that is to be forgotten, if a person's decision covers it; not durable before
+    /// [`Hold::make_kept_durable`]. Returns whether it may be forgotten.
+    pub(crate) fn keep_one(&self, dirty: &DirtyKey) -> bool {
+        let covered = dirty.aspects.has(Aspects::DISCARDED);
+        !covered || self.remembered.keep(&dirty.key.bucket, &dirty.key.key).is_ok()
+    }
+
+    /// Blocking: one sync, if any key was kept since the last one.
+    pub(crate) fn make_kept_durable(&self) -> io::Result<()> {
+        self.remembered.make_durable()
+    }
+
     /// While the guard lives no decision takes its horizon: a key whose record moves to another number is covered
     /// by it before, or after.
     pub(crate) async fn moving(&self) -> RwLockReadGuard<'_, ()> {
@@ -182,18 +211,10 @@ impl Hold {
     }
 
     /// Decides on one confirmed delete, given how many objects the source lists, as far as that was
-    /// counted. A delete that is held puts the brake on.
+    /// counted. One that is to be held puts the brake on only where there is an object to delete ([`Hold::pull`]).
     pub(crate) fn admit(&self, key: &ObjectKey, listed: Option<u64>) -> Admission {
         let print = self.prints.hash_one(key);
-        let mut brakes = self.brakes();
-        let admission = brakes.admit(&key.bucket, print, listed, monotonic_ms());
-        if let Admission::Hold(reason) = &admission
-            && brakes.pull(&key.bucket, Arc::clone(reason), clock::now_ms())
-        {
-            drop(brakes);
-            log_on(&key.bucket, reason);
-        }
-        admission
+        self.brakes().admit(&key.bucket, print, listed, monotonic_ms())
     }
 
     /// Holds all further deletes in the bucket.

@@ -100,9 +100,10 @@ impl Known {
         self.sets().hashes.get(&self.hash(key)).copied()
     }
 
-    /// Whether the key was added.
+    /// Whether the key was added, and not released since.
     pub(super) fn has(&self, key: &ObjectKey) -> bool {
-        self.sets().hashes.contains_key(&self.hash(key))
+        let (sets, hash) = (self.sets(), self.hash(key));
+        sets.hashes.contains_key(&hash) && !sets.released.contains(&hash)
     }
 
     /// Whether there may be keys that it does not know.

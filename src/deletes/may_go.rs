@@ -45,7 +45,7 @@ pub(crate) const fn may_go(case: Case) -> Step {
         DeletePolicy::Mirror => Step::Delete,
         DeletePolicy::Delay if case.aspects.has(Aspects::DUE) => Step::DeleteDue,
         // The reconciler finds the object again in every pass until its time has come.
-        DeletePolicy::Delay if case.delayed && !matches!(case.origin, Origin::Live) => Step::Wait,
+        DeletePolicy::Delay if case.delayed && matches!(case.origin, Origin::Repair) => Step::Wait,
         DeletePolicy::Delay => Step::Delay,
     }
 }

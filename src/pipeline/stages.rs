@@ -83,6 +83,7 @@ impl Stages {
             Some(state.brakes),
             half_restored,
         );
+        let hold = if settings.intake.shares_buckets() { hold.unnumbered() } else { hold };
         let reconciler = Reconciler::new(Parts {
             settings: Arc::clone(&settings),
             journal: state.journal.clone(),

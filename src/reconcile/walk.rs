@@ -8,7 +8,6 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -66,10 +65,24 @@ struct Clocks {
     skew_ms: i64,
 }
 
+/// When a pass began, by the clocks that matter.
+#[derive(Debug, Clone, Copy)]
+struct BeganAt {
+    began: Instant,
+    /// Our wall clock.
+    began_ms: i64,
+    /// [`crate::deletes::Hold::now_ms`].
+    held_ms: i64,
+    /// A person has decided about deletes since then.
+    decided: bool,
+}
+
 /// What is known of single objects of a bucket.
 struct Memory {
     remembered: Arc<Remembered>,
     bucket: Arc<str>,
+    /// [`Remembered::kept_so_far`] before the first listing.
+    kept_so_far: u64,
 }
 
 impl Pairs for Memory {
@@ -77,9 +90,12 @@ impl Pairs for Memory {
         self.remembered.is_pair(&self.bucket, key, source, target)
     }
 
-    /// What a person kept in spite of the source is at the source again.
+    /// What a person kept in spite of the source is at the source again; but not by a listing that may be older than
+    /// that decision.
     fn agree(&self, key: &str) {
-        self.remembered.replaced(&self.bucket, key);
+        if self.remembered.kept_so_far() == self.kept_so_far {
+            self.remembered.replaced(&self.bucket, key);
+        }
     }
 }
 
@@ -100,6 +116,8 @@ impl Walk<'_> {
         // Before anything else: what is marked from now on may be missing in the listings.
         let generation = self.parts.gaps.generation();
         let (began, began_ms) = (Instant::now(), clock::now_ms());
+        let (kept_so_far, held_ms) =
+            (self.parts.remembered.kept_so_far(), self.parts.hold.now_ms());
         let mut checkpoint = Checkpoint::load(self.dir, &self.job.bucket).await;
         self.progress.last_complete(checkpoint.last_complete_ms);
         let whole = self.job.prefix.is_none();
@@ -124,7 +142,9 @@ impl Walk<'_> {
             self.save(&checkpoint).await;
             return Ok(Ended::Resumed);
         }
-        self.settle_extras(&report, &mut extras, began_ms, began.elapsed()).await?;
+        let decided = self.parts.remembered.kept_so_far() != kept_so_far;
+        let began_at = BeganAt { began, began_ms, held_ms, decided };
+        self.settle_extras(&report, &mut extras, began_at).await?;
         if whole {
             checkpoint.done.clear();
             checkpoint.split_points.clone_from(&report.split_points);
@@ -184,7 +204,7 @@ impl Walk<'_> {
             opaque: self.parts.settings.target.encrypts_with_kms(),
             closer: false,
             looked_until_ms: self.looked_until_ms(checkpoint),
-            pairs: Arc::new(Memory { remembered, bucket }),
+            pairs: Arc::new(Memory { kept_so_far: remembered.kept_so_far(), remembered, bucket }),
             parallel: NonZeroUsize::new(reconcile.parallel).unwrap_or(NonZeroUsize::MIN),
             split_points: checkpoint.split_points.clone(),
             done: if resumed { checkpoint.done.clone() } else { Vec::new() },
@@ -256,14 +276,15 @@ impl Walk<'_> {
         &self,
         report: &PassReport,
         extras: &mut Extras,
-        began_ms: i64,
-        took: Duration,
+        BeganAt { began, began_ms, held_ms, decided }: BeganAt,
     ) -> Result<(), WalkError> {
         let (bucket, hold) = (&self.job.bucket, &self.parts.hold);
+        let count = if decided { self.still_extra(extras).await? } else { extras.count() };
+        let took = began.elapsed();
         let case = Case {
             policy: self.settings.deletes,
             report,
-            extras: extras.count(),
+            extras: count,
             came: 0,
             prefix: self.job.prefix.is_some(),
             may_be_empty: self.settings.may_be_empty,
@@ -278,9 +299,9 @@ impl Walk<'_> {
         let prefix = self.job.prefix.as_deref().unwrap_or_default();
         let reason = match verdict {
             // What is held has come back to the source, or is gone from the target.
-            Verdict::Keep if extras.count() == 0 && !report.start_ignored => {
+            Verdict::Keep if count == 0 && !report.start_ignored => {
                 if hold.holds(bucket) {
-                    hold.forget(&self.parts.journal, bucket, prefix, began_ms).await?;
+                    hold.forget(&self.parts.journal, bucket, prefix, held_ms).await?;
                 }
                 return Ok(());
             }
@@ -294,26 +315,40 @@ impl Walk<'_> {
         let mut repairs = self.repairs();
         let mut keys = extras.read().await?;
         loop {
-            let page = keys.page(PAGE).await?;
+            let mut page = keys.page(PAGE).await?;
             if page.is_empty() {
                 break;
             }
+            // A person may have decided meanwhile.
+            page.retain(|key| !self.stays(key));
             if reason.is_none() {
                 for key in &page {
                     repairs.push(key, Aspects::REMOVED, began_ms, Some(0)).await?;
                 }
             } else {
                 let removed =
-                    |key: &String| repair(bucket, key, Aspects::REMOVED, began_ms, Some(0));
+                    |key: &String| repair(bucket, key, Aspects::REMOVED, held_ms, Some(0));
                 hold.renew(page.iter().map(removed).collect()).await?;
             }
         }
         repairs.flush().await?;
         if reason.is_some() {
             // What was held before is renewed, or there is nothing to delete any more.
-            hold.forget(&self.parts.journal, bucket, prefix, began_ms).await?;
+            hold.forget(&self.parts.journal, bucket, prefix, held_ms).await?;
         }
         Ok(())
+    }
+
+    /// How many of the extras are not to stay by now.
+    async fn still_extra(&self, extras: &mut Extras) -> Result<u64, WalkError> {
+        let (mut keys, mut count) = (extras.read().await?, 0);
+        loop {
+            let page = keys.page(PAGE).await?;
+            if page.is_empty() {
+                return Ok(count);
+            }
+            count += page.iter().filter(|key| !self.stays(key)).count() as u64;
+        }
     }
 
     /// Everything that events before the pass may have missed was compared.

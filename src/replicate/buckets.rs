@@ -20,6 +20,8 @@ struct BucketHealth {
     source: u32,
     target: u32,
     reason: Option<Arc<str>>,
+    /// Tries in a row that ended well and wrote nothing.
+    unwritten: u32,
 }
 
 impl BucketHealth {
@@ -29,14 +31,17 @@ impl BucketHealth {
             Side::Target => &mut self.target,
         };
         *failures = failures.saturating_add(1);
+        self.unwritten = 0;
         self.reason = Some(reason.into());
     }
 
-    /// The source answered; the target, too, if it was `written`.
+    /// The source answered; the target, too, if it was `written`, or if it has not failed for as long as it takes
+    /// to back off: there may be nothing to write.
     fn succeeded(&mut self, written: bool) {
         self.source = 0;
-        if written {
-            self.target = 0;
+        self.unwritten = self.unwritten.saturating_add(1);
+        if written || self.unwritten >= FAILURES_TO_BACK_OFF {
+            (self.target, self.unwritten) = (0, 0);
         }
     }
 

@@ -34,7 +34,6 @@ pub(super) enum Then {
 #[derive(Debug)]
 struct Delete {
     confirmed: Confirmed,
-    may_be_empty: bool,
     then: Then,
     answer: oneshot::Sender<Result<Admission, StoreError>>,
 }
@@ -56,11 +55,10 @@ impl Deleter {
     pub(super) async fn delete(
         &self,
         confirmed: Confirmed,
-        may_be_empty: bool,
         then: Then,
     ) -> Result<Admission, AttemptError> {
         let (answer, result) = oneshot::channel();
-        let delete = Delete { confirmed, may_be_empty, then, answer };
+        let delete = Delete { confirmed, then, answer };
         self.queue.send(delete).await.map_err(|_| AttemptError::Stopping)?;
         Ok(result.await.map_err(|_| AttemptError::Stopping)??)
     }
@@ -110,8 +108,7 @@ fn by_bucket(batch: Vec<Delete>) -> HashMap<Arc<str>, Vec<Delete>> {
 /// Deletes those keys of one bucket that the gate lets pass.
 async fn delete_group(gate: &Gate, target: &Store, source_bucket: &Arc<str>, group: Vec<Delete>) {
     let confirmed: Vec<_> = group.iter().map(|delete| delete.confirmed.clone()).collect();
-    let may_be_empty = group.iter().any(|delete| delete.may_be_empty);
-    let admissions = match gate.admit(source_bucket, may_be_empty, &confirmed).await {
+    let admissions = match gate.admit(source_bucket, &confirmed).await {
         Ok(admissions) => admissions,
         Err(error) => {
             for delete in group {

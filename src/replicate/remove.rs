@@ -76,10 +76,8 @@ struct Removal<'a> {
 impl Removal<'_> {
     async fn decide(&self) -> Result<Done, AttemptError> {
         let (key, pending) = (&self.work.key, &self.work.pending);
-        let failed = |error: io::Error| AttemptError::disk(key, "keep", error);
         let hold = &self.forth.hold;
-        let discarded = !self.approved()
-            && hold.discarded(key, pending.aspects, pending.first_lsn).await.map_err(failed)?;
+        let discarded = !self.approved() && self.discarded().await?;
         // A pass found it, or it was set aside, some time ago. What is gone by now must not be counted by the brake.
         let found = pending.origin != Origin::Live && !self.approved();
         if found && self.at_target().await?.is_none() {
@@ -102,11 +100,25 @@ impl Removal<'_> {
             Step::Wait => Ok(Done::Delayed),
             Step::Delay => match self.ask(Then::Nothing).await? {
                 Admission::Hold(reason) => self.hold(&reason).await,
+                Admission::Keep => self.keep().await,
                 Admission::Allow | Admission::Count(_) => self.delay().await,
             },
             Step::DeleteDue => self.remove_due().await,
             Step::Delete => self.delete().await,
         }
+    }
+
+    /// Whether a person's decision covers this delete, which is durable then.
+    async fn discarded(&self) -> Result<bool, AttemptError> {
+        let (key, pending) = (&self.work.key, &self.work.pending);
+        let discarded = self.forth.hold.discarded(key, pending.aspects, pending.first_lsn);
+        discarded.await.map_err(|error: io::Error| AttemptError::disk(key, "keep", error))
+    }
+
+    /// A person decided while this delete was on its way.
+    async fn keep(&self) -> Result<Done, AttemptError> {
+        self.discarded().await?;
+        Ok(Done::Kept)
     }
 
     fn approved(&self) -> bool {
@@ -125,6 +137,10 @@ impl Removal<'_> {
 
     /// The delay is over, unless the object came back and went away again, and that could not be remembered.
     async fn remove_due(&self) -> Result<Done, AttemptError> {
+        if self.forth.delays.waits(&self.work.key) {
+            // It was deleted again, and that delete has a delay of its own.
+            return Ok(Done::Delayed);
+        }
         let Some(head) = self.at_target().await? else { return Ok(Done::Unchanged) };
         let since_due = clock::now_ms() - self.work.pending.since_ms;
         let delay = clock::signed_millis(self.mapping.settings.delete_delay);
@@ -139,6 +155,7 @@ impl Removal<'_> {
     async fn delete(&self) -> Result<Done, AttemptError> {
         match self.ask(Then::Delete(Arc::clone(&self.mapping.target))).await? {
             Admission::Hold(reason) => self.hold(&reason).await,
+            Admission::Keep => self.keep().await,
             Admission::Allow | Admission::Count(_) => Ok(Done::Deleted),
         }
     }
@@ -149,10 +166,12 @@ impl Removal<'_> {
         let confirmed = Confirmed {
             approved: self.approved(),
             counted: self.work.pending.aspects.has(Aspects::DUE),
+            lsn: self.work.pending.first_lsn,
+            aspects: self.work.pending.aspects,
             own: key.key.ends_with(CANARY),
             key,
         };
-        self.forth.deleter.delete(confirmed, self.mapping.settings.may_be_empty, then).await
+        self.forth.deleter.delete(confirmed, then).await
     }
 
     async fn delay(&self) -> Result<Done, AttemptError> {
@@ -170,18 +189,19 @@ impl Removal<'_> {
         Ok(Done::Delayed)
     }
 
-    async fn hold(&self, reason: &str) -> Result<Done, AttemptError> {
+    async fn hold(&self, reason: &Arc<str>) -> Result<Done, AttemptError> {
         let work = self.work;
         // A record that is read again after a restart may tell of a delete that was carried out.
         if self.at_target().await?.is_none() {
             return Ok(Done::Unchanged);
         }
-        tracing::debug!(key = %work.key, reason, "A delete is held for a person to approve.");
+        self.forth.hold.pull(&work.key.bucket, reason);
+        tracing::debug!(key = %work.key, %reason, "A delete is held for a person to approve.");
         let held = DirtyKey {
             key: work.key.clone(),
             aspects: work.pending.aspects.with(Aspects::REMOVED),
             origin: Origin::Live,
-            since_ms: work.pending.since_ms,
+            since_ms: self.forth.hold.now_ms(),
             size: Some(0),
         };
         let put = self.forth.hold.put(vec![held]).await;

@@ -192,14 +192,24 @@ async fn the_deletes_of_a_bucket_wait_for_no_other_bucket() {
     });
     let one = one.await;
     let dir = tempfile::tempdir().unwrap();
-    let gate = Gate::new(client(Side::Source, &one).await, hold(dir.path()).await);
+    let bucket =
+        |name: &str| toml::from_str(&format!("source = '{name}'\nmay_be_empty = true")).unwrap();
+    let buckets = [bucket("hangs"), bucket("works")];
+    let gate = Gate::new(client(Side::Source, &one).await, hold(dir.path()).await, &buckets);
     let (deleter, run) = Deleter::new(gate, client(Side::Target, &one).await);
     let _run = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(run));
     let other = deleter.clone();
     let delete = async |deleter: Deleter, bucket: &str| {
         let key = ObjectKey::new(bucket, "k");
-        let confirmed = Confirmed { key, approved: false, counted: false, own: false };
-        deleter.delete(confirmed, true, Then::Delete(bucket.into())).await
+        let confirmed = Confirmed {
+            key,
+            approved: false,
+            counted: false,
+            lsn: 1,
+            aspects: Aspects::REMOVED,
+            own: false,
+        };
+        deleter.delete(confirmed, Then::Delete(bucket.into())).await
     };
     let hanging = tokio::spawn(async move { delete(other, "hangs").await.map(|_| ()) });
     hangs.notified().await;

@@ -125,7 +125,8 @@ fn together(older: &Pending, newer: &Pending) -> Aspects {
     if present {
         all = all.without(Aspects::APPROVED);
     }
-    if newer.origin == Origin::Live && !newer.aspects.has(Aspects::DUE) {
+    let anew = |mark: &Pending| mark.origin.is_live() && !mark.aspects.has(Aspects::DUE);
+    if anew(older) || anew(newer) {
         all = all.without(Aspects::DUE);
     }
     all

@@ -85,7 +85,6 @@ impl Tidy {
             None => None,
         };
         let done = self.make_room(position).await;
-        drop(moving);
         if let Err(error) = &done
             && !self.told
         {
@@ -94,8 +93,20 @@ impl Tidy {
         self.told = done.is_err();
         self.empty_given_up().await;
         if self.large_aside > 0 && self.queue.large_waiting() < self.queue.max_keys() / 16 {
-            self.retry_deferred().await;
+            self.take_back().await;
         }
+        drop(moving);
+    }
+
+    /// As [`Tidy::take_back`], while no decision takes its horizon.
+    pub(super) async fn retry_deferred(&mut self) {
+        let hold = self.hold.clone();
+        let moving = match &hold {
+            Some(hold) => Some(hold.moving().await),
+            None => None,
+        };
+        self.take_back().await;
+        drop(moving);
     }
 
     async fn make_room(&mut self, position: Lsn) -> Result<(), AppendError> {
@@ -274,7 +285,7 @@ impl Tidy {
         }
         let sort = |dirty: DirtyKey| {
             let given_up = self.given_up.contains(&*dirty.key.bucket);
-            if given_up && self.keep_discarded(std::slice::from_ref(&dirty)) {
+            if given_up && self.hold.as_ref().is_none_or(|hold| hold.keep_one(&dirty)) {
                 Taken::Dropped
             } else {
                 Taken::Kept(dirty)
@@ -283,12 +294,16 @@ impl Tidy {
         if let Err(error) = self.deferred.drain(&self.journal, ASIDE as u64, sort).await {
             tracing::debug!(%error, "Keys of a failing bucket could not be removed from disk now.");
         }
+        // What is trimmed is trimmed on disk a second later.
+        if let Some(Err(error)) = self.hold.as_ref().map(Hold::make_kept_durable) {
+            tracing::warn!(%error, "What a person discarded could not be written down.");
+        }
     }
 
     /// Takes the oldest set-aside keys back, however many are parked: those may fail for ever, and others
     /// are set aside in exchange, so every key has its turn. Not while the journal is full: they would
     /// only take its reserve.
-    pub(super) async fn retry_deferred(&mut self) {
+    async fn take_back(&mut self) {
         if self.deferred.is_empty() || self.journal.stats().full {
             return;
         }
