@@ -231,3 +231,74 @@ impl Hold {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::Durability;
+    use crate::dirty::Origin;
+    use crate::journal::JournalOptions;
+    use crate::object::ObjectKey;
+    use crate::remembered::Remembered;
+    use crate::shelf::open_journal;
+
+    fn removed(key: &str) -> DirtyKey {
+        let (aspects, origin) = (Aspects::REMOVED, Origin::Live);
+        DirtyKey { key: ObjectKey::new("b", key), aspects, origin, since_ms: 1, size: Some(0) }
+    }
+
+    async fn journal(dir: &std::path::Path) -> Journal {
+        let (dir, durability) = (dir.join("journal"), Durability::Write);
+        let options = JournalOptions { dir, segment_size: 1 << 20, max_size: 8 << 20, durability };
+        open_journal(options).await.unwrap().0
+    }
+
+    #[tokio::test]
+    async fn a_decision_runs_to_its_end_although_whoever_asked_hangs_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hold, main) = (Hold::for_tests(dir.path()).await, journal(dir.path()).await);
+        let keys: Vec<_> = (0..2_000).map(|number| removed(&number.to_string())).collect();
+        hold.put(keys.clone()).await.unwrap();
+        hold.pull(&"b".into(), &"a burst".into());
+        {
+            let mut asked = Box::pin(hold.decide(&main, "b", Decision::Discard));
+            assert!(futures_util::poll!(&mut asked).is_pending());
+            let again = hold.decide(&main, "b", Decision::Approve).await.unwrap_err().to_string();
+            assert!(again.contains("0 of 2000 deletes are discarded"), "{again}");
+            assert!(hold.list()[0].deciding.is_some(), "its progress is shown");
+        }
+        while hold.holds("b") || hold.reason("b").is_some() {
+            tokio::task::yield_now().await;
+        }
+        assert!(keys.iter().all(|dirty| hold.keeps(&dirty.key)));
+        // Another process finds on disk what was decided.
+        let remembered = Remembered::open(&dir.path().join("reconcile")).unwrap();
+        assert!(keys.iter().all(|dirty| remembered.is_kept("b", &dirty.key.key)));
+    }
+
+    #[tokio::test]
+    async fn a_discard_covers_what_is_parked_on_disk_and_what_was_reported_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hold, main) = (Hold::for_tests(dir.path()).await, journal(dir.path()).await);
+        hold.aside.deferred.put(&[removed("parked")]).await.unwrap();
+        let before = main.append(vec![removed("before").encode()]).await.unwrap();
+        assert_eq!(hold.decide(&main, "b", Decision::Discard).await.unwrap(), 0);
+        let after = main.append(vec![removed("after").encode()]).await.unwrap();
+        let covered = async |key: &str, lsn| {
+            hold.discarded(&ObjectKey::new("b", key), Aspects::REMOVED, lsn).await.unwrap()
+        };
+        assert!(hold.keeps(&removed("parked").key) && !hold.keeps(&removed("before").key));
+        assert!(covered("before", before).await && !covered("after", after).await);
+        assert!(hold.keeps(&removed("before").key) && !hold.keeps(&removed("after").key));
+    }
+
+    #[tokio::test]
+    async fn keys_whose_decision_travels_with_them_are_kept_before_they_are_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let hold = Hold::for_tests(dir.path()).await;
+        let decided =
+            DirtyKey { aspects: Aspects::REMOVED.with(Aspects::DISCARDED), ..removed("k") };
+        hold.keep_discarded([decided, removed("other")].iter()).unwrap();
+        assert!(hold.keeps(&removed("k").key) && !hold.keeps(&removed("other").key));
+    }
+}

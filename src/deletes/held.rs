@@ -137,6 +137,18 @@ impl Hold {
         }
     }
 
+    /// Brakes that are off, with nothing held, and all their state in `dir`.
+    #[cfg(test)]
+    pub(crate) async fn for_tests(dir: &std::path::Path) -> Self {
+        let (held, _) = HeldShelf::open(dir.join("held"), 64 << 20).await.unwrap();
+        let (deferred, _) = Shelf::open(dir.join("deferred"), 64 << 20).await.unwrap();
+        let aside = Aside { deferred: Arc::new(deferred), delays: Arc::default() };
+        let discards = Discards::open(&dir.join("discards"), 1).unwrap();
+        let remembered = Arc::new(Remembered::open(&dir.join("reconcile")).unwrap());
+        let (settings, on) = (DeleteSettings::default(), BTreeMap::new());
+        Self::new(&settings, held, discards, remembered, aside, None, on)
+    }
+
     /// Whether a person discarded the delete of a key with these marks, whose oldest unfinished record is `lsn`: whatever was
     /// reported of the key since then, the source has not had the object. It is remembered as one to be kept, also
     /// by the reconciler: the decision covered keys that nobody had looked at, so that only now it is known

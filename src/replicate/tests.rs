@@ -1,6 +1,5 @@
 //! The stage as a whole, against a server that answers what each test wants.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,12 +10,9 @@ use tokio::sync::Notify;
 
 use super::delete::Then;
 use super::*;
-use crate::config::settings::DeleteSettings;
-use crate::deletes::{Admission, Aside, Confirmed, Discards, HeldShelf};
+use crate::deletes::{Admission, Confirmed};
 use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::object::ObjectKey;
-use crate::remembered::Remembered;
-use crate::shelf::Shelf;
 use crate::store::Store;
 
 /// A server that answers each request with what `answer` makes of it; gives its endpoint.
@@ -195,7 +191,8 @@ async fn the_deletes_of_a_bucket_wait_for_no_other_bucket() {
     let bucket =
         |name: &str| toml::from_str(&format!("source = '{name}'\nmay_be_empty = true")).unwrap();
     let buckets = [bucket("hangs"), bucket("works")];
-    let gate = Gate::new(client(Side::Source, &one).await, hold(dir.path()).await, &buckets);
+    let gate =
+        Gate::new(client(Side::Source, &one).await, Hold::for_tests(dir.path()).await, &buckets);
     let (deleter, run) = Deleter::new(gate, client(Side::Target, &one).await);
     let _run = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(run));
     let other = deleter.clone();
@@ -215,15 +212,4 @@ async fn the_deletes_of_a_bucket_wait_for_no_other_bucket() {
     hangs.notified().await;
     assert_eq!(delete(deleter, "works").await.unwrap(), Admission::Allow);
     assert!(!hanging.is_finished());
-}
-
-/// Brakes that are off, with nothing held.
-async fn hold(dir: &Path) -> Hold {
-    let (held, _) = HeldShelf::open(dir.join("held"), 64 << 20).await.unwrap();
-    let (deferred, _) = Shelf::open(dir.join("deferred"), 64 << 20).await.unwrap();
-    let aside = Aside { deferred: Arc::new(deferred), delays: Arc::default() };
-    let discards = Discards::open(&dir.join("discards"), 1).unwrap();
-    let remembered = Arc::new(Remembered::open(&dir.join("reconcile")).unwrap());
-    let none = BTreeMap::new();
-    Hold::new(&DeleteSettings::default(), held, discards, remembered, aside, None, none)
 }

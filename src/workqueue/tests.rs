@@ -86,3 +86,30 @@ async fn a_hot_key_that_always_fails_is_tried_seldom_and_takes_bounded_memory() 
     assert!(entries <= 16, "{entries} entries for one key");
     assert_eq!(queue.counts().pending, 1);
 }
+
+#[test]
+fn a_key_that_leaves_its_record_takes_a_persons_decision_along() {
+    let queue = WorkQueue::new(10, Duration::ZERO);
+    // A person discarded what was reported before record 100.
+    queue.set_discarded(Discarded::new(|bucket, lsn| bucket == "b" && lsn < 100));
+    for (name, lsn) in [("before", 5), ("after", 100)] {
+        let (aspects, origin) = (Aspects::REMOVED, Origin::Live);
+        let key = ObjectKey::new("b", name);
+        queue.mark(&DirtyKey { key, aspects, origin, since_ms: 5, size: None }, lsn);
+    }
+    // A second delivery of the same removal, after the decision, changes nothing.
+    let again = DirtyKey {
+        key: ObjectKey::new("b", "before"),
+        aspects: Aspects::REMOVED,
+        origin: Origin::Live,
+        since_ms: 5,
+        size: None,
+    };
+    queue.mark(&again, 150);
+    let moving = queue.holding_below(1_000, 10);
+    let decided = |name: &str| {
+        let dirty = moving.iter().find(|dirty| &*dirty.key.key == name).unwrap();
+        dirty.aspects.has(Aspects::DISCARDED)
+    };
+    assert!(decided("before") && !decided("after"));
+}
