@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{self, Consumer, Event};
 use super::keep::{Incoming, Keeper};
-use super::leave::Leaving;
+use super::leave::{LAST_COMMIT, Leaving};
 use super::monitor::Shared;
-use super::number::Place;
+use super::number::{Place, shown};
 use super::partitions::{Partitions, Ticket};
 use super::wire;
 use crate::clock;
@@ -34,29 +34,27 @@ const LOOK: Duration = Duration::from_millis(100);
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// Without room for so long, the partitions are paused.
 const PAUSE_AFTER: Duration = Duration::from_secs(1);
-/// How long an answer about committed offsets may take.
-pub(super) const LAST_COMMIT: Duration = Duration::from_secs(5);
 
 /// One consumer, from its subscription to its end.
 pub(super) struct Session {
-    pub(super) consumer: Arc<Consumer>,
-    pub(super) topics: Arc<[String]>,
-    pub(super) keeper: Arc<Keeper>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) drain_timeout: Duration,
-    pub(super) partitions: Partitions,
-    pub(super) leaving: Option<Leaving>,
+    consumer: Arc<Consumer>,
+    topics: Arc<[String]>,
+    keeper: Arc<Keeper>,
+    shared: Arc<Shared>,
+    drain_timeout: Duration,
+    partitions: Partitions,
+    leaving: Option<Leaving>,
     /// Partitions that are gone although a worker still has one of their keys.
-    pub(super) lingering: Vec<Place>,
+    lingering: Vec<Place>,
     /// A commit was not answered yet.
-    pub(super) committing: bool,
+    committing: bool,
     /// The group was asked for its committed offsets and has not answered yet.
-    pub(super) beginning: bool,
+    beginning: bool,
     /// Of the documents that are being taken.
-    pub(super) bytes: usize,
-    pub(super) paused: bool,
+    bytes: usize,
+    paused: bool,
     /// Since when there has been no room.
-    pub(super) full_since: Option<Instant>,
+    full_since: Option<Instant>,
 }
 
 /// Why a session ended.
@@ -253,7 +251,7 @@ impl Session {
 
     /// Commits what is done and was not committed. On a thread of its own, because the client waits for
     /// the answer, and the end of the process must not wait for brokers that are down.
-    pub(super) fn commit(&mut self) {
+    fn commit(&mut self) {
         let offsets = self.to_commit();
         if self.committing || offsets.is_empty() {
             return;
@@ -267,12 +265,54 @@ impl Session {
         });
     }
 
-    pub(super) fn to_commit(&self) -> Vec<(Place, i64)> {
+    fn to_commit(&self) -> Vec<(Place, i64)> {
         let lost =
             |place: &Place| self.leaving.as_ref().is_some_and(|leaving| leaving.is_lost(*place));
         let mut offsets = self.partitions.to_commit(|place| self.keeper.needed(place));
         offsets.retain(|(place, _)| !lost(place));
         offsets
+    }
+
+    /// Begins to give partitions up.
+    fn leave(&mut self, places: Vec<Place>, revoked: bool, lost: bool) {
+        self.partitions.leave(&places);
+        let mut stay = self.places();
+        stay.retain(|place| !places.contains(place));
+        self.keeper.owns(&stay);
+        if let Err(error) = self.consumer.pause(&self.list(&places)) {
+            tracing::debug!(%error, "Partitions on their way out could not be paused.");
+        }
+        let none = Leaving::until(Instant::now() + self.drain_timeout);
+        self.leaving.get_or_insert(none).add(places, revoked, lost);
+    }
+
+    /// Goes on giving up; true if nothing is on its way out any more.
+    fn left(&mut self) -> bool {
+        let Some(leaving) = &mut self.leaving else { return true };
+        let now = Instant::now();
+        if !leaving.drain(&mut self.partitions, &self.keeper, now) {
+            return false;
+        }
+        let uncommitted = self.to_commit();
+        if self.leaving.as_ref().is_some_and(|leaving| leaving.waits_for(&uncommitted, now)) {
+            self.commit();
+            return false;
+        }
+        self.give_back();
+        true
+    }
+
+    fn give_back(&mut self) {
+        let Some(leaving) = self.leaving.take() else { return };
+        let (places, revoked) = leaving.into_places();
+        self.shared.add_skipped(self.partitions.take_skipped());
+        self.partitions.remove(&places);
+        self.lingering.extend(places);
+        if !revoked.is_empty()
+            && let Err(error) = self.consumer.incremental_unassign(&self.list(&revoked))
+        {
+            tracing::error!(%error, "Partitions could not be given back to the group.");
+        }
     }
 
     /// Tells the monitor where we are, forgets what lingers, and pauses or resumes.
@@ -316,11 +356,11 @@ impl Session {
         self.list(&held)
     }
 
-    pub(super) fn places(&self) -> Vec<Place> {
+    fn places(&self) -> Vec<Place> {
         self.partitions.positions().into_iter().map(|(place, _)| place).collect()
     }
 
-    pub(super) fn list(&self, places: &[Place]) -> TopicPartitionList {
+    fn list(&self, places: &[Place]) -> TopicPartitionList {
         client::list(places.iter().map(|place| (*place, None)), &self.topics)
     }
 }
@@ -338,7 +378,8 @@ impl Drop for Session {
         }
         self.keeper.owns(&[]);
         self.shared.set_positions(Vec::new());
-        let mut revoked = self.leaving.take().map_or_else(Vec::new, Leaving::into_revoked);
+        let mut revoked =
+            self.leaving.take().map_or_else(Vec::new, |leaving| leaving.into_places().1);
         while let Some(event) = self.consumer.context().next_event() {
             match event {
                 Event::Assigned(places) => {
@@ -352,9 +393,4 @@ impl Drop for Session {
             drop(self.consumer.incremental_unassign(&self.list(&revoked)));
         }
     }
-}
-
-/// For the log.
-pub(super) fn shown(places: &[Place]) -> Vec<i32> {
-    places.iter().map(|place| place.partition).collect()
 }

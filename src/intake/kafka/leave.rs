@@ -4,11 +4,16 @@
 //! is still in flight here then has two workers for a while. Should the older upload land last, a reconcile
 //! finds it.
 
-use rdkafka::consumer::Consumer as _;
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-use super::consume::{LAST_COMMIT, Session, shown};
-use super::number::Place;
+use super::keep::Keeper;
+use super::number::{Place, shown};
+use super::partitions::Partitions;
+
+/// How long an answer about committed offsets may take.
+pub(super) const LAST_COMMIT: Duration = Duration::from_secs(5);
 
 /// Partitions on their way out.
 #[derive(Debug)]
@@ -32,81 +37,74 @@ impl Leaving {
         self.lost && self.has(place)
     }
 
-    /// Those that the group waits for.
-    pub(super) fn into_revoked(self) -> Vec<Place> {
-        self.revoked
+    /// Nothing yet; what is added has time until then.
+    pub(super) const fn until(until: Instant) -> Self {
+        Self { places: Vec::new(), revoked: Vec::new(), until, lost: false, last_commit: None }
+    }
+
+    /// These, too.
+    pub(super) fn add(&mut self, places: Vec<Place>, revoked: bool, lost: bool) {
+        self.lost |= lost;
+        if revoked {
+            self.revoked.extend(&places);
+        }
+        self.places.extend(places);
+        self.places.sort_unstable();
+        self.places.dedup();
+    }
+
+    /// Forgets their keys that no worker has; true once only the last commit is missing, because nothing is in
+    /// flight, or because it took too long.
+    pub(super) fn drain(
+        &mut self,
+        partitions: &mut Partitions,
+        keeper: &Keeper,
+        now: Instant,
+    ) -> bool {
+        for place in &self.places {
+            if let Some(offset) = keeper.forget(*place) {
+                partitions.leave_record(*place, offset);
+            }
+        }
+        let idle = |place: &Place| partitions.is_idle(*place) && keeper.needed(*place).is_none();
+        let done = self.places.iter().all(idle);
+        if self.last_commit.is_none() && (done || self.lost || now >= self.until) {
+            if !done && !self.lost {
+                tracing::warn!(partitions = ?shown(&self.places), "Keys of partitions that go to another process are still in flight after intake.kafka.drain_timeout; their records are read again there, so that two processes may work on one key for a while. Raise drain_timeout above the time that the largest object takes.");
+            }
+            self.last_commit = Some(now + LAST_COMMIT);
+        }
+        self.last_commit.is_some()
+    }
+
+    /// Whether the last commit is still worth its wait: something of theirs is `uncommitted`, and may be.
+    pub(super) fn waits_for(&self, uncommitted: &[(Place, i64)], now: Instant) -> bool {
+        let open = uncommitted.iter().any(|(place, _)| self.has(*place));
+        open && !self.lost && self.last_commit.is_some_and(|limit| now < limit)
+    }
+
+    /// All of them, and those that the group waits for.
+    pub(super) fn into_places(self) -> (Vec<Place>, Vec<Place>) {
+        (self.places, self.revoked)
     }
 }
 
-impl Session {
-    /// Begins to give partitions up.
-    pub(super) fn leave(&mut self, places: Vec<Place>, revoked: bool, lost: bool) {
-        self.partitions.leave(&places);
-        let mut stay = self.places();
-        stay.retain(|place| !places.contains(place));
-        self.keeper.owns(&stay);
-        if let Err(error) = self.consumer.pause(&self.list(&places)) {
-            tracing::debug!(%error, "Partitions on their way out could not be paused.");
-        }
-        let until = Instant::now() + self.drain_timeout;
-        let new = Leaving {
-            places: Vec::new(),
-            revoked: Vec::new(),
-            until,
-            lost: false,
-            last_commit: None,
-        };
-        let leaving = self.leaving.get_or_insert(new);
-        leaving.lost |= lost;
-        if revoked {
-            leaving.revoked.extend(&places);
-        }
-        leaving.places.extend(places);
-        leaving.places.sort_unstable();
-        leaving.places.dedup();
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Goes on giving up; true if nothing is on its way out any more.
-    pub(super) fn left(&mut self) -> bool {
-        let Some(leaving) = &mut self.leaving else { return true };
-        for place in &leaving.places {
-            if let Some(offset) = self.keeper.forget(*place) {
-                self.partitions.leave_record(*place, offset);
-            }
-        }
-        let done = leaving
-            .places
-            .iter()
-            .all(|place| self.partitions.is_idle(*place) && self.keeper.needed(*place).is_none());
-        let now = Instant::now();
-        if leaving.last_commit.is_none() && (done || leaving.lost || now >= leaving.until) {
-            if !done && !leaving.lost {
-                tracing::warn!(partitions = ?shown(&leaving.places), "Keys of partitions that go to another process are still in flight after intake.kafka.drain_timeout; their records are read again there, so that two processes may work on one key for a while. Raise drain_timeout above the time that the largest object takes.");
-            }
-            leaving.last_commit = Some(now + LAST_COMMIT);
-        }
-        let Some(limit) = leaving.last_commit else { return false };
-        let uncommitted = self.to_commit();
-        let leaving = self.leaving.as_ref();
-        let ours = |place| leaving.is_some_and(|leaving| leaving.places.contains(place));
-        let open = uncommitted.iter().any(|(place, _)| ours(place));
-        if open && !leaving.is_some_and(|leaving| leaving.lost) && now < limit {
-            self.commit();
-            return false;
-        }
-        self.give_back();
-        true
-    }
-
-    fn give_back(&mut self) {
-        let Some(Leaving { places, revoked, .. }) = self.leaving.take() else { return };
-        self.shared.add_skipped(self.partitions.take_skipped());
-        self.partitions.remove(&places);
-        self.lingering.extend(places);
-        if !revoked.is_empty()
-            && let Err(error) = self.consumer.incremental_unassign(&self.list(&revoked))
-        {
-            tracing::error!(%error, "Partitions could not be given back to the group.");
-        }
+    #[test]
+    fn the_last_commit_is_waited_for_until_its_limit_and_never_of_lost_partitions() {
+        let (now, ours) = (Instant::now(), Place { topic: 0, partition: 1 });
+        let (open, others) = ([(ours, 7)], [(Place { topic: 0, partition: 2 }, 7)]);
+        let mut leaving = Leaving::until(now);
+        leaving.add(vec![ours, ours], true, false);
+        assert!(!leaving.waits_for(&open, now), "it has not begun");
+        leaving.last_commit = Some(now + LAST_COMMIT);
+        assert!(leaving.waits_for(&open, now) && !leaving.waits_for(&others, now));
+        assert!(!leaving.waits_for(&open, now + LAST_COMMIT));
+        leaving.add(Vec::new(), false, true);
+        assert!(!leaving.waits_for(&open, now) && leaving.is_lost(ours));
+        assert_eq!(leaving.into_places(), (vec![ours], vec![ours, ours]));
     }
 }

@@ -16,6 +16,11 @@ pub(super) struct Place {
     pub(super) partition: i32,
 }
 
+/// Their partitions, for the log.
+pub(super) fn shown(places: &[Place]) -> Vec<i32> {
+    places.iter().map(|place| place.partition).collect()
+}
+
 /// The record's number; larger for later records of one partition. One more than the offset, because
 /// the numbers of a journal begin at 1, too.
 pub(super) fn number(partition: i32, offset: i64) -> Lsn {
