@@ -258,7 +258,7 @@ impl Hold {
 
     /// Sets deletes aside, durably; one that is held already, or is about to be, is held once.
     pub(crate) async fn put(&self, mut keys: Vec<DirtyKey>) -> Result<(), ShelfError> {
-        keys.retain(|dirty| self.known.add(&dirty.key, dirty.since_ms));
+        keys.retain(|dirty| self.known.add_first(&dirty.key, dirty.since_ms));
         self.set_aside(&keys).await
     }
 

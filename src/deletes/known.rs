@@ -34,6 +34,23 @@ impl Known {
         self.note(key, since_ms).is_none()
     }
 
+    /// The same, for a record that is put on the shelf only if none of the key is there.
+    pub(super) fn add_first(&self, key: &ObjectKey, since_ms: i64) -> bool {
+        let (mut sets, hash) = (self.sets(), self.hash(key));
+        sets.released.remove(&hash);
+        let room = sets.hashes.len() < MOST;
+        match sets.hashes.entry(hash) {
+            // Its record's time stays: one that was never written must not count as the newest.
+            Entry::Occupied(_) => false,
+            Entry::Vacant(free) => {
+                if room {
+                    free.insert(since_ms);
+                }
+                true
+            }
+        }
+    }
+
     /// The same, for a record that may take the place of an older one. Returns whether there is none as
     /// new as this.
     pub(super) fn renew(&self, key: &ObjectKey, since_ms: i64) -> bool {
@@ -145,6 +162,13 @@ mod tests {
         assert!(!known.take_released(&key) && known.has(&key));
         known.release(&key);
         assert!(known.take_released(&key) && !known.take_released(&key) && !known.has(&key));
+    }
+
+    #[test]
+    fn a_record_that_is_not_written_never_counts_as_the_newest() {
+        let (known, key) = (Known::default(), ObjectKey::new("b", "k"));
+        assert!(known.add_first(&key, 1) && !known.add_first(&key, 9));
+        assert!(known.renew(&key, 5), "the one on the shelf is older");
     }
 
     #[test]
