@@ -199,6 +199,8 @@ impl Hold {
             let reason = "more deletes were held while a decision was carried out";
             self.pull(&bucket.into(), &reason.into());
         }
+        // Before the answer: after a crash the brake is as it was decided.
+        self.save().await;
         Ok(taken)
     }
 

@@ -320,7 +320,7 @@ impl Hold {
     }
 
     /// Writes down the brakes. What fails is logged, and tried again with the next change.
-    async fn save(&self) {
+    pub(super) async fn save(&self) {
         let Some(book) = self.book.clone() else { return };
         let saved = self.brakes().save(monotonic_ms());
         let written = tokio::task::spawn_blocking(move || book.save(saved)).await;
