@@ -225,6 +225,12 @@ impl Shelf {
         Ok(())
     }
 
+    /// Waits until the keys that have left do not come back after a crash: about a second at most, on a disk that
+    /// works. May be dropped at any point.
+    pub async fn left_durably(&self) {
+        self.journal.trim_stored().await;
+    }
+
     /// The number that the next key gets.
     pub fn next_lsn(&self) -> Lsn {
         self.journal.stats().next_lsn

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::task::JoinError;
@@ -17,6 +18,9 @@ use super::held::Hold;
 use crate::dirty::{Aspects, DirtyKey};
 use crate::journal::{Journal, JournalError};
 use crate::shelf::{ShelfError, Taken};
+
+/// How long a decision waits for the disk to forget what was held.
+const STORED: Duration = Duration::from_secs(5);
 
 /// What a person decides about a bucket's held deletes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -199,7 +203,9 @@ impl Hold {
             let reason = "more deletes were held while a decision was carried out";
             self.pull(&bucket.into(), &reason.into());
         }
-        // Before the answer: after a crash the brake is as it was decided.
+        // Before the answer: after a crash the brake is as it was decided, and nothing is held anew. Without that on a
+        // sick disk the decision stands all the same; it is only shown as held once more.
+        drop(tokio::time::timeout(STORED, self.shelf.left_durably()).await);
         self.save().await;
         Ok(taken)
     }

@@ -41,6 +41,8 @@ pub(super) struct Shared {
     /// its watchers are not woken by every batch.
     failure: watch::Sender<Option<JournalError>>,
     stopped: watch::Sender<bool>,
+    /// The trim point that is durable.
+    stored_trim: watch::Sender<Lsn>,
     /// In order; the committer writes to the last one.
     segments: Mutex<VecDeque<Segment>>,
     ring: Mutex<Ring>,
@@ -64,6 +66,7 @@ impl Shared {
             progress: watch::Sender::new(Progress { written: durable, durable, ended: None }),
             failure: watch::Sender::new(None),
             stopped: watch::Sender::new(false),
+            stored_trim: watch::Sender::new(report.first_lsn),
             segments: Mutex::new(recovered.segments.iter().cloned().collect()),
             ring: Mutex::default(),
             trim: AtomicU64::new(report.first_lsn),
@@ -157,6 +160,19 @@ impl Shared {
     pub(super) fn trim(&self, below: Lsn) {
         let next = self.progress.borrow().durable.saturating_add(1);
         self.trim.fetch_max(below.min(next), Ordering::AcqRel);
+    }
+
+    /// This trim point is durable.
+    pub(super) fn set_stored_trim(&self, trim: Lsn) {
+        self.stored_trim.send_replace(trim);
+    }
+
+    /// Waits until the trim point of now is durable.
+    pub(super) async fn trim_stored(&self) {
+        let trim = self.trimmed();
+        let mut stored = self.stored_trim.subscribe();
+        // The sender lives as long as `self`.
+        drop(stored.wait_for(|stored| *stored >= trim).await);
     }
 
     /// Says whether appends are being refused; returns whether they were before.

@@ -202,7 +202,10 @@ impl Upkeep {
         let (durable, trim) = (self.shared.progress().durable, self.shared.trimmed());
         if trim > self.stored {
             match self.checkpoint.store(Checkpoint { trim, durable }) {
-                Ok(()) => (self.stored, self.told) = (trim, false),
+                Ok(()) => {
+                    (self.stored, self.told) = (trim, false);
+                    self.shared.set_stored_trim(trim);
+                }
                 Err(Failure::Full(reason)) if !self.told => {
                     self.told = true;
                     let dir = self.shared.dir().display();
