@@ -1,9 +1,9 @@
 //! May it be deleted at the target? The brake, and the deletes that wait: for a person, or for their time.
 //!
-//! Pure: [`may_go`] is the rule for one key, [`brake`] counts, [`verdict`] judges what a pass found. [`gate`] looks at
-//! the source for a batch of confirmed deletes and asks the brake; [`held`] is the brake with the deletes that
-//! wait for a person, and [`decision`] what that person decides. On disk: [`delayed`], [`discarded`],
-//! [`book`]; [`decided`] is what a command that ends reads of a `run` beside it.
+//! Pure: `may_go` is the rule for one key, `brake` counts, `verdict` judges what a pass found. `gate` looks at
+//! the source for a batch of confirmed deletes and asks the brake; `held` is the brake with the deletes that
+//! wait for a person, and `decision` what that person decides. On disk: `delayed`, `discarded`,
+//! `book`; `decided` is what a command that ends reads of a `run` beside it.
 //!
 //! **Promise.** Nothing is deleted at the target unless the source has answered 404 for that very key, its bucket is
 //! there and lists something, and neither the policy, the brake nor a person's decision keeps it; for every

@@ -8,7 +8,7 @@
 //! and the delete stays held. So a key is kept exactly if it was put there (two keys share a fingerprint
 //! and a set once in about 2^64). **Promise.** What was kept is there after a power cut once
 //! [`Remembered::make_durable`] has answered `Ok`. **On error** a pair is unknown, and a key is kept. Other
-//! processes may read what is kept ([`Kept`]); an entry is written at once, so that they find it or do not.
+//! processes may read what is kept (`Kept`); an entry is written at once, so that they find it or do not.
 
 use std::fs::File;
 use std::io;

@@ -1,7 +1,7 @@
 //! A person's decision about held deletes, carried out to its end whoever asked for it hangs up.
 //!
-//! **Promise.** A discard is on disk before it is answered: the horizon in [`Discards`], and each held key in
-//! [`Remembered`]; only then the keys leave the shelf. Cut off in between, by a crash or a full disk, the keys
+//! **Promise.** A discard is on disk before it is answered: the horizon in `discarded`, and each held key in
+//! `remembered`; only then the keys leave the shelf. Cut off in between, by a crash or a full disk, the keys
 //! are still held, or kept. An approval moves each key to the journal before it leaves the shelf. **On error** what
 //! was not moved is still held, and the brake stays on.
 
