@@ -85,7 +85,7 @@ mod tests {
         let path = dir.path().join("brakes");
         let book = BrakeBook::open(&path).unwrap();
         assert!(book.saved().0.is_empty());
-        let on = Some(On { reason: "wiped".into(), since_ms: 5 });
+        let on = Some(On { reason: "wiped".into(), since_ms: 5, found_at_start: false });
         let brake = SavedBrake { recent: vec![(0, 7)], objects: Some(9), on };
         let saved: Saved = [("b".into(), brake)].into();
         book.save(saved.clone()).unwrap();

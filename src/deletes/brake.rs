@@ -63,6 +63,9 @@ pub(crate) struct On {
     pub(crate) reason: Arc<str>,
     /// Since when, milliseconds since the Unix epoch; only shown.
     pub(crate) since_ms: i64,
+    /// Its cause is looked for at each start, and says itself when it has ended: it is not saved.
+    #[serde(skip)]
+    pub(crate) found_at_start: bool,
 }
 
 /// What of a bucket's brake outlives the process.
@@ -185,9 +188,15 @@ impl Brakes {
         let brake = self.brake(bucket);
         let new = brake.on.is_none();
         if new {
-            brake.on = Some(On { reason, since_ms });
+            brake.on = Some(On { reason, since_ms, found_at_start: false });
         }
         new
+    }
+
+    /// The same, for a cause that each start looks for.
+    pub(crate) fn pull_at_start(&mut self, bucket: &Arc<str>, reason: Arc<str>, since_ms: i64) {
+        let brake = self.brake(bucket);
+        brake.on.get_or_insert(On { reason, since_ms, found_at_start: true });
     }
 
     /// A person decided on the held deletes: counting begins afresh. Returns whether the brake was on.
@@ -215,7 +224,7 @@ impl Brakes {
         let saved = |brake: &Brake| SavedBrake {
             recent: brake.slots.iter().filter(|s| s.number + SLOTS > number).map(age).collect(),
             objects: brake.objects,
-            on: brake.on.clone(),
+            on: brake.on.clone().filter(|on| !on.found_at_start),
         };
         self.buckets.iter().map(|(name, brake)| (Arc::clone(name), saved(brake))).collect()
     }
@@ -366,6 +375,14 @@ mod tests {
         assert_eq!(later.admit(&bucket, 3, None, 1_000_000), Admission::Allow);
         assert_eq!(later.admit(&bucket, 4, None, 1_000_000), Admission::Allow);
         assert!(held(&later.admit(&bucket, 5, None, 1_000_000)));
+    }
+
+    #[test]
+    fn a_brake_whose_cause_each_start_looks_for_is_not_saved() {
+        let (mut brakes, bucket) = brakes(3);
+        brakes.pull_at_start(&bucket, "a restore is not finished".into(), 9);
+        assert!(held(&brakes.admit(&bucket, 1, None, 5)));
+        assert_eq!(brakes.save(5)["b"].on, None);
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Hold {
         let (saved, ago_ms) = book.as_ref().map_or((&none, 0), BrakeBook::saved);
         let mut brakes = Brakes::new(settings, saved, monotonic_ms(), ago_ms);
         for (bucket, reason) in on {
-            brakes.pull(&bucket, reason, clock::now_ms());
+            brakes.pull_at_start(&bucket, reason, clock::now_ms());
         }
         for bucket in shelf.counts().into_keys() {
             let reason = "deletes were held before the restart";

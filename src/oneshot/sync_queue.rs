@@ -144,7 +144,7 @@ impl SyncQueue {
 
     /// Deletes that the brake has held in this run.
     pub(super) fn held(&self) -> Vec<HeldDeletes> {
-        self.hold.list()
+        self.hold.list().into_iter().filter(|held| held.count > 0).collect()
     }
 
     /// Keys that failed and were set aside on disk beside the parked ones.
