@@ -57,7 +57,7 @@ impl Pipeline {
             )
         };
         let text = format!(
-            "data_dir = {}\n\n[source]\n{}\n[target]\n{}\n[[buckets]]\nsource = {bucket:?}\n\n\
+            "data_dir = {}\n\n[source]\n{}\n[target]\n{}\n[[buckets]]\nsource = {bucket:?}\nmay_be_empty = true\n\n\
              [intake.webhook]\nlisten = \"{webhook}\"\nauth_token = {token:?}\n\n\
              [web]\nlisten = \"{web}\"\n",
             quoted(&dir.join("evermirror"))?,
