@@ -186,6 +186,10 @@ impl Removal<'_> {
         };
         let put = self.forth.delays.put(dirty).await;
         put.map_err(|error| AttemptError::disk(&work.key, "delay", error))?;
+        // A decision that was made meanwhile did not see it on the shelf; now it is kept when its delay is over.
+        if !self.approved() {
+            self.discarded().await?;
+        }
         Ok(Done::Delayed)
     }
 
