@@ -109,11 +109,6 @@ impl Remembered {
         self.kept_so_far.load(Ordering::Acquire)
     }
 
-    /// Whether any object may be kept; costs nothing.
-    pub fn keeps_any(&self) -> bool {
-        self.kept.holds_something() || self.heeded.0.is_some()
-    }
-
     /// Whether a person wants that.
     pub fn is_kept(&self, bucket: &str, key: &str) -> bool {
         let kept = |table: &Table| table.keeps(bucket, key).unwrap_or(true);

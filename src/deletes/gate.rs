@@ -106,8 +106,7 @@ impl Gate {
         for delete in deletes {
             let admission = self.admit_one(bucket, delete, wiped.as_ref()).await?;
             let decided = !delete.approved
-                && (delete.aspects.has(Aspects::DISCARDED)
-                    || self.hold.covers(bucket, delete.lsn)
+                && (self.hold.is_discarded(bucket, delete.aspects, delete.lsn)
                     || self.hold.keeps(&delete.key));
             admissions.push(if decided { Admission::Keep } else { admission });
         }

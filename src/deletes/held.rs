@@ -159,7 +159,7 @@ impl Hold {
         aspects: Aspects,
         lsn: Lsn,
     ) -> io::Result<bool> {
-        let covered = aspects.has(Aspects::DISCARDED) || self.covers(&key.bucket, lsn);
+        let covered = self.is_discarded(&key.bucket, aspects, lsn);
         if covered && !self.keeps(key) {
             self.remembered.keep(&key.bucket, &key.key)?;
             let remembered = Arc::clone(&self.remembered);
@@ -172,6 +172,11 @@ impl Hold {
     /// Whether a person discarded all deletes of the bucket of which record `lsn` or an older one told.
     pub(crate) fn covers(&self, bucket: &str, lsn: Lsn) -> bool {
         self.numbered && self.discards.covers(bucket, lsn)
+    }
+
+    /// The same for a key with these marks, whose decision may have travelled with it.
+    pub(super) fn is_discarded(&self, bucket: &str, aspects: Aspects, lsn: Lsn) -> bool {
+        aspects.has(Aspects::DISCARDED) || self.covers(bucket, lsn)
     }
 
     /// The same where Kafka is the journal: its numbers are others, so a decision covers what is on the shelves.
@@ -191,19 +196,19 @@ impl Hold {
         &self,
         keys: impl Iterator<Item = &'a DirtyKey>,
     ) -> io::Result<()> {
-        let mut kept = false;
-        for dirty in keys.filter(|dirty| dirty.aspects.has(Aspects::DISCARDED)) {
-            self.remembered.keep(&dirty.key.bucket, &dirty.key.key)?;
-            kept = true;
+        for dirty in keys {
+            self.keep_one(dirty)?;
         }
-        if kept { self.remembered.make_durable() } else { Ok(()) }
+        self.make_kept_durable()
     }
 
     /// Keeps a key that is to be forgotten, if a person's decision covers it; not durable before
-    /// [`Hold::make_kept_durable`]. Returns whether it may be forgotten.
-    pub(crate) fn keep_one(&self, dirty: &DirtyKey) -> bool {
-        let covered = dirty.aspects.has(Aspects::DISCARDED);
-        !covered || self.remembered.keep(&dirty.key.bucket, &dirty.key.key).is_ok()
+    /// [`Hold::make_kept_durable`].
+    pub(crate) fn keep_one(&self, dirty: &DirtyKey) -> io::Result<()> {
+        if dirty.aspects.has(Aspects::DISCARDED) {
+            self.remembered.keep(&dirty.key.bucket, &dirty.key.key)?;
+        }
+        Ok(())
     }
 
     /// Blocking: one sync, if any key was kept since the last one.

@@ -41,9 +41,7 @@ impl Worker {
             None => Ok(Done::Unchanged),
         }
     }
-}
 
-impl Worker {
     /// Whether the 404 that the source has just answered contradicts what was reported, and was not answered for long
     /// enough to be believed.
     pub(super) fn is_unseen(&self, work: &Work) -> bool {
@@ -57,12 +55,8 @@ impl Worker {
 pub(super) fn unseen_for(pending: &Pending) -> Option<Duration> {
     const FIRST_MS: u64 = 500;
     const TIMES: u8 = 6;
-    let present = pending.is_reported_present();
-    if present && pending.unseen < TIMES {
-        Some(Duration::from_millis(FIRST_MS << pending.unseen))
-    } else {
-        None
-    }
+    let waits = pending.is_reported_present() && pending.unseen < TIMES;
+    waits.then(|| Duration::from_millis(FIRST_MS << pending.unseen))
 }
 
 /// One key that is gone from the source.

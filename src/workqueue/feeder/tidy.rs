@@ -285,7 +285,7 @@ impl Tidy {
         }
         let sort = |dirty: DirtyKey| {
             let given_up = self.given_up.contains(&*dirty.key.bucket);
-            if given_up && self.hold.as_ref().is_none_or(|hold| hold.keep_one(&dirty)) {
+            if given_up && self.hold.as_ref().is_none_or(|hold| hold.keep_one(&dirty).is_ok()) {
                 Taken::Dropped
             } else {
                 Taken::Kept(dirty)
