@@ -31,7 +31,7 @@ mod segment;
 mod shared;
 pub(crate) mod slots;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod upkeep;

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::journal::disk::{Disk, RealDisk};
 use crate::object::ETag;
 
 const PAIRS: &str = "pairs";
@@ -50,8 +51,18 @@ pub struct Remembered {
 impl Remembered {
     /// Opens or creates the files in `dir`. Blocking.
     pub fn open(dir: &Path) -> io::Result<Self> {
+        Self::open_on(&(Arc::new(RealDisk) as Arc<dyn Disk>), dir)
+    }
+
+    /// The same on this disk.
+    pub(crate) fn open_on(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
-        let (pairs, kept) = (Table::open(&dir.join(PAIRS))?, Table::open(&dir.join(KEPT))?);
+        let (pairs, kept) =
+            (Table::open(disk, &dir.join(PAIRS))?, Table::open(disk, &dir.join(KEPT))?);
+        // A file whose name a power cut takes keeps nothing.
+        for directory in dir.ancestors().take(2).filter(|dir| !dir.as_os_str().is_empty()) {
+            disk.sync_directory(directory)?;
+        }
         Ok(Self {
             pairs,
             kept,
@@ -99,7 +110,7 @@ impl Remembered {
             return Ok(());
         }
         let so_far = self.kept_so_far();
-        self.kept.file.sync_data()?;
+        self.kept.disk.sync(&self.kept.file)?;
         *durable = so_far;
         Ok(())
     }
@@ -135,7 +146,7 @@ impl Kept {
     /// Those of the process whose files are in `dir`; none if there are no such files.
     pub(crate) fn read(dir: &Path) -> io::Result<Self> {
         match File::open(dir.join(KEPT)) {
-            Ok(file) => Ok(Self(Some(Arc::new(Table::of(file)?)))),
+            Ok(file) => Ok(Self(Some(Arc::new(Table::of(Arc::new(RealDisk), file)?)))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self(None)),
             Err(error) => Err(error),
         }
@@ -182,6 +193,7 @@ enum Found {
 
 #[derive(Debug)]
 struct Table {
+    disk: Arc<dyn Disk>,
     file: File,
     /// Whether anything was ever written to it, as far as its blocks tell.
     written: AtomicBool,
@@ -190,16 +202,16 @@ struct Table {
 }
 
 impl Table {
-    fn open(path: &Path) -> io::Result<Self> {
+    fn open(disk: &Arc<dyn Disk>, path: &Path) -> io::Result<Self> {
         let mut options = File::options();
         let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
         file.set_len(SETS * SET as u64)?;
-        Self::of(file)
+        Self::of(Arc::clone(disk), file)
     }
 
-    fn of(file: File) -> io::Result<Self> {
+    fn of(disk: Arc<dyn Disk>, file: File) -> io::Result<Self> {
         let written = AtomicBool::new(file.metadata()?.blocks() > 0);
-        Ok(Self { file, written, writing: Mutex::default() })
+        Ok(Self { disk, file, written, writing: Mutex::default() })
     }
 
     /// Whether the key was put into this table.
@@ -272,7 +284,7 @@ impl Table {
 
     fn write(&self, slot: u64, bytes: [u8; SLOT]) -> io::Result<()> {
         self.written.store(true, Ordering::Relaxed);
-        self.file.write_all_at(&bytes, slot)
+        self.disk.write_at(&self.file, &bytes, slot)
     }
 
     fn writing(&self) -> MutexGuard<'_, ()> {
@@ -283,6 +295,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::testing::TestDisk;
 
     #[test]
     fn a_pair_is_known_after_a_restart_for_this_object_and_these_tags_alone() {
@@ -305,6 +318,26 @@ mod tests {
         remembered.replaced("b", "k");
         remembered.replaced("b", "never kept");
         assert!(!remembered.is_kept("b", "k"));
+    }
+
+    #[test]
+    fn what_was_kept_survives_a_power_cut_once_it_was_made_durable() {
+        for operations in 0.. {
+            let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(TestDisk::default()));
+            let on = Arc::clone(&disk) as Arc<dyn Disk>;
+            let remembered = Remembered::open_on(&on, dir.path()).unwrap();
+            disk.cut_power_after(operations);
+            let keys = ["a", "b", "c"];
+            let kept: io::Result<()> = keys.iter().try_for_each(|key| remembered.keep("b", key));
+            let durable = kept.and_then(|()| remembered.make_durable()).is_ok();
+            disk.crash(|| true);
+            let remembered = Remembered::open_on(&on, dir.path()).unwrap();
+            let kept = keys.iter().filter(|key| remembered.is_kept("b", key)).count();
+            assert_eq!(kept, if durable { 3 } else { 0 }, "after {operations} operations");
+            if durable {
+                return;
+            }
+        }
     }
 
     #[test]

@@ -41,6 +41,7 @@ use crate::stores::Stores;
 use crate::workqueue::{Size, WorkQueue};
 
 use buckets::Buckets;
+pub use buckets::Unhealthy;
 use delete::Deleter;
 use dispatcher::Dispatcher;
 use health::StoreHealth;
@@ -167,7 +168,7 @@ impl Replicator {
     }
 
     /// Why a bucket backs off, by the source's name; `None` while it is healthy.
-    pub fn unhealthy(&self, bucket: &str) -> Option<Arc<str>> {
+    pub fn unhealthy(&self, bucket: &str) -> Option<Unhealthy> {
         self.dispatcher.buckets.unhealthy(bucket)
     }
 

@@ -225,12 +225,14 @@ pub(crate) struct Notifier {
     bucket: String,
     run: u32,
     size: usize,
+    /// How many different keys they are about.
+    keys: usize,
 }
 
 impl Notifier {
     /// `run` tells the notifications of one run from those of another about the same keys.
     pub(crate) fn new(bucket: &str, run: u32) -> Self {
-        Self { bucket: bucket.to_owned(), run, size: OBJECT_SIZE }
+        Self { bucket: bucket.to_owned(), run, size: OBJECT_SIZE, keys: usize::MAX }
     }
 
     /// The same about objects of another size.
@@ -238,10 +240,15 @@ impl Notifier {
         Self { size, ..self }
     }
 
+    /// The same about so many objects, again and again.
+    pub(crate) fn of_keys(self, keys: usize) -> Self {
+        Self { keys, ..self }
+    }
+
     /// What MinIO posts after a PUT of the object of this number, field by field as captured in
     /// tests/fixtures/notifications.
     pub(crate) fn body(&self, number: usize) -> Bytes {
-        let (bucket, key, size) = (&self.bucket, key(number), self.size);
+        let (bucket, key, size) = (&self.bucket, key(number % self.keys), self.size);
         let encoded: String = form_urlencoded::byte_serialize(key.as_bytes()).collect();
         let id = format!("{:08X}{number:08X}", self.run);
         Bytes::from(format!(

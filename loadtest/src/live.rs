@@ -75,7 +75,13 @@ impl Live {
                 }
                 let mut site = bench.site(bucket, bucket, bucket)?;
                 // Thousands of deletes are what is measured, not a disaster.
-                site.environment.push(("EVERMIRROR__DELETES__MAX_DELETES", "1000000".to_owned()));
+                for (name, value) in [
+                    ("EVERMIRROR__DELETES__MAX_DELETES", "1000000"),
+                    ("EVERMIRROR__DELETES__MAX_DELETE_PERCENT", "100"),
+                    ("EVERMIRROR__BUCKETS__0__MAY_BE_EMPTY", "true"),
+                ] {
+                    site.environment.push((name, value.to_owned()));
+                }
                 if self == Self::Listen {
                     site.add_settings("[intake.listen]\n")?;
                 }

@@ -246,6 +246,8 @@ mod tests {
     use crate::config::settings::Durability;
     use crate::dirty::Origin;
     use crate::journal::JournalOptions;
+    use crate::journal::disk::Disk;
+    use crate::journal::testing::TestDisk;
     use crate::object::ObjectKey;
     use crate::remembered::Remembered;
     use crate::shelf::open_journal;
@@ -282,6 +284,30 @@ mod tests {
         // Another process finds on disk what was decided.
         let remembered = Remembered::open(&dir.path().join("reconcile")).unwrap();
         assert!(keys.iter().all(|dirty| remembered.is_kept("b", &dirty.key.key)));
+    }
+
+    #[tokio::test]
+    async fn a_power_cut_at_any_moment_of_a_discard_leaves_each_object_held_or_kept() {
+        for operations in 0.. {
+            let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(TestDisk::default()));
+            let on = Arc::clone(&disk) as Arc<dyn Disk>;
+            let open = || Remembered::open_on(&on, &dir.path().join("reconcile")).unwrap();
+            let hold = Hold::remembering(dir.path(), open()).await;
+            let main = journal(dir.path()).await;
+            let keys = ["a", "b", "c"].map(removed);
+            hold.put(keys.to_vec()).await.unwrap();
+            disk.cut_power_after(operations);
+            let answered = hold.decide(&main, "b", Decision::Discard).await.is_ok();
+            disk.crash(|| true);
+            let (waiting, kept) = (hold.keys("b", 9).await.unwrap(), open());
+            for DirtyKey { key, .. } in &keys {
+                let waits = waiting.iter().any(|(name, _)| *name == key.key);
+                assert!(kept.is_kept("b", &key.key) || waits && !answered, "{key}, {operations}");
+            }
+            if answered {
+                return;
+            }
+        }
     }
 
     #[tokio::test]

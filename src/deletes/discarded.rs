@@ -21,72 +21,73 @@ use crate::journal::slots::Slots;
 /// Room for the JSON of thousands of buckets.
 const SLOT: usize = 256 << 10;
 
+/// By bucket, the first record that came after the decision.
+type Until = BTreeMap<String, Lsn>;
+
 /// The record of decisions.
 #[derive(Debug)]
-pub struct Discards(Mutex<Book>);
-
-#[derive(Debug)]
-struct Book {
-    slots: Slots,
-    /// By bucket, the first record that came after the decision.
-    until: BTreeMap<String, Lsn>,
+pub struct Discards {
+    /// What is on disk.
+    until: Mutex<Until>,
+    /// Never waited for by [`Discards::covers`], which every delete asks.
+    slots: Mutex<Slots>,
 }
 
 impl Discards {
     /// Opens or creates the file. `next` is the journal's next record: if it is the first, the decisions were
     /// about a journal that is gone.
     pub fn open(path: &Path, next: Lsn) -> io::Result<Self> {
-        let (slots, held) = Slots::open(Arc::new(RealDisk), path, SLOT)?;
+        let (mut slots, held) = Slots::open(Arc::new(RealDisk), path, SLOT)?;
         let read = held.value.as_deref().and_then(|json| serde_json::from_slice(json).ok());
         if !held.created && (!held.newest || read.is_none()) {
             tracing::error!(path = %path.display(), "The record of discarded deletes was damaged; deletes that a person discarded lately may be carried out.");
         }
-        let mut until: BTreeMap<String, Lsn> = read.unwrap_or_default();
+        let mut until: Until = read.unwrap_or_default();
         // Where a power cut took the journal's end, the decision covers all that is left.
         until.retain(|_, lsn| {
             *lsn = next.min(*lsn);
             next > 1
         });
-        let mut book = Book { slots, until };
         // Twice: then both slots are known to be good.
         for _ in 0..2 {
-            book.store()?;
+            store(&mut slots, &until)?;
         }
-        Ok(Self(Mutex::new(book)))
+        Ok(Self { until: Mutex::new(until), slots: Mutex::new(slots) })
     }
 
     /// What another process has recorded in the file, whether or not those records are finished; nothing is
     /// written.
-    pub(crate) fn peek(path: &Path) -> io::Result<BTreeMap<String, Lsn>> {
+    pub(crate) fn peek(path: &Path) -> io::Result<Until> {
         let json = Slots::peek(path, SLOT)?;
         Ok(json.map(|json| serde_json::from_slice(&json)).transpose()?.unwrap_or_default())
     }
 
-    /// Discards all deletes in `bucket` that records below `until` tell of.
+    /// Discards all deletes in `bucket` that records below `until` tell of. Blocking.
     pub(crate) fn record(&self, bucket: &str, until: Lsn) -> io::Result<()> {
-        let mut book = self.book();
-        book.until.insert(bucket.to_owned(), until);
-        book.store()
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut decided = self.until().clone();
+        decided.insert(bucket.to_owned(), until);
+        store(&mut slots, &decided)?;
+        *self.until() = decided;
+        Ok(())
     }
 
     /// Whether a delete was discarded, of which the record `lsn` or an older one told.
     pub(crate) fn covers(&self, bucket: &str, lsn: Lsn) -> bool {
-        self.book().until.get(bucket).is_some_and(|until| lsn < *until)
+        self.until().get(bucket).is_some_and(|until| lsn < *until)
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn until(&self) -> MutexGuard<'_, Until> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Book {
-    fn store(&mut self) -> io::Result<()> {
-        let json = serde_json::to_vec(&self.until)?;
-        if !self.slots.fits(json.len()) {
-            return Err(io::Error::other("there is no room for so many buckets"));
-        }
-        self.slots.store(&json)
+fn store(slots: &mut Slots, until: &Until) -> io::Result<()> {
+    let json = serde_json::to_vec(until)?;
+    if !slots.fits(json.len()) {
+        return Err(io::Error::other("there is no room for so many buckets"));
     }
+    slots.store(&json)
 }
 
 #[cfg(test)]

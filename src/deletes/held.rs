@@ -140,11 +140,17 @@ impl Hold {
     /// Brakes that are off, with nothing held, and all their state in `dir`.
     #[cfg(test)]
     pub(crate) async fn for_tests(dir: &std::path::Path) -> Self {
+        Self::remembering(dir, Remembered::open(&dir.join("reconcile")).unwrap()).await
+    }
+
+    /// The same, with these kept objects.
+    #[cfg(test)]
+    pub(super) async fn remembering(dir: &std::path::Path, remembered: Remembered) -> Self {
         let (held, _) = HeldShelf::open(dir.join("held"), 64 << 20).await.unwrap();
         let (deferred, _) = Shelf::open(dir.join("deferred"), 64 << 20).await.unwrap();
         let aside = Aside { deferred: Arc::new(deferred), delays: Arc::default() };
         let discards = Discards::open(&dir.join("discards"), 1).unwrap();
-        let remembered = Arc::new(Remembered::open(&dir.join("reconcile")).unwrap());
+        let remembered = Arc::new(remembered);
         let (settings, on) = (DeleteSettings::default(), BTreeMap::new());
         Self::new(&settings, held, discards, remembered, aside, None, on)
     }

@@ -47,7 +47,7 @@ pub(super) enum Room {
 
 /// Real files, an imagined medium.
 #[derive(Debug, Default)]
-pub(super) struct TestDisk {
+pub(crate) struct TestDisk {
     state: Mutex<State>,
     slow_sync: Mutex<bool>,
     sync_goes_on: Condvar,
@@ -87,13 +87,13 @@ impl TestDisk {
     }
 
     /// Nothing reaches the disk after this many more writes and syncs.
-    pub(super) fn cut_power_after(&self, operations: usize) {
+    pub(crate) fn cut_power_after(&self, operations: usize) {
         self.state.lock().unwrap().power = Some(operations);
     }
 
     /// The power is back: of the sectors that were not synced, those for which `lost` says so hold
     /// what they held before.
-    pub(super) fn crash(&self, mut lost: impl FnMut() -> bool) {
+    pub(crate) fn crash(&self, mut lost: impl FnMut() -> bool) {
         let mut state = self.state.lock().unwrap();
         for sector in state.unsynced.drain(..).filter(|_| lost()) {
             sector.file.write_all_at(&sector.before, sector.offset).unwrap();

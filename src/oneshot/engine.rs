@@ -1,16 +1,15 @@
 //! The replicator of `run`, for work that ends: `sync` feeds it from a journal, `restore` from a listing.
 //!
 //! **Promise.** A key that fails is tried [`TRIES`] times, and one that only a person can mend is given
-//! up at once; the others go on. A store that is away for [`PATIENCE`] ends the work with an error. What
-//! becomes of unfinished work on an error, on cancellation and on a crash is for the feed to say.
+//! up at once; the others go on. A store that is away for [`PATIENCE`] ends the work with an error, and so do
+//! buckets that fail as a whole for so long, once there is nothing else to do. What becomes of unfinished work on an error, on cancellation and on a crash is for the feed to say.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock;
 use crate::config::Settings;
 use crate::metrics::{Metrics, Totals};
-use crate::replicate::{Direction, Replicator, StoreState};
+use crate::replicate::{Direction, Replicator, Unhealthy};
 use crate::stores::Stores;
 use crate::workqueue::{ParkedKey, WorkQueue};
 
@@ -18,7 +17,7 @@ use crate::workqueue::{ParkedKey, WorkQueue};
 const TRIES: u32 = 6;
 /// The longest wait between two of them.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(15);
-/// How long a store may be away.
+/// How long a store may be away, or a bucket fail as a whole.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Why it is no use to wait on.
@@ -34,6 +33,18 @@ pub enum EngineError {
         store: &'static str,
         /// Its last error.
         why: String,
+    },
+    /// All that is left belongs to buckets that fail.
+    #[error(
+        "every request for bucket {bucket:?} has failed for {} s, and nothing else is left to do; its rest is \
+         left for the next time: {why}",
+        PATIENCE.as_secs()
+    )]
+    BucketFails {
+        /// The first of them, by the name of the bucket that is read.
+        bucket: Arc<str>,
+        /// Its last error.
+        why: Arc<str>,
     },
     /// Something that must not happen.
     #[error("a part of it panicked; please report the panic above")]
@@ -84,11 +95,19 @@ impl Engine {
         }
         let (source, target) = self.replicator.stores();
         for (store, state) in self.names.into_iter().zip([source, target]) {
-            if away_for(&state, clock::now_ms()) > PATIENCE {
+            if !state.up && state.lasting > PATIENCE {
                 return Err(EngineError::Away { store, why: state.last_error.unwrap_or_default() });
             }
         }
-        Ok(())
+        let waiting = self.queue.by_bucket().into_iter().filter(|(_, counts)| counts.pending > 0);
+        let waiting = waiting.map(|(bucket, _)| {
+            let unhealthy = self.replicator.unhealthy(&bucket);
+            (bucket, unhealthy)
+        });
+        match all_fail(waiting) {
+            Some((bucket, why)) => Err(EngineError::BucketFails { bucket, why }),
+            None => Ok(()),
+        }
     }
 
     /// The keys that are left, if all of them are given up; else nothing, since some are still worked on.
@@ -124,9 +143,16 @@ fn given_up(key: &ParkedKey) -> bool {
     matches!(key.class, "denied" | "invalid" | "no_such_bucket") || key.attempts >= TRIES
 }
 
-fn away_for(state: &StoreState, now_ms: i64) -> Duration {
-    let since = u64::try_from(now_ms - state.since_ms).unwrap_or_default();
-    if state.up { Duration::ZERO } else { Duration::from_millis(since) }
+/// The first of the buckets with work left, and its last error, if each has failed for longer than [`PATIENCE`].
+fn all_fail(
+    waiting: impl Iterator<Item = (Arc<str>, Option<Unhealthy>)>,
+) -> Option<(Arc<str>, Arc<str>)> {
+    let mut first = None;
+    for (bucket, unhealthy) in waiting {
+        let failing = unhealthy.filter(|unhealthy| unhealthy.lasting > PATIENCE)?;
+        first.get_or_insert((bucket, failing.reason));
+    }
+    first
 }
 
 #[cfg(test)]
@@ -148,9 +174,15 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_answers_is_never_away() {
-        let state = |up| StoreState { up, since_ms: 1_000, last_error: None };
-        assert_eq!(away_for(&state(true), 900_000), Duration::ZERO);
-        assert_eq!(away_for(&state(false), 4_000), Duration::from_secs(3));
+    fn buckets_that_fail_end_the_work_once_nothing_else_is_left() {
+        let bucket = |name: &str, seconds| {
+            let lasting = Duration::from_secs(seconds);
+            (name.into(), Some(Unhealthy { reason: format!("{name} is full").into(), lasting }))
+        };
+        assert_eq!(all_fail([].into_iter()), None);
+        assert_eq!(all_fail([bucket("a", 121), ("b".into(), None)].into_iter()), None);
+        assert_eq!(all_fail([bucket("a", 121), bucket("b", 9)].into_iter()), None);
+        let all = all_fail([bucket("a", 121), bucket("b", 130)].into_iter());
+        assert_eq!(all, Some(("a".into(), "a is full".into())));
     }
 }

@@ -85,14 +85,13 @@ pub(super) fn status(stages: &Stages) -> Status {
 fn store_status(stages: &Stages, endpoint: &str, state: Option<StoreState>) -> StoreStatus {
     let state = state.unwrap_or_else(|| StoreState {
         up: false,
-        since_ms: clock::now_ms() - clock::signed_millis(stages.started.elapsed()),
+        lasting: stages.started.elapsed(),
         last_error: Some("not reached since the start".to_owned()),
     });
-    let for_ms = u64::try_from(clock::now_ms() - state.since_ms).unwrap_or_default();
     StoreStatus {
         endpoint: endpoint.to_owned(),
         up: state.up,
-        for_ms,
+        for_ms: clock::millis(state.lasting),
         last_error: state.last_error,
     }
 }
@@ -111,7 +110,7 @@ fn waiting(stages: &Stages, (bucket, counts): (Arc<str>, Counts)) -> BucketPendi
         bytes: counts.bytes,
         unsized_keys: counts.unsized_keys as u64,
         oldest_pending_age_ms: counts.oldest_ms.map(age),
-        unhealthy: unhealthy.map(|reason| reason.to_string()),
+        unhealthy: unhealthy.map(|unhealthy| unhealthy.reason.to_string()),
     }
 }
 

@@ -6,6 +6,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::attempt::AttemptError;
 use super::worker::Done;
@@ -22,10 +25,21 @@ struct BucketHealth {
     reason: Option<Arc<str>>,
     /// Tries in a row that ended well and wrote nothing.
     unwritten: u32,
+    /// Since when it backs off; `None` while it does not.
+    since: Option<Instant>,
+}
+
+/// A bucket that backs off.
+#[derive(Debug, Clone)]
+pub struct Unhealthy {
+    /// What failed last.
+    pub reason: Arc<str>,
+    /// How long it has backed off.
+    pub lasting: Duration,
 }
 
 impl BucketHealth {
-    fn failed(&mut self, side: Side, reason: &str) {
+    fn failed(&mut self, side: Side, reason: &str, now: Instant) {
         let failures = match side {
             Side::Source => &mut self.source,
             Side::Target => &mut self.target,
@@ -33,6 +47,9 @@ impl BucketHealth {
         *failures = failures.saturating_add(1);
         self.unwritten = 0;
         self.reason = Some(reason.into());
+        if self.backs_off() {
+            self.since.get_or_insert(now);
+        }
     }
 
     /// The source answered; the target, too, if it was `written`, or if it has not failed for as long as it takes
@@ -42,6 +59,9 @@ impl BucketHealth {
         self.unwritten = self.unwritten.saturating_add(1);
         if written || self.unwritten >= FAILURES_TO_BACK_OFF {
             (self.target, self.unwritten) = (0, 0);
+        }
+        if !self.backs_off() {
+            self.since = None;
         }
     }
 
@@ -78,7 +98,7 @@ impl Buckets {
         let Some(shared) = self.0.get(bucket) else { return };
         let mut health = shared.health.lock().unwrap_or_else(PoisonError::into_inner);
         let before = health.backs_off();
-        health.failed(error.side, &error.to_string());
+        health.failed(error.side, &error.to_string(), Instant::now());
         shared.failing.store(true, Ordering::Relaxed);
         if !before && health.backs_off() {
             // Under the lock, so that a recovery in between is not overwritten by this.
@@ -101,14 +121,15 @@ impl Buckets {
         }
     }
 
-    /// Why the bucket backs off, if it does.
-    pub(super) fn unhealthy(&self, bucket: &str) -> Option<Arc<str>> {
+    /// Why the bucket backs off, and how long it has, if it does.
+    pub(super) fn unhealthy(&self, bucket: &str) -> Option<Unhealthy> {
         let shared = self.0.get(bucket)?;
         if !shared.failing.load(Ordering::Relaxed) {
             return None;
         }
         let health = shared.health.lock().unwrap_or_else(PoisonError::into_inner);
-        health.reason.clone().filter(|_| health.backs_off())
+        let (reason, since) = (health.reason.clone()?, health.since?);
+        Some(Unhealthy { reason, lasting: since.elapsed() })
     }
 }
 
@@ -118,19 +139,22 @@ mod tests {
 
     #[test]
     fn a_bucket_backs_off_after_failures_in_a_row_until_that_side_works() {
-        let mut health = BucketHealth::default();
+        let (mut health, now) = (BucketHealth::default(), Instant::now());
         for _ in 1..FAILURES_TO_BACK_OFF {
-            health.failed(Side::Target, "full");
+            health.failed(Side::Target, "full", now);
         }
         health.succeeded(true);
-        health.failed(Side::Target, "full");
-        assert!(!health.backs_off());
-        for _ in 0..FAILURES_TO_BACK_OFF {
-            health.failed(Side::Target, "full");
+        health.failed(Side::Target, "full", now);
+        assert!(!health.backs_off() && health.since.is_none());
+        for later in 1..=2 * FAILURES_TO_BACK_OFF {
+            health.failed(Side::Target, "full", now + Duration::from_secs(later.into()));
         }
+        let began = now + Duration::from_secs(u64::from(FAILURES_TO_BACK_OFF) - 1);
+        assert_eq!(health.since, Some(began));
         health.succeeded(false);
         assert!(health.backs_off(), "nothing was written there");
+        assert_eq!(health.since, Some(began));
         health.succeeded(true);
-        assert!(!health.backs_off());
+        assert!(!health.backs_off() && health.since.is_none());
     }
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::clock;
 use crate::store::{ErrorKind, StoreError};
 
 /// So many failures in a row, without one success, make the prober ask whether the store is down.
@@ -28,13 +27,13 @@ struct Health {
     up: bool,
     /// The prober is asking the store, or has asked it a moment ago.
     asked: Option<Instant>,
-    since_ms: i64,
+    since: Instant,
     last_error: Option<String>,
 }
 
 impl Health {
-    const fn new(now_ms: i64) -> Self {
-        Self { failures: 0, probes: 0, up: true, asked: None, since_ms: now_ms, last_error: None }
+    const fn new(now: Instant) -> Self {
+        Self { failures: 0, probes: 0, up: true, asked: None, since: now, last_error: None }
     }
 
     /// Work on this store succeeded.
@@ -58,15 +57,15 @@ impl Health {
     }
 
     /// The store was asked for several buckets and answered for none.
-    fn down(&mut self, now_ms: i64, error: &str) {
-        (self.up, self.since_ms) = (false, now_ms);
+    fn down(&mut self, now: Instant, error: &str) {
+        (self.up, self.since) = (false, now);
         self.last_error = Some(error.to_owned());
     }
 
     /// A probe was answered. The waits between probes start afresh only after real work succeeded.
-    fn answered(&mut self, now_ms: i64) {
+    fn answered(&mut self, now: Instant) {
         self.failures = 0;
-        (self.up, self.since_ms) = (true, now_ms);
+        (self.up, self.since) = (true, now);
     }
 
     /// How long to wait before the next probe.
@@ -82,8 +81,8 @@ impl Health {
 pub struct StoreState {
     /// Whether it answers.
     pub up: bool,
-    /// Since when that has been so, milliseconds since the Unix epoch.
-    pub since_ms: i64,
+    /// How long that has been so, whatever the wall clock did.
+    pub lasting: Duration,
     /// The last failure to reach it, or to be let in.
     pub last_error: Option<String>,
 }
@@ -111,7 +110,7 @@ impl StoreHealth {
     pub(super) fn new(name: &'static str) -> Self {
         Self {
             name,
-            health: Mutex::new(Health::new(clock::now_ms())),
+            health: Mutex::new(Health::new(Instant::now())),
             up: watch::Sender::new(true),
             doubted: Notify::new(),
         }
@@ -176,7 +175,7 @@ impl StoreHealth {
         match result {
             Ok(()) => health.failures = 0,
             Err(error) => {
-                health.down(clock::now_ms(), &error.to_string());
+                health.down(Instant::now(), &error.to_string());
                 tracing::warn!(store = self.name, %error, "The store is down. Work waits and the store is probed.");
                 self.up.send_replace(false);
             }
@@ -191,7 +190,7 @@ impl StoreHealth {
         }
         // Held until everybody is told, so that a failure in between is not overwritten by this.
         let mut health = self.health();
-        health.answered(clock::now_ms());
+        health.answered(Instant::now());
         tracing::info!(store = self.name, "The store answers again.");
         self.up.send_replace(true);
         true
@@ -201,7 +200,7 @@ impl StoreHealth {
         let health = self.health();
         StoreState {
             up: health.up,
-            since_ms: health.since_ms,
+            lasting: health.since.elapsed(),
             last_error: health.last_error.clone(),
         }
     }
@@ -217,20 +216,22 @@ mod tests {
 
     #[test]
     fn a_store_is_asked_after_failures_in_a_row_before_it_counts_as_down() {
-        let (mut health, now) = (Health::new(0), Instant::now());
+        let now = Instant::now();
+        let mut health = Health::new(now);
         let mut asked = |times| (0..times).filter(|_| health.failed(now, "refused")).count();
         assert_eq!(asked(FAILURES_TO_ASK - 1), 0);
         assert_eq!(asked(20), 1, "not again while it is asked");
         assert!(health.failed(now + ASK_EVERY, "refused"));
         assert!(health.up);
-        health.down(7, "refused");
-        assert_eq!((health.up, health.since_ms), (false, 7));
+        health.down(now + ASK_EVERY, "refused");
+        assert_eq!((health.up, health.since), (false, now + ASK_EVERY));
         assert!(!health.failed(now + 2 * ASK_EVERY, "refused"));
     }
 
     #[test]
     fn one_success_between_failures_keeps_a_store_from_being_asked() {
-        let (mut health, now) = (Health::new(0), Instant::now());
+        let now = Instant::now();
+        let mut health = Health::new(now);
         for _ in 1..FAILURES_TO_ASK {
             assert!(!health.failed(now, "refused"));
         }
@@ -240,10 +241,10 @@ mod tests {
 
     #[test]
     fn probes_space_out_until_real_work_succeeds() {
-        let mut health = Health::new(0);
+        let mut health = Health::new(Instant::now());
         assert_eq!(health.next_probe(), FIRST_PROBE);
         assert_eq!(health.next_probe(), FIRST_PROBE * 2);
-        health.answered(9);
+        health.answered(Instant::now());
         assert_eq!(health.next_probe(), FIRST_PROBE * 4);
         for _ in 0..20 {
             health.next_probe();

@@ -9,14 +9,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, future, stream};
 use serde::{Deserialize, Serialize};
-
 use tokio::sync::mpsc;
 
 use crate::store::{ErrorKind, Store};
 
 /// The wait before uploads that could not be aborted are tried again.
 const AGAIN: Duration = Duration::from_secs(15);
+
+/// So many are aborted at once.
+const ABORTS: usize = 8;
 
 /// At most so many of this process's uploads wait to be aborted; a restart finds the others.
 const WAITING: usize = 1_000;
@@ -56,12 +59,14 @@ impl Uploads {
     /// Ready for new uploads, with the list of what is to be aborted, for [`LeftOver::abort`].
     pub(super) async fn open(dir: &Path) -> std::io::Result<(Self, LeftOver)> {
         tokio::fs::create_dir_all(dir).await?;
-        let mut earlier = Vec::new();
+        let (mut earlier, mut next) = (Vec::new(), 0);
         let mut entries = tokio::fs::read_dir(dir).await?;
         while let Some(entry) = entries.next_entry().await? {
+            let number = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
+            // No note of an earlier process is overwritten.
+            next = next.max(number.map_or(0, |number| number.saturating_add(1)));
             earlier.push(entry.path());
         }
-        let next = u64::try_from(crate::clock::now_ms()).unwrap_or_default() << 16;
         let (sender, abandoned) = mpsc::channel(WAITING);
         let uploads = Self { dir: dir.to_owned(), next: AtomicU64::new(next), abandoned: sender };
         Ok((uploads, LeftOver { earlier, abandoned }))
@@ -125,19 +130,18 @@ impl LeftOver {
     }
 }
 
-/// Tries each once; those that must be tried again.
+/// Tries each once, several at a time: one bucket that does not answer holds up few others. Returns those that must
+/// be tried again.
 async fn abort_all(left: Vec<PathBuf>, target: &Store) -> Vec<PathBuf> {
-    let mut later = Vec::new();
-    for file in left {
-        match abort(&file, target).await {
-            Ok(true) => {}
-            Ok(false) => later.push(file),
-            Err(error) => {
-                tracing::warn!(file = %file.display(), %error, "The note of a multipart upload cannot be used; the upload may be left behind at the target.");
-            }
+    let tries = left.into_iter().map(async |file| match abort(&file, target).await {
+        Ok(true) => None,
+        Ok(false) => Some(file),
+        Err(error) => {
+            tracing::warn!(file = %file.display(), %error, "The note of a multipart upload cannot be used; the upload may be left behind at the target.");
+            None
         }
-    }
-    later
+    });
+    stream::iter(tries).buffer_unordered(ABORTS).filter_map(future::ready).collect().await
 }
 
 /// Aborts one upload; false, and its file stays, when the target cannot do it now.
@@ -156,4 +160,22 @@ async fn abort(file: &Path, target: &Store) -> std::io::Result<bool> {
         }
     }
     tokio::fs::remove_file(file).await.map(|()| true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_note_of_an_earlier_process_is_overwritten_whatever_the_clock_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = Vec::new();
+        for number in 0..3 {
+            let (uploads, left) = Uploads::open(dir.path()).await.unwrap();
+            assert_eq!(left.earlier.len(), number);
+            files.push(uploads.begun("b", "k", format!("upload {number}")).await.file);
+        }
+        files.dedup();
+        assert!(files.len() == 3 && files.iter().all(|file| file.exists()));
+    }
 }

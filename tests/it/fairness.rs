@@ -90,3 +90,35 @@ async fn a_bucket_over_its_quota_neither_stops_another_nor_takes_the_store_down(
     mc::quota(&Servers::shared().await.target.authority(), &site.target_bucket, "1GiB");
     eventually("all is done", SOON, async || site.evermirror.idle().await).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_denied_or_missing_neither_stops_another_nor_takes_the_store_down() {
+    let servers = Servers::shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
+    let setup = Setup { target_endpoint: Some(proxy.endpoint()), ..Setup::default() };
+    let site = two_buckets("fair-denied", "fair-denied-not", setup).await;
+    proxy.misbehave(|_, uri| {
+        let denied = uri.path().starts_with("/fair-denied-copy");
+        denied.then_some(Fault::Answer(403, "AccessDenied"))
+    });
+    put(&site, "fair-denied", 200).await;
+    site.evermirror.counts("parked", 200, SOON).await;
+    put(&site, "fair-denied-not", 1).await;
+    arrives(&site, "fair-denied-not").await;
+    let status = site.evermirror.status().await.unwrap();
+    assert_eq!(status["target"]["up"], true, "{status}");
+    // The same with a bucket that is not there any more.
+    proxy.misbehave(|_, uri| {
+        let missing = uri.path().starts_with("/fair-denied-copy");
+        missing.then_some(Fault::Answer(404, "NoSuchBucket"))
+    });
+    put(&site, "fair-denied", 1).await;
+    site.target.delete("fair-denied-not", "key-0").await;
+    put(&site, "fair-denied-not", 1).await;
+    arrives(&site, "fair-denied-not").await;
+    let status = site.evermirror.status().await.unwrap();
+    assert_eq!(status["target"]["up"], true, "{status}");
+    assert_eq!(of_bucket(&status, "fair-denied")["pending"], 200);
+    proxy.behave();
+    eventually("all is done", SOON, async || site.evermirror.idle().await).await;
+}

@@ -385,3 +385,57 @@ async fn a_source_bucket_that_is_removed_by_force_deletes_nothing() {
     shows(&site, "parked", 20).await;
     assert_eq!(kept(&site).await.len(), 20);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_object_that_returns_unchanged_is_one_like_any_other() {
+    let mut site = Servers::shared().await.site("held-unchanged", setup(0)).await;
+    let keys = fill(&site, 3).await;
+    site.delete(&keys[0]).await;
+    shows(&site, "held", 1).await;
+    let answer = decide(&site, "discard", Some(TOKEN)).await;
+    assert_eq!(answer.text(), r#"{"discarded":1}"#);
+    // It comes back with the same bytes and goes again, and no event tells of either: the passes find out.
+    assert!(site.evermirror.terminate().await.success());
+    site.put(&keys[0], keys[0].as_str()).await;
+    site.evermirror.start().await;
+    site.walked().await;
+    site.converges(SOON).await;
+    assert!(site.evermirror.terminate().await.success());
+    site.delete(&keys[0]).await;
+    site.evermirror.start().await;
+    shows(&site, "held", 1).await;
+    assert_eq!(kept(&site).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_that_waits_for_a_look_at_the_source_asks_nothing_again() {
+    let servers = Servers::shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.source.authority()).await;
+    let setup = Setup { source_endpoint: Some(proxy.endpoint()), ..setup(10_000) };
+    let site = servers.site("held-look", setup).await;
+    let keys = fill(&site, 5).await;
+    let asked = || {
+        let head = format!("HEAD /{}/{}", site.bucket, keys[0].replace(' ', "%20"));
+        proxy.seen().iter().filter(|request| **request == head).count()
+    };
+    let before = asked();
+    proxy.misbehave(|method, uri| {
+        let listing = method == Method::GET && uri.query().is_some_and(|q| q.contains("list-type"));
+        listing.then_some(Fault::Hold)
+    });
+    site.delete(&keys[0]).await;
+    proxy.holds_one().await;
+    // Meanwhile the others go on.
+    for number in 0..20 {
+        let key = format!("meanwhile {number}");
+        site.put(&key, key.as_str()).await;
+        eventually("it is copied", SOON, async || {
+            kept(&site).await.contains(&key).then_some(()).ok_or("not yet".to_owned())
+        })
+        .await;
+    }
+    assert_eq!(asked() - before, 1);
+    assert!(kept(&site).await.contains(&keys[0]));
+    proxy.behave();
+    site.converges(SOON).await;
+}

@@ -109,6 +109,27 @@ async fn no_key_breaks_the_page_be_it_as_narrow_as_a_telephone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_page_names_a_bucket_that_fails_as_a_whole() {
+    let servers = Servers::shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
+    let setup = Setup { target_endpoint: Some(proxy.endpoint()), ..Setup::default() };
+    let site = servers.site("page-failing", setup).await;
+    site.walked().await;
+    proxy.misbehave(|method, _| {
+        (method == Method::PUT).then_some(Fault::Answer(507, "XMinioStorageFull"))
+    });
+    let browser = Browser::start(Scheme::Light).await;
+    browser.open(&site.evermirror.web("/")).await;
+    for number in 0..20 {
+        site.put(&format!("key {number}"), "12345").await;
+    }
+    browser.shows("#problems", "Bucket page-failing fails as a whole").await;
+    browser.shows("#problems", "XMinioStorageFull").await;
+    proxy.behave();
+    browser.shows("#verdict", "Nothing").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn held_deletes_are_decided_by_keyboard_and_only_with_the_token() {
     let settings =
         vec![("DELETES__MAX_DELETES", "5".to_owned()), ("WEB__AUTH_TOKEN", TOKEN.to_owned())];

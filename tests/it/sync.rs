@@ -280,6 +280,50 @@ async fn keys_that_fail_for_good_are_named_and_the_others_are_copied(pair: Pair)
     equal(&site).await;
 }
 
+/// A listing of the source from before the objects below `came/` were there.
+fn without_what_came(listing: &str) -> String {
+    let Some((head, entries)) = listing.split_once("<Contents>") else { return listing.to_owned() };
+    let (entries, tail) = entries.rsplit_once("</Contents>").expect("XML");
+    let entries = entries.split("</Contents><Contents>");
+    let older: Vec<_> = entries.filter(|entry| !entry.contains("<Key>came/")).collect();
+    format!("{head}<Contents>{}</Contents>{tail}", older.join("</Contents><Contents>"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_to_a_busy_bucket_between_the_two_listings_is_no_delete_and_no_brake() {
+    let servers = Servers::shared().await;
+    let source = FaultProxy::in_front_of(&servers.source.authority()).await;
+    let target = FaultProxy::in_front_of(&servers.target.authority()).await;
+    let (at_source, at_target) = (Some(source.endpoint()), Some(target.endpoint()));
+    let setup =
+        Setup { source_endpoint: at_source, target_endpoint: at_target, ..Setup::default() };
+    let site = servers.silent("sync-busy", setup).await;
+    for number in 0..10 {
+        site.put(&format!("dir/{number}"), "value").await;
+    }
+    assert_eq!(site.evermirror.once(&["sync"]).await.0, 0);
+    let lists = |method: &Method, uri: &hyper::Uri| {
+        *method == Method::GET && uri.query().is_some_and(|query| query.contains("list-type"))
+    };
+    source.misbehave(move |method, uri| {
+        lists(method, uri).then_some(Fault::EditAnswer(without_what_came))
+    });
+    target.hold_after(0, lists);
+    let busy = site.evermirror.begin(&["sync", "--json"]);
+    target.holds_one().await;
+    // `run` copies them meanwhile.
+    for number in 0..30 {
+        let key = format!("came/{number:02}");
+        site.put(&key, "value").await;
+        site.target.put(&site.target_bucket, &key, "value").await;
+    }
+    target.behave();
+    let (status, answer) = busy.ended().await;
+    let answer = answer.expect("a report");
+    assert_eq!((status.code(), answer["deleted"].as_u64()), (Some(0), Some(0)), "{answer}");
+    assert_eq!(site.target.list(&site.target_bucket).await.unwrap().len(), 40);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_command_line_or_configuration_has_a_status_of_its_own() {
     let site = Servers::shared().await.silent("sync-usage", Setup::default()).await;

@@ -1,7 +1,7 @@
 // Puts a status on the page. Everything is set as text, never as markup.
 
 import { draw } from "/page/chart.js";
-import { activity, ago, bytes, bytesAtRisk, count, duration, lastComparison, many, problems, safeguards, verdict, visible } from "/page/words.js";
+import { activity, ago, bytes, bytesAtRisk, count, duration, heldBecause, lastComparison, many, problems, safeguards, verdict, visible } from "/page/words.js";
 
 const byId = (id) => document.getElementById(id);
 
@@ -95,10 +95,10 @@ function trouble(status) {
 
 function deletes(status) {
   byId("held-section").hidden = status.held.length === 0;
-  rows("held", status.held.map(({ bucket, count: objects, reason }) => [
+  rows("held", status.held.map(({ bucket, count: objects, reason, deciding }) => [
     { text: bucket, class: "name" },
     number(objects),
-    reason,
+    heldBecause({ reason, deciding }),
     { buttons: [
       { label: "Discard", act: `discard:${bucket}`, about: `keep ${many(objects, "object")} of ${bucket} on the target` },
       { label: "Approve", act: `approve:${bucket}`, about: `delete ${many(objects, "object")} of ${bucket} from the target` },

@@ -81,6 +81,9 @@ export function problems(status) {
   for (const intake of status.intakes) {
     if (intake.trouble) bad(`No notification arrives by ${intake.name} (${intake.address}): ${intake.trouble}`);
   }
+  for (const bucket of status.buckets) {
+    if (bucket.unhealthy) warn(`Bucket ${bucket.bucket} fails as a whole, so its keys are tried one at a time: ${bucket.unhealthy}`);
+  }
   for (const bucket of status.reconcile) {
     if (bucket.last_error) warn(`The last comparison of ${bucket.bucket} failed: ${bucket.last_error}`);
   }
@@ -110,6 +113,12 @@ export function safeguards({ lease, snapshots, capture }, now) {
   if (snapshots) repeated("snapshots", "taken", snapshots.last_ms, snapshots);
   if (capture) repeated("settings", "captured", capture.checked_ms, capture);
   return found;
+}
+
+/** Why a bucket's deletes are held, and how far a decision about them is. */
+export function heldBecause({ reason, deciding }) {
+  if (!deciding) return reason;
+  return `${reason} – ${deciding.decision === "approve" ? "approving" : "discarding"}: ${count(deciding.done)} of ${count(deciding.of)}`;
 }
 
 /** What a bucket's comparison is doing. */
