@@ -49,7 +49,8 @@ pub enum GapReason {
     RecordsExpired,
     /// Another process was the active one before, and what it was told is in its journal.
     TakenOver,
-    /// A sender hung up before its notification was durable, or its body was late or broke off.
+    /// A sender hung up before its notification was durable, or its body was late or broke off, or a listen stream
+    /// was read so slowly that the store may have dropped some.
     NotTaken,
     /// Too many keys of the bucket failed to be remembered one by one.
     BucketFailing,

@@ -16,6 +16,7 @@ mod ready;
 mod tally;
 mod turns;
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -190,8 +191,29 @@ impl WorkQueue {
     pub fn set_failing(&self, bucket: &Arc<str>, failing: bool) {
         self.schedule().turns.set_failing(bucket, failing);
         if !failing {
+            self.retry_parked(bucket);
             self.nudge(Size::Small);
             self.nudge(Size::Large);
+        }
+    }
+
+    /// What made the keys of this bucket fail is over: those that are parked need not wait any longer.
+    fn retry_parked(&self, bucket: &Arc<str>) {
+        let parked = self.keys.fold(Vec::new(), |mut found, key, state| {
+            if key.bucket == *bucket && state.is_parked() {
+                found.push(key.clone());
+            }
+            found
+        });
+        let now = Instant::now();
+        for key in parked {
+            self.keys.update(&key, |state| {
+                let Some(mut state) = state else { return (Keep::Absent, ()) };
+                let lsn = state.first_lsn();
+                let effect = state.retry_now(now);
+                self.apply(&mut self.schedule(), &key, (lsn, lsn), effect);
+                (Keep::State(state), ())
+            });
         }
     }
 
@@ -312,38 +334,70 @@ impl WorkQueue {
         parked.into_iter().filter_map(shown).collect()
     }
 
-    /// Up to `limit` parked keys as records, to be set aside elsewhere.
-    pub fn parked_work(&self, limit: usize) -> Vec<DirtyKey> {
-        self.some_parked(limit, |_, _| true)
+    /// How many keys of each bucket are *stuck*: parked, or waiting although no worker has them in a bucket that fails
+    /// as a whole, which has one key in flight at a time.
+    pub fn stuck(&self) -> Vec<(Arc<str>, usize)> {
+        let failing = self.failing();
+        let count = |(bucket, counts): (Arc<str>, Counts)| {
+            let waiting = counts.pending.saturating_sub(counts.in_flight);
+            let stuck = if failing.contains(&bucket) { waiting } else { counts.parked };
+            (bucket, stuck)
+        };
+        self.by_bucket().into_iter().map(count).filter(|(_, stuck)| *stuck > 0).collect()
     }
 
-    /// Up to `limit` parked keys whose oldest record is below `lsn`: those that hold the log, although nothing
+    /// Up to `limit` stuck keys of one bucket as records, to be set aside elsewhere.
+    pub fn stuck_in(&self, bucket: &str, limit: usize) -> Vec<DirtyKey> {
+        self.some_stuck(limit, |key, _| *key.bucket == *bucket)
+    }
+
+    /// Up to `limit` stuck keys whose oldest record is below `lsn`: those that hold the log, although nothing
     /// is done for them now.
-    pub fn parked_below(&self, lsn: Lsn, limit: usize) -> Vec<DirtyKey> {
+    pub fn stuck_below(&self, lsn: Lsn, limit: usize) -> Vec<DirtyKey> {
         if self.lowest_unfinished().is_none_or(|lowest| lowest >= lsn) {
             return Vec::new();
         }
-        self.some_parked(limit, |_, work| work.first_lsn < lsn)
+        self.some_stuck(limit, |_, work| work.first_lsn < lsn)
     }
 
-    /// All parked keys of one bucket.
-    pub fn parked_in(&self, bucket: &str) -> Vec<DirtyKey> {
-        self.some_parked(usize::MAX, |key, _| *key.bucket == *bucket)
-    }
-
-    fn some_parked(
+    fn some_stuck(
         &self,
         limit: usize,
         wanted: impl Fn(&ObjectKey, &Pending) -> bool,
     ) -> Vec<DirtyKey> {
+        let failing = self.failing();
         self.keys.fold(Vec::new(), |mut found, key, state| {
-            if let KeyState::Waiting { work, wait: Wait::Failed(_), .. } = state
+            let work = match state {
+                KeyState::Waiting { work, wait: Wait::Failed(_), .. } => Some(work),
+                KeyState::Ready(work) | KeyState::Waiting { work, wait: Wait::Hot, .. } => {
+                    failing.contains(&key.bucket).then_some(work)
+                }
+                KeyState::InFlight { .. } | KeyState::Cooling { .. } => None,
+            };
+            if let Some(work) = work
                 && found.len() < limit
                 && wanted(key, work)
             {
                 found.push(self.dirty_again(key, work));
             }
             found
+        })
+    }
+
+    /// Whether the bucket fails as a whole.
+    pub fn fails(&self, bucket: &str) -> bool {
+        self.failing().contains(bucket)
+    }
+
+    fn failing(&self) -> HashSet<Arc<str>> {
+        self.schedule().turns.failing()
+    }
+
+    /// Whether a delete that a person approved is still to be carried out in this bucket.
+    pub fn has_approved(&self, bucket: &str) -> bool {
+        self.keys.fold(false, |found, key, state| {
+            let approved = |work: &Pending| work.aspects.has(Aspects::APPROVED);
+            found || *key.bucket == *bucket && state.work().is_some_and(approved)
         })
     }
 
@@ -370,9 +424,10 @@ impl WorkQueue {
         self.forget_if(key, KeyState::is_parked);
     }
 
-    /// Forgets a key that was set aside, if it is still parked, or waits in the lane for large objects.
+    /// Forgets a key that was set aside, if no worker has it. Nothing was marked meanwhile: who sets keys aside is who
+    /// marks them.
     pub fn forget_set_aside(&self, key: &ObjectKey) {
-        self.forget_if(key, |state| state.is_parked() || state.waits_as_large());
+        self.forget_if(key, |state| matches!(state, KeyState::Ready(_) | KeyState::Waiting { .. }));
     }
 
     fn forget_if(&self, key: &ObjectKey, wanted: impl Fn(&KeyState) -> bool) {

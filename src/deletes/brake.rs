@@ -3,7 +3,8 @@
 //! A burst of confirmed deletes that looks like a disaster is held for a person to approve. Once a bucket's
 //! brake is on, every further delete in it is held until someone approves or discards.
 //!
-//! **What counts.** A key counts once in a window, however often its delete is tried or reported. Time is
+//! **What counts.** A key counts once in a window, however often its delete is tried or reported, until its object
+//! is there again. Time is
 //! monotonic milliseconds of this process: a wall clock that steps neither hides deletes nor piles them up.
 //! Counters go into a [`Saved`] and come back from it at the next start, as old as they were.
 //!
@@ -176,6 +177,16 @@ impl Brakes {
         Admission::Allow
     }
 
+    /// The object is there again: its next delete is another one.
+    pub(crate) fn returned(&mut self, bucket: &str, print: u64) {
+        let Some(brake) = self.buckets.get_mut(bucket) else { return };
+        for slot in &mut brake.slots {
+            if slot.keys.remove(&print) {
+                slot.others = slot.others.saturating_add(1);
+            }
+        }
+    }
+
     /// A complete pass has found so many objects at the target.
     pub(crate) fn sized(&mut self, bucket: &Arc<str>, objects: u64) {
         self.changes += 1;
@@ -316,6 +327,18 @@ mod tests {
             }
         }
         assert_eq!(brakes.save(2_000)["b"].recent.iter().map(|slot| slot.1).sum::<u64>(), 10);
+    }
+
+    #[test]
+    fn a_delete_of_an_object_that_was_there_again_is_another_one() {
+        let (mut brakes, bucket) = brakes(3);
+        for _ in 0..3 {
+            assert_eq!(brakes.admit(&bucket, 1, None, 5), Admission::Allow);
+            assert_eq!(brakes.admit(&bucket, 1, None, 5), Admission::Allow, "told of again");
+            brakes.returned(&bucket, 1);
+            brakes.returned(&bucket, 2);
+        }
+        assert!(held(&brakes.admit(&bucket, 1, None, 5)));
     }
 
     #[test]

@@ -197,7 +197,11 @@ impl Hold {
                 }
             }
         };
-        let taken = self.shelf.drain(main, u64::MAX, sort).await?;
+        let taken = self.shelf.drain(main, u64::MAX, sort).await;
+        if begun.progress.decision == Decision::Approve {
+            self.approved_before(main.stats().next_lsn);
+        }
+        let taken = taken?;
         self.release(bucket);
         if self.holds(bucket) {
             let reason = "more deletes were held while a decision was carried out";

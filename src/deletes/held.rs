@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -90,6 +91,8 @@ pub struct Hold {
     pub(super) numbers: Arc<RwLock<()>>,
     pub(crate) remembered: Arc<Remembered>,
     clock: Clock,
+    /// Records below this one may tell of deletes that a person approved.
+    approved_until: Arc<AtomicU64>,
     /// Keys bear the numbers of the local journal, which a decision's horizon is.
     pub(super) numbered: bool,
 }
@@ -132,6 +135,7 @@ impl Hold {
             decisions: Decisions::default(),
             numbers,
             clock: Clock::start(),
+            approved_until: Arc::default(),
             numbered: true,
             remembered,
         }
@@ -262,6 +266,29 @@ impl Hold {
         self.brakes().sized(bucket, objects);
     }
 
+    /// Records below this one may tell of deletes that a person approved.
+    pub(crate) fn approved_before(&self, lsn: Lsn) {
+        self.approved_until.fetch_max(lsn, Ordering::AcqRel);
+    }
+
+    /// Whether a record that is not read yet, from `position` on, may tell of a delete that a person approved.
+    pub(crate) fn may_read_approved(&self, position: Lsn) -> bool {
+        self.numbered && position < self.approved_until.load(Ordering::Acquire)
+    }
+
+    /// Whether a delete in the bucket that a person approved was set aside.
+    pub(crate) async fn sets_aside_approved(&self, bucket: &str) -> Result<bool, JournalError> {
+        let (mut found, deferred) = (false, &self.aside.deferred);
+        if deferred.counts().contains_key(bucket) {
+            let see = |dirty: DirtyKey| {
+                found = *dirty.key.bucket == *bucket && dirty.aspects.has(Aspects::APPROVED);
+                !found
+            };
+            deferred.look(see).await?;
+        }
+        Ok(found)
+    }
+
     /// Why the bucket's brake is on, if it is.
     pub(crate) fn reason(&self, bucket: &str) -> Option<Arc<str>> {
         self.brakes().reason(bucket)
@@ -296,6 +323,7 @@ impl Hold {
     pub(crate) fn returned(&self, key: &ObjectKey) {
         self.remembered.replaced(&key.bucket, &key.key);
         self.known.release(key);
+        self.brakes().returned(&key.bucket, self.prints.hash_one(key));
     }
 
     /// Forgets the held deletes of objects that have returned, and writes down what the brakes have counted,

@@ -30,6 +30,8 @@ use troubles::Troubles;
 /// How often a silent store is to say that it is there: as often as can be asked for, because MinIO
 /// since 2025-10-24 sends only when it has 4 KiB, and these are what fills them up on a quiet bucket.
 const PING: Duration = Duration::from_secs(1);
+/// An event that took longer than this to become durable may have cost others.
+const SLOW_ACCEPT: Duration = Duration::from_secs(1);
 /// After this without an answer, the wait for it is shown as trouble.
 const SLOW_ANSWER: Duration = Duration::from_secs(30);
 
@@ -144,16 +146,27 @@ impl ListenIntake {
             if parsed.is_some() {
                 self.health.heard(clock::now_ms());
             }
-            if let Some(parsed) = parsed
-                && self.inlet.accept(parsed, clock::now_ms()).await.is_err()
-            {
+            let Some(parsed) = parsed else {
+                troubles.clear(bucket);
+                continue;
+            };
+            let offered = Instant::now();
+            if self.inlet.accept(parsed, clock::now_ms()).await.is_err() {
                 // The inlet has logged it and recorded the gap; later events may fare better.
                 troubles.set(
                     bucket,
                     "an event could not be made durable; the bucket will be reconciled",
                 );
-            } else {
-                troubles.clear(bucket);
+                continue;
+            }
+            troubles.clear(bucket);
+            // Nothing was read meanwhile, and MinIO drops events for whoever reads slowly without a word
+            // (`select { case ch <- item: default: }` in its internal/pubsub).
+            if offered.elapsed() > SLOW_ACCEPT {
+                let doubt = self.inlet.doubt(bucket, GapReason::NotTaken, clock::now_ms());
+                if let Err(error) = doubt.await {
+                    return format!("the stream was read too slowly: {error}");
+                }
             }
         }
     }

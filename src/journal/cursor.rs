@@ -95,9 +95,9 @@ impl Cursor {
         self.position = self.shared.trimmed();
     }
 
-    /// The number of the next record to be read.
+    /// The number of the next record to be read; of those that are lost none is.
     pub fn position(&self) -> Lsn {
-        self.position
+        self.shared.skip(self.position)
     }
 
     fn give(&mut self, records: Vec<Record>) -> Vec<Record> {

@@ -141,9 +141,12 @@ impl Shared {
 
     /// The next record from `position` on that is neither finished nor known to be lost.
     pub(super) fn skip(&self, position: Lsn) -> Lsn {
-        let position = position.max(self.trimmed());
-        let hole = self.holes.iter().find(|hole| hole.contains(&position));
-        hole.map_or(position, |hole| hole.end().saturating_add(1))
+        let mut position = position.max(self.trimmed());
+        // Two may follow each other.
+        while let Some(hole) = self.holes.iter().find(|hole| hole.contains(&position)) {
+            position = hole.end().saturating_add(1);
+        }
+        position
     }
 
     /// The segments, locked.

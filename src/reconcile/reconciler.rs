@@ -84,6 +84,8 @@ pub struct Reconciler {
 impl Reconciler {
     /// A reconciler to which every bucket is due; it begins with [`Reconciler::run`].
     pub fn new(parts: Parts) -> Self {
+        // What an earlier process left.
+        parts.hold.approved_before(parts.journal.stats().next_lsn);
         let entry = |bucket: &BucketSettings| {
             let progress = Arc::new(Progress::new(&bucket.source));
             (Arc::from(&*bucket.source), (bucket.clone(), progress))

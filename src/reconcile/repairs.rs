@@ -43,12 +43,21 @@ impl Repairs<'_> {
         if self.batch.len() >= PAGE { self.flush().await } else { Ok(()) }
     }
 
+    /// A bucket that fails as a whole keeps no other from being repaired, but waits for itself.
+    fn backlog(&self) -> u64 {
+        let stuck = self.queue.stuck();
+        let own =
+            stuck.iter().filter(|(bucket, _)| *bucket == self.bucket && self.queue.fails(bucket));
+        let own: usize = own.map(|(_, keys)| keys).sum();
+        backlog(self.journal, self.queue, self.position) + own as u64
+    }
+
     /// Makes all that was pushed durable.
     pub(super) async fn flush(&mut self) -> Result<(), AppendError> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        while backlog(self.journal, self.queue, self.position) > self.most_pending {
+        while self.backlog() > self.most_pending {
             tokio::time::sleep(POLL).await;
         }
         loop {
@@ -64,12 +73,12 @@ impl Repairs<'_> {
     }
 }
 
-/// What waits to be worked on; `position` is the first durable record that is not in the queue yet. Parked
-/// keys do not count: they may be parked for days.
+/// What waits to be worked on; `position` is the first durable record that is not in the queue yet. Stuck
+/// keys do not count ([`WorkQueue::stuck`]): they may be stuck for days.
 pub(super) fn backlog(journal: &Journal, queue: &WorkQueue, position: &AtomicU64) -> u64 {
     let unread = journal.stats().next_lsn.saturating_sub(position.load(Ordering::Acquire));
-    let counts = queue.counts();
-    unread + counts.pending.saturating_sub(counts.parked) as u64
+    let stuck: usize = queue.stuck().iter().map(|(_, keys)| keys).sum();
+    unread + queue.counts().pending.saturating_sub(stuck) as u64
 }
 
 /// A key that the reconciler found.
@@ -125,6 +134,37 @@ mod tests {
             flush.await.unwrap();
         }
         assert_eq!(appended(), 3 * PAGE as u64 + 1);
+        journal.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_bucket_that_hangs_keeps_no_other_from_being_repaired() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = JournalOptions {
+            dir: dir.path().to_owned(),
+            segment_size: 1 << 20,
+            max_size: 8 << 20,
+            durability: Durability::Write,
+        };
+        let (journal, ..) = Journal::open(options).unwrap();
+        let queue = WorkQueue::new(1_000, Duration::ZERO);
+        let position = AtomicU64::new(u64::MAX);
+        let repairs = |bucket: &str| Repairs {
+            journal: &journal,
+            queue: &queue,
+            position: &position,
+            most_pending: 500,
+            bucket: bucket.into(),
+            batch: Vec::new(),
+        };
+        let hangs: Arc<str> = "hangs".into();
+        for number in 0..600 {
+            let key = number.to_string();
+            queue.mark(&repair(&hangs, &key, Aspects::CONTENT, 7, None), number + 1);
+        }
+        assert_eq!(repairs("well").backlog(), 600, "they may be worked on in a moment");
+        queue.set_failing(&hangs, true);
+        assert_eq!((repairs("well").backlog(), repairs("hangs").backlog()), (0, 600));
         journal.close().await;
     }
 }

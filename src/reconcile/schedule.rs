@@ -250,6 +250,9 @@ impl Schedule {
             Ended::Failed => {
                 let wait = RETRY_FIRST_WAIT * 2_u32.saturating_pow(bucket.failures.min(16));
                 bucket.failures = bucket.failures.saturating_add(1);
+                if gap {
+                    bucket.gap_wait = (bucket.gap_wait * 2).min(LONGEST_WAIT);
+                }
                 let most = if interval.is_zero() { LONGEST_WAIT } else { interval };
                 bucket.due_by(now + wait.min(most).min(LONGEST_WAIT), Trigger::Retry);
             }

@@ -8,6 +8,7 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -297,6 +298,10 @@ impl Walk<'_> {
             hold.sized(bucket, report.target_objects);
         }
         let prefix = self.job.prefix.as_deref().unwrap_or_default();
+        if matches!(verdict, Verdict::Hold(_)) && self.approved_waits().await? {
+            // What a person approved and is being deleted is no disaster; what else there is the next pass finds.
+            return Ok(());
+        }
         let reason = match verdict {
             // What is held has come back to the source, or is gone from the target.
             Verdict::Keep if count == 0 && !report.start_ignored => {
@@ -337,6 +342,17 @@ impl Walk<'_> {
             hold.forget(&self.parts.journal, bucket, prefix, held_ms).await?;
         }
         Ok(())
+    }
+
+    /// Whether deletes of the bucket that a person approved may still be to be carried out.
+    async fn approved_waits(&self) -> Result<bool, WalkError> {
+        let (bucket, Parts { hold, queue, position, .. }) = (&self.job.bucket, &self.parts);
+        // In the order in which a key goes, so that it is not missed on its way.
+        let unread = hold.may_read_approved(position.load(Ordering::Acquire));
+        if unread || queue.has_approved(bucket) {
+            return Ok(true);
+        }
+        Ok(hold.sets_aside_approved(bucket).await.map_err(ShelfError::Read)?)
     }
 
     /// How many of the extras are not to stay by now.

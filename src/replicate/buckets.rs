@@ -52,12 +52,14 @@ impl BucketHealth {
         }
     }
 
-    /// The source answered; the target, too, if it was `written`, or if it has not failed for as long as it takes
-    /// to back off: there may be nothing to write.
-    fn succeeded(&mut self, written: bool) {
+    /// The source answered. The target works, too, if it copied something, or if it has not failed for as long as it
+    /// takes to back off: there may be nothing to copy. What it was not asked for says nothing of it.
+    fn succeeded(&mut self, done: Done) {
         self.source = 0;
-        self.unwritten = self.unwritten.saturating_add(1);
-        if written || self.unwritten >= FAILURES_TO_BACK_OFF {
+        if !done.is_source_alone() {
+            self.unwritten = self.unwritten.saturating_add(1);
+        }
+        if done.shows_room() || self.unwritten >= FAILURES_TO_BACK_OFF {
             (self.target, self.unwritten) = (0, 0);
         }
         if !self.backs_off() {
@@ -114,7 +116,7 @@ impl Buckets {
         }
         let mut health = shared.health.lock().unwrap_or_else(PoisonError::into_inner);
         let before = health.backs_off();
-        health.succeeded(done.wrote());
+        health.succeeded(done);
         shared.failing.store(health.source.max(health.target) > 0, Ordering::Relaxed);
         if before && !health.backs_off() {
             changed();
@@ -143,7 +145,7 @@ mod tests {
         for _ in 1..FAILURES_TO_BACK_OFF {
             health.failed(Side::Target, "full", now);
         }
-        health.succeeded(true);
+        health.succeeded(Done::Copied(1));
         health.failed(Side::Target, "full", now);
         assert!(!health.backs_off() && health.since.is_none());
         for later in 1..=2 * FAILURES_TO_BACK_OFF {
@@ -151,10 +153,13 @@ mod tests {
         }
         let began = now + Duration::from_secs(u64::from(FAILURES_TO_BACK_OFF) - 1);
         assert_eq!(health.since, Some(began));
-        health.succeeded(false);
-        assert!(health.backs_off(), "nothing was written there");
+        for _ in 0..2 * FAILURES_TO_BACK_OFF {
+            health.succeeded(Done::Large);
+        }
+        health.succeeded(Done::Deleted);
+        assert!(health.backs_off(), "nothing was copied there");
         assert_eq!(health.since, Some(began));
-        health.succeeded(true);
+        health.succeeded(Done::Copied(1));
         assert!(!health.backs_off() && health.since.is_none());
     }
 }

@@ -92,6 +92,8 @@ impl Removal<'_> {
                 Ok(Done::Kept)
             }
             Step::Wait => Ok(Done::Delayed),
+            // Else what waits would count objects that are not there.
+            Step::Delay if !found && self.at_target().await?.is_none() => Ok(Done::Unchanged),
             Step::Delay => match self.ask(Then::Nothing).await? {
                 Admission::Hold(reason) => self.hold(&reason).await,
                 Admission::Keep => self.keep().await,

@@ -51,6 +51,17 @@ pub(super) enum Done {
 }
 
 impl Done {
+    /// Whether the target has acknowledged a write: whatever made writes fail is over. A bucket over its quota
+    /// still deletes.
+    pub(super) const fn shows_room(self) -> bool {
+        matches!(self, Self::Copied(_))
+    }
+
+    /// Whether the target was not asked for anything yet.
+    pub(super) const fn is_source_alone(self) -> bool {
+        matches!(self, Self::Large | Self::Unseen)
+    }
+
     /// Whether the target has acknowledged a write.
     pub(super) const fn wrote(self) -> bool {
         matches!(self, Self::Copied(_) | Self::Deleted | Self::Tagged)

@@ -172,3 +172,33 @@ async fn set_aside_records_that_cannot_be_understood_are_reported_and_never_coun
     assert_eq!(shelf.counts(), BTreeMap::new());
     assert!(shelf.is_empty(), "and what nobody understands has left, too");
 }
+
+#[tokio::test]
+async fn a_shelf_whose_last_record_is_lost_opens_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("held");
+    let (shelf, _) = Shelf::open(dir.clone(), 64 << 20).await.unwrap();
+    for key in ["one", "two", "the last one"] {
+        shelf.put(&[dirty("a", key)]).await.unwrap();
+    }
+    shelf.close().await;
+    drop(shelf);
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let lost = bytes.windows(12).position(|window| window == b"the last one");
+        if let Some(lost) = lost {
+            bytes[lost] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    let opened = Shelf::open(dir, 64 << 20);
+    let opened = tokio::time::timeout(std::time::Duration::from_secs(20), opened).await;
+    let (shelf, recovery) = opened.expect("it does not hang").unwrap();
+    assert_eq!(recovery.damage.len(), 1, "{recovery:?}");
+    assert_eq!(recovery.damage[0].missing, 3..=3);
+    assert_eq!(shelf.counts(), [("a".to_owned(), 2)].into());
+    let (main, _) = main_journal(tempfile::tempdir().unwrap().path().join("main")).await;
+    let taken = shelf.drain(&main, u64::MAX, |_| Taken::Dropped).await.unwrap();
+    assert!(taken == 2 && shelf.is_empty());
+}

@@ -307,6 +307,15 @@ impl KeyState {
         }
     }
 
+    /// A key whose last try failed is ready before its time.
+    pub(super) fn retry_now(&mut self, now: Instant) -> Effect {
+        if let Self::Waiting { wait: Wait::Failed(_), until, .. } = self {
+            *until = now;
+            return self.due(now);
+        }
+        Effect::None
+    }
+
     /// A worker takes the key; `None` when it is not ready (a stale queue entry).
     pub(super) fn start(&mut self) -> Option<Pending> {
         let Self::Ready(work) = self else { return None };

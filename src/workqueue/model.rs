@@ -178,7 +178,8 @@ impl Model {
     }
 
     fn set_aside(&mut self) {
-        for dirty in self.queue.parked_work(usize::MAX) {
+        let stuck = self.queue.stuck().into_iter().map(|(bucket, _)| bucket);
+        for dirty in stuck.flat_map(|bucket| self.queue.stuck_in(&bucket, usize::MAX)) {
             self.queue.forget_set_aside(&dirty.key);
             self.needs.remove(&dirty.key);
         }

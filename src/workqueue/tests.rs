@@ -53,7 +53,7 @@ async fn a_live_event_that_was_set_aside_still_counts_as_live_and_wakes_nobody()
         let retry =
             || Outcome::Retry { after: Duration::from_mins(1), class: "c", reason: "r".into() };
         queue.complete(&queue.next_now(Size::Small, Share::ALL).unwrap(), retry());
-        let aside = queue.parked_work(10).remove(0);
+        let aside = queue.stuck_in("b", 10).remove(0);
         queue.mark(&DirtyKey::decode(&aside.encode()).unwrap(), 2);
         assert!(queue.next_now(Size::Small, Share::ALL).is_none(), "its time has not come");
         queue.forget_set_aside(&key);
@@ -112,4 +112,27 @@ fn a_key_that_leaves_its_record_takes_a_persons_decision_along() {
         dirty.aspects.has(Aspects::DISCARDED)
     };
     assert!(decided("before") && !decided("after"));
+}
+
+#[tokio::test]
+async fn keys_of_a_bucket_that_works_again_are_tried_at_once_and_few_stand_behind_many() {
+    let queue = WorkQueue::new(100, Duration::ZERO);
+    let mark = |bucket: &str, name: u64, lsn| {
+        let key = ObjectKey::new(bucket, name.to_string());
+        let (aspects, origin) = (Aspects::CONTENT, Origin::Live);
+        queue.mark(&DirtyKey { key, aspects, origin, since_ms: 5, size: None }, lsn);
+        let after = Duration::from_hours(1);
+        let work = queue.next_now(Size::Small, Share::ALL).unwrap();
+        queue.complete(&work, Outcome::Retry { after, class: "c", reason: "r".into() });
+    };
+    for lsn in 1..=9 {
+        mark("many", lsn, lsn);
+    }
+    mark("few", 1, 10);
+    assert_eq!(queue.stuck(), [("few".into(), 1), ("many".into(), 9)]);
+    assert!(queue.stuck_in("many", 5).iter().all(|dirty| &*dirty.key.bucket == "many"));
+    assert!(queue.next_now(Size::Small, Share::ALL).is_none());
+    queue.set_failing(&"many".into(), true);
+    queue.set_failing(&"many".into(), false);
+    assert_eq!(std::iter::from_fn(|| queue.next_now(Size::Small, Share::ALL)).count(), 9);
 }

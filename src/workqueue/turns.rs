@@ -7,7 +7,7 @@
 //! Pure values: no clock, no lock, no I/O. Every operation costs the logarithm of the number of
 //! buckets; a bucket that once had keys stays, since only configured buckets have any.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::key_state::Lane;
@@ -190,6 +190,12 @@ impl Turns {
         }
         self.place_all(index, Size::Small);
         self.place_all(index, Size::Large);
+    }
+
+    /// The buckets that have one key in flight at a time.
+    pub(super) fn failing(&self) -> HashSet<Arc<str>> {
+        let failing = self.buckets.iter().filter(|bucket| bucket.failing);
+        failing.map(|bucket| Arc::clone(&bucket.name)).collect()
     }
 
     /// Whether a bucket has keys of this size that may be handed out when there is room.

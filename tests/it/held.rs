@@ -439,3 +439,49 @@ async fn a_delete_that_waits_for_a_look_at_the_source_asks_nothing_again() {
     proxy.behave();
     site.converges(SOON).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_that_comes_while_approved_deletes_are_carried_out_holds_none_of_them() {
+    let servers = Servers::shared().await;
+    let proxy = FaultProxy::in_front_of(&servers.target.authority()).await;
+    let mut setup = Setup { target_endpoint: Some(proxy.endpoint()), ..setup(0) };
+    setup.settings.push(("RECONCILE__INTERVAL", "0s".to_owned()));
+    let mut site = servers.site("held-approved", setup).await;
+    let keys = fill(&site, 40).await;
+    site.source.delete_all(&site.bucket, &keys).await;
+    shows(&site, "held", 40).await;
+    proxy.misbehave(|method, uri| {
+        let deletes =
+            *method == Method::DELETE || uri.query().is_some_and(|q| q.contains("delete"));
+        deletes.then_some(Fault::Hold)
+    });
+    let answer = decide(&site, "approve", Some(TOKEN)).await;
+    assert_eq!(answer.text(), r#"{"approved":40}"#);
+    proxy.holds_one().await;
+    let pass = async |site: &Site, trigger: &str| {
+        eventually("the pass is over", SOON, async || {
+            let walk = site.evermirror.status().await?["reconcile"][0].clone();
+            let over = walk["trigger"] == trigger && walk["running"] == false;
+            over.then_some(()).ok_or(walk.to_string())
+        })
+        .await;
+        let status = site.evermirror.status().await.unwrap();
+        assert_eq!(status["held"], serde_json::json!([]), "after {trigger}");
+    };
+    let url = site.evermirror.web("/api/v1/reconcile");
+    let token = format!("Bearer {TOKEN}");
+    let asked = http::request(Method::POST, &url, &[("authorization", &token)], "").await.unwrap();
+    assert_eq!(asked.status, StatusCode::OK, "{}", asked.text());
+    pass(&site, "request").await;
+    // The same after a crash.
+    site.evermirror.kill();
+    site.evermirror.start().await;
+    pass(&site, "start").await;
+    proxy.behave();
+    eventually("they are carried out", SOON, async || {
+        let left = kept(&site).await.len();
+        (left == 0).then_some(()).ok_or(format!("{left} are left"))
+    })
+    .await;
+    shows(&site, "held", 0).await;
+}

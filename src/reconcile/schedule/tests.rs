@@ -88,6 +88,20 @@ fn a_gap_that_never_closes_is_no_endless_loop_of_passes() {
 }
 
 #[test]
+fn passes_that_fail_while_there_is_a_gap_come_ever_later_too() {
+    let (mut schedule, start) = schedule(HOUR, &["a"]);
+    let passes = (0..36_000)
+        .map(|second| start + SECOND * second)
+        .filter(|now| {
+            schedule.gaps(std::iter::once("a"), *now);
+            let job = schedule.next(*now);
+            job.inspect(|job| schedule.ended(job, Ended::Failed, true, *now, 0.5)).is_some()
+        })
+        .count();
+    assert!((10..=30).contains(&passes), "{passes} in ten hours");
+}
+
+#[test]
 fn a_failed_pass_is_tried_again_ever_later_but_within_the_interval() {
     let (mut schedule, mut now) = schedule(Duration::from_mins(5), &["a"]);
     let mut waits = Vec::new();

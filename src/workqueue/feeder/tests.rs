@@ -330,3 +330,39 @@ async fn large_objects_that_wait_do_not_keep_small_events_from_being_read() {
     assert!(fed.gaps.lock().unwrap().is_empty());
     fed.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_hangs_with_more_keys_than_memory_keeps_no_other_from_being_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, cursor) = journal(dir.path().join("journal")).await;
+    let mut keys: Vec<_> = (0..150).map(|n| live("hangs", n)).collect();
+    keys.push(live("well", "key"));
+    journal.append(encoded(&keys)).await.unwrap();
+    let (deferred, _) = Shelf::open(dir.path().join("deferred"), 64 << 20).await.unwrap();
+    let fed = Fed::start((journal, cursor), 100, deferred);
+    fed.queue.set_failing(&"hangs".into(), true);
+    // Its one key in flight, which never comes back.
+    let hangs = fed.queue.next_small().await;
+    assert_eq!(&*hangs.key.bucket, "hangs");
+    let began = std::time::Instant::now();
+    let well = loop {
+        if let Some(work) = fed.queue.next_now(Size::Small, Share::ALL) {
+            break work;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // The clock that is paused goes on while the disk works, so rounds say nothing.
+        assert!(began.elapsed() < HANGS, "{:?}", fed.queue.counts());
+    };
+    assert_eq!(&*well.key.bucket, "well");
+    fed.queue.complete(&well, Outcome::Settled);
+    assert!(fed.gaps.lock().unwrap().is_empty(), "there is room for all of them");
+    // When the bucket works again, each of them has its turn.
+    fed.queue.complete(&hangs, Outcome::Settled);
+    fed.queue.set_failing(&"hangs".into(), false);
+    let mut settled = 1;
+    while settled < 150 {
+        settled += fed.work(|_| Outcome::Settled).await;
+        assert!(began.elapsed() < HANGS, "{settled} of 150; {:?}", fed.queue.counts());
+    }
+    fed.end().await;
+}

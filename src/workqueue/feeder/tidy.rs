@@ -1,7 +1,7 @@
 //! Makes room: in the journal, in the queue, and on the shelf of keys that are set aside.
 //!
 //! **Promise.** Whatever fails, for however long, the journal gets room again and is read on, as long as the stores
-//! are up. What holds either back goes the first of these ways that is open: a parked key is set aside on the
+//! are up. What holds either back goes the first of these ways that is open: a stuck key ([`WorkQueue::stuck`]) is set aside on the
 //! shelf, which takes no room in the journal; a waiting key is appended again, with room that only this uses; and a
 //! bucket of which neither can be kept becomes one gap, which needs no room at all. Its failing keys are forgotten
 //! after the gap is durable, and a pass finds them again.
@@ -114,17 +114,17 @@ impl Tidy {
         let far = HOLDS_THE_LOG.max(2 * self.queue.max_keys() as Lsn);
         let holding = self.queue.holding_below(position.saturating_sub(far), AGAIN);
         let again = self.append_again(&holding).await;
-        self.bound_parked().await?;
+        self.bound_stuck().await?;
         self.bound_large().await?;
         full.and(again)
     }
 
-    /// In a full journal no parked key may hold the oldest segment: it may be parked for ever, and when all
-    /// else is done nothing would be finished any more. Keys that are not parked are left alone: they are
+    /// In a full journal no stuck key may hold the oldest segment: it may be stuck for ever, and when all
+    /// else is done nothing would be finished any more. Other keys are left alone: they are
     /// worked on as soon as both stores are up.
     async fn free_oldest_segment(&mut self) -> Result<(), AppendError> {
         let ends = self.journal.oldest_segment_ends().filter(|_| self.journal.stats().full);
-        let held = ends.map_or_else(Vec::new, |ends| self.queue.parked_below(ends, ASIDE));
+        let held = ends.map_or_else(Vec::new, |ends| self.queue.stuck_below(ends, ASIDE));
         if held.is_empty() {
             return Ok(());
         }
@@ -154,14 +154,17 @@ impl Tidy {
         Ok(())
     }
 
-    /// Leaves half of the queue's room to keys that do not fail.
-    async fn bound_parked(&mut self) -> Result<(), AppendError> {
-        let parked = self.queue.counts().parked;
-        let excess = parked.saturating_sub(self.queue.max_keys() / 2);
-        if excess == 0 {
+    /// Leaves half of the queue's room to keys that do not fail. The bucket with the most goes first: one that
+    /// has few does not wait behind it on the shelf.
+    async fn bound_stuck(&mut self) -> Result<(), AppendError> {
+        let stuck = self.queue.stuck();
+        let all: usize = stuck.iter().map(|(_, keys)| keys).sum();
+        let excess = all.saturating_sub(self.queue.max_keys() / 2);
+        let Some((bucket, _)) = stuck.iter().max_by_key(|(_, keys)| *keys).filter(|_| excess > 0)
+        else {
             return Ok(());
-        }
-        let mut keys = self.queue.parked_work(excess.min(ASIDE));
+        };
+        let mut keys = self.queue.stuck_in(bucket, excess.min(ASIDE));
         let many = self.too_many(&keys);
         if !many.is_empty() && self.give_up_all(&many) {
             keys.retain(|dirty| !many.contains(&*dirty.key.bucket));
@@ -174,9 +177,10 @@ impl Tidy {
         }
         if !keys.is_empty() {
             tracing::warn!(
+                %bucket,
                 keys = keys.len(),
-                parked,
-                "Many keys are parked; some were set aside on disk and will be tried again later."
+                stuck = all,
+                "Many keys fail; some were set aside on disk and will be tried again later."
             );
         }
         Ok(())
@@ -243,18 +247,18 @@ impl Tidy {
                 done = false;
                 continue;
             }
-            let parked = self.queue.parked_in(bucket);
-            if !self.keep_discarded(&parked) {
+            let stuck = self.queue.stuck_in(bucket, usize::MAX);
+            if !self.keep_discarded(&stuck) {
                 done = false;
                 continue;
             }
-            for dirty in &parked {
+            for dirty in &stuck {
                 self.queue.forget_set_aside(&dirty.key);
             }
             if self.given_up.insert(bucket.clone()) {
                 tracing::warn!(
                     bucket,
-                    parked = parked.len(),
+                    keys = stuck.len(),
                     "More keys of this bucket fail than can be set aside, so it is recorded as a gap and reconciled as a whole, with longer and longer waits while it fails. Its status shows a gap for bucket_failing; remedy what the log says of its keys."
                 );
             }
