@@ -20,7 +20,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::extract::{Path, Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -54,6 +53,10 @@ pub type HeldKeys<'a> = Pin<Box<dyn Future<Output = Result<Vec<HeldKey>, String>
 const SHOWN_KEYS: usize = 100;
 /// And never more than these.
 const MOST_KEYS: usize = 10_000;
+/// The most bytes of what is asked for: a key has at most 1,024, which JSON makes six times as long.
+const MOST_ASKED: usize = 16 << 10;
+/// How long they may take to arrive.
+const ASKING: Duration = Duration::from_secs(10);
 
 /// What the pages ask of the running pipeline.
 pub trait Operations: Send + Sync {
@@ -241,10 +244,19 @@ struct Walk {
     prefix: Option<String>,
 }
 
-async fn reconcile(State(web): State<Web>, headers: HeaderMap, body: Bytes) -> Response {
-    if let Some(refusal) = refusal(&web, &headers) {
+async fn reconcile(State(web): State<Web>, request: Request) -> Response {
+    // Before its body is read: a stranger takes neither memory nor time.
+    if let Some(refusal) = refusal(&web, request.headers()) {
         return refusal;
     }
+    let body = axum::body::to_bytes(request.into_body(), MOST_ASKED);
+    let Ok(Ok(body)) = tokio::time::timeout(ASKING, body).await else {
+        let error = format!(
+            "the body must arrive within {} s, and have at most {MOST_ASKED} bytes",
+            ASKING.as_secs()
+        );
+        return (StatusCode::BAD_REQUEST, Json(json!({ "error": error }))).into_response();
+    };
     let walk = if body.is_empty() { Ok(Walk::default()) } else { serde_json::from_slice(&body) };
     let Walk { bucket, prefix } = match walk {
         Ok(walk) => walk,

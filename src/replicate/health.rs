@@ -56,6 +56,11 @@ impl Health {
         asks
     }
 
+    /// Whether some work succeeded since the store must be asked.
+    const fn worked_since_asked(&self) -> bool {
+        self.failures < FAILURES_TO_ASK
+    }
+
     /// The store was asked for several buckets and answered for none.
     fn down(&mut self, now: Instant, error: &str) {
         (self.up, self.since) = (false, now);
@@ -169,11 +174,12 @@ impl StoreHealth {
     }
 
     /// What the store answered for several buckets, of which one is enough to be up: then the others fail
-    /// by themselves.
+    /// by themselves. So is work that succeeded since the question, of a bucket that may not be among them.
     pub(super) fn asked(&self, result: Result<(), StoreError>) {
         let mut health = self.health();
         match result {
             Ok(()) => health.failures = 0,
+            Err(_) if health.worked_since_asked() => {}
             Err(error) => {
                 health.down(Instant::now(), &error.to_string());
                 tracing::warn!(store = self.name, %error, "The store is down. Work waits and the store is probed.");
@@ -226,6 +232,17 @@ mod tests {
         health.down(now + ASK_EVERY, "refused");
         assert_eq!((health.up, health.since), (false, now + ASK_EVERY));
         assert!(!health.failed(now + 2 * ASK_EVERY, "refused"));
+    }
+
+    #[test]
+    fn a_store_that_works_for_some_bucket_is_not_down_though_those_asked_do_not_answer() {
+        let now = Instant::now();
+        let mut health = Health::new(now);
+        assert_eq!((0..20).filter(|_| health.failed(now, "refused")).count(), 1);
+        assert!(!health.worked_since_asked());
+        health.succeeded();
+        health.failed(now, "refused");
+        assert!(health.worked_since_asked());
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Asks a store whether it answers: when much fails, and while it is down.
 //!
 //! Any bucket will do, by a request with our credentials, since one that is broken by itself must not
-//! stop the others: several are asked at once before a store counts as down, and each later probe asks
-//! for another one. Every wait ends. On cancellation nothing is left behind.
+//! stop the others: several are asked at once, and each later probe asks for others. Every wait ends. On cancellation nothing is left behind.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use super::dispatcher::Dispatcher;
 use super::health::Question;
 use crate::store::{ErrorKind, Side, Store, StoreError};
 
-/// For at most this many buckets at once a store is asked before it counts as down.
+/// For at most this many buckets at once a store is asked.
 const BUCKETS_AT_ONCE: usize = 8;
 /// A bucket that takes longer than this to answer a HEAD is taken for one that does not.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,11 +35,7 @@ impl Dispatcher {
         let asking = async {
             loop {
                 let question = health.question().await;
-                let at_once = match question {
-                    Question::IsItDown => BUCKETS_AT_ONCE.min(count),
-                    Question::IsItBack => 1.min(count),
-                };
-                let answer = ask(store, names.by_ref().take(at_once)).await;
+                let answer = ask(store, names.by_ref().take(BUCKETS_AT_ONCE.min(count))).await;
                 match question {
                     Question::IsItDown => health.asked(answer),
                     Question::IsItBack if health.probed(answer) => {

@@ -366,3 +366,30 @@ async fn a_bucket_that_hangs_with_more_keys_than_memory_keeps_no_other_from_bein
     }
     fed.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn set_aside_keys_that_cannot_be_read_any_more_leave_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let aside = dir.path().join("deferred");
+    let (deferred, _) = Shelf::open(aside.clone(), 64 << 20).await.unwrap();
+    deferred.put(&[live("b", "the only key")]).await.unwrap();
+    deferred.close().await;
+    drop(deferred);
+    let (deferred, _) = Shelf::open(aside.clone(), 64 << 20).await.unwrap();
+    for entry in std::fs::read_dir(&aside).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(12).position(|window| window == b"the only key") {
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    let fed = Fed::start(journal(dir.path().join("journal")).await, 100, deferred);
+    let began = std::time::Instant::now();
+    while fed.gaps.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(began.elapsed() < HANGS);
+    }
+    assert_eq!(*fed.gaps.lock().unwrap(), ["b"]);
+    fed.end().await;
+}

@@ -60,6 +60,8 @@ pub(super) struct Tidy {
     large_aside: u64,
     /// What could not be done was logged.
     told: bool,
+    /// The shelf could not be read, and its buckets became gaps.
+    lost: bool,
 }
 
 impl Tidy {
@@ -73,6 +75,7 @@ impl Tidy {
             given_up: BTreeSet::new(),
             large_aside: 0,
             told: false,
+            lost: false,
         }
     }
 
@@ -304,6 +307,16 @@ impl Tidy {
         }
     }
 
+    /// Makes gaps of all buckets that have keys on the shelf; says whether it did.
+    fn doubt_set_aside(&self) -> bool {
+        let Some(failing) = &self.failing else { return false };
+        let mut done = true;
+        for bucket in self.deferred.counts().into_keys() {
+            done &= failing.record(&bucket);
+        }
+        done
+    }
+
     /// Takes the oldest set-aside keys back, however many are parked: those may fail for ever, and others
     /// are set aside in exchange, so every key has its turn. Not while the journal is full: they would
     /// only take its reserve.
@@ -326,7 +339,9 @@ impl Tidy {
                 tracing::info!(keys, "Keys that were set aside are tried again.");
             }
             Err(ShelfError::Read(error)) => {
-                tracing::error!(%error, "Keys that were set aside cannot be read; reconcile all buckets.");
+                // What cannot be read any more, a pass finds again.
+                self.lost = self.lost || self.doubt_set_aside();
+                tracing::error!(%error, gaps_recorded = self.lost, "Keys that were set aside cannot be read; their buckets are reconciled. Check the disk of data_dir, and start evermirror again.");
             }
             Err(error @ ShelfError::Append(_)) => {
                 tracing::warn!(%error, "Keys that were set aside could not be taken back now.");
