@@ -451,7 +451,7 @@ impl WorkQueue {
     /// it back does not wake the key before its time.
     fn dirty_again(&self, key: &ObjectKey, work: &Pending) -> DirtyKey {
         let discarded =
-            self.discarded.get().is_some_and(|discarded| discarded.0(&key.bucket, work.first_lsn));
+            self.discarded.get().is_some_and(|discarded| discarded.0(&key.bucket, work.removal()));
         let decided = if discarded { Aspects::DISCARDED } else { Aspects::NONE };
         DirtyKey {
             key: key.clone(),

@@ -177,6 +177,24 @@ impl Brakes {
         Admission::Allow
     }
 
+    /// Whether so many deletes were counted that only real ones may be counted further: half of what is too much,
+    /// or any of an earlier process, whose keys are not known, so that they may be told of again.
+    pub(crate) fn is_near(&self, bucket: &str, now_ms: u64) -> bool {
+        let Some(brake) = self.buckets.get(bucket) else { return self.max_deletes < FEW_DELETES };
+        let number = now_ms / self.slot_ms;
+        let slots = brake.slots.iter().filter(|slot| slot.number + SLOTS > number);
+        let (mut twice, mut unknown) = (0_u64, false);
+        for slot in slots {
+            twice = twice.saturating_add(slot.count().saturating_mul(2));
+            unknown |= slot.others > 0;
+        }
+        let share = |objects| twice > FEW_DELETES && is_more(twice, objects, self.max_percent);
+        unknown
+            || self.max_deletes < FEW_DELETES
+            || twice >= self.max_deletes
+            || brake.objects.is_some_and(share)
+    }
+
     /// The object is there again: its next delete is another one.
     pub(crate) fn returned(&mut self, bucket: &str, print: u64) {
         let Some(brake) = self.buckets.get_mut(bucket) else { return };
@@ -339,6 +357,26 @@ mod tests {
             brakes.returned(&bucket, 2);
         }
         assert!(held(&brakes.admit(&bucket, 1, None, 5)));
+    }
+
+    #[test]
+    fn what_may_be_told_of_again_after_a_restart_or_is_near_the_limit_is_looked_at_first() {
+        let (mut brakes, bucket) = brakes(100);
+        brakes.sized(&bucket, 1_000);
+        for key in 0..49 {
+            brakes.admit(&bucket, key, None, 5);
+        }
+        assert!(!brakes.is_near("b", 5) && !brakes.is_near("another", 5));
+        let again = Brakes::new(&settings(100), &brakes.save(5), 0, 0);
+        assert!(again.is_near("b", 0) && !again.is_near("b", 10_001), "it has left the window");
+        brakes.admit(&bucket, 49, None, 5);
+        assert!(brakes.is_near("b", 5));
+        brakes.release("b");
+        brakes.sized(&bucket, 50);
+        for key in 0..11 {
+            brakes.admit(&bucket, key, None, 5);
+        }
+        assert!(brakes.is_near("b", 5), "22 of 50");
     }
 
     #[test]

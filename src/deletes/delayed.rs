@@ -8,7 +8,7 @@
 //! A bucket's shelf is in the order in which its deletes were confirmed, so its first key is
 //! the next one due; the delay is the one that is configured now. Where the policy is another one by
 //! now, everything is due at once. A key that was deleted again waits for its newest delete; one that came back
-//! for none. On error keys stay where they are and are looked at again a minute later.
+//! for none, which a record behind that of its delete says (one that bears no [`Aspects::REMOVED`]). On error keys stay where they are and are looked at again a minute later.
 //!
 //! Times are those of [`Clock`]: the wall clock as it was at the start, and from there on monotonic, so that
 //! a clock that is set while the process runs neither hastens nor blocks anything. A record from an earlier
@@ -26,7 +26,7 @@ use tokio::sync::RwLock;
 use super::known::Known;
 use crate::clock;
 use crate::config::settings::{BucketSettings, DeletePolicy};
-use crate::dirty::{Aspects, DirtyKey};
+use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::journal::{AppendError, Journal, JournalError, Lsn, Recovery};
 use crate::object::ObjectKey;
 use crate::shelf::{Front, Shelf, ShelfError};
@@ -40,7 +40,7 @@ const AFTER_ERROR: Duration = Duration::from_mins(1);
 pub struct DelayedDeletes {
     /// The source bucket.
     pub bucket: String,
-    /// How many deletes wait (a key that was deleted twice counts twice).
+    /// How many deletes wait; beyond what memory holds a key that was deleted twice counts twice.
     pub count: u64,
     /// When the next one is due, milliseconds since the Unix epoch; `None` until that has been read
     /// from disk, within a second or so.
@@ -109,7 +109,11 @@ impl Delays {
             }
             let known = Known::default();
             let (shelf, recovery) = Shelf::open_seeing(dir, max_size, |dirty| {
-                known.add(&dirty.key, clock.confirmed(dirty.since_ms));
+                if dirty.aspects.has(Aspects::REMOVED) {
+                    known.add(&dirty.key, clock.confirmed(dirty.since_ms));
+                } else {
+                    known.release(&dirty.key);
+                }
             })
             .await?;
             let delay_ms = if delayed { clock::signed_millis(bucket.delete_delay) } else { 0 };
@@ -143,23 +147,34 @@ impl Delays {
         self.buckets.get(&key.bucket).is_some_and(|waiting| waiting.known.has(key))
     }
 
-    /// Both sides have the object: the deletes that wait are void.
-    pub(crate) fn returned(&self, key: &ObjectKey) {
-        if let Some(waiting) = self.buckets.get(&key.bucket) {
-            waiting.known.release(key);
-        }
+    /// Both sides have the object: the deletes that wait are void, durably when this returns.
+    pub(crate) async fn returned(&self, key: &ObjectKey) -> Result<(), String> {
+        let Some(waiting) = self.buckets.get(&key.bucket).filter(|w| w.known.has(key)) else {
+            return Ok(());
+        };
+        let there = DirtyKey {
+            key: key.clone(),
+            aspects: Aspects::CONTENT,
+            origin: Origin::Repair,
+            since_ms: waiting.clock.now_ms(),
+            size: Some(0),
+        };
+        waiting.shelf.put(&[there]).await.map_err(|error| error.to_string())?;
+        waiting.known.release(key);
+        Ok(())
     }
 
-    /// Shows the delayed deletes of a bucket to `see`, until it wants no more.
+    /// Shows the delayed deletes of a bucket that are not void to `see`, until it wants no more.
     pub(super) async fn look(
         &self,
         bucket: &str,
-        see: impl FnMut(DirtyKey) -> bool,
+        mut see: impl FnMut(DirtyKey) -> bool,
     ) -> Result<(), JournalError> {
-        match self.buckets.get(bucket) {
-            Some(waiting) => waiting.shelf.look(see).await,
-            None => Ok(()),
-        }
+        let Some(Waiting { shelf, known, .. }) = self.buckets.get(bucket) else { return Ok(()) };
+        let waits = |dirty: &DirtyKey| {
+            dirty.aspects.has(Aspects::REMOVED) && (known.is_full() || known.has(&dirty.key))
+        };
+        shelf.look(|dirty| !waits(&dirty) || see(dirty)).await
     }
 
     /// Whether the object may have come back and gone again in the last `waited` milliseconds, in which its delete
@@ -176,7 +191,7 @@ impl Delays {
             let next = *waiting.front_ms();
             DelayedDeletes {
                 bucket: bucket.to_string(),
-                count: waiting.shelf.counts().values().sum(),
+                count: waiting.count(),
                 next_due_ms: next.map(|since| since.saturating_add(waiting.delay_ms)),
             }
         };
@@ -209,6 +224,10 @@ impl Delays {
 }
 
 impl Waiting {
+    fn count(&self) -> u64 {
+        self.known.waiting().unwrap_or_else(|| self.shelf.counts().values().sum())
+    }
+
     async fn put(&self, dirty: DirtyKey, since_ms: i64) -> Result<(), AppendError> {
         // First: a record of it that is due just now must not be taken for the newest.
         self.known.add(&dirty.key, since_ms);
@@ -233,6 +252,9 @@ impl Waiting {
                 let earlier = lsn < self.ours;
                 let since_ms =
                     if earlier { self.clock.confirmed(dirty.since_ms) } else { dirty.since_ms };
+                if !dirty.aspects.has(Aspects::REMOVED) {
+                    return Front::Dropped;
+                }
                 if !due(since_ms) {
                     front = Some(since_ms);
                     return Front::Stays;

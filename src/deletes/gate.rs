@@ -40,7 +40,7 @@ pub(crate) struct Confirmed {
     pub(crate) approved: bool,
     /// The brake counted it when it was delayed: now it only matters whether it is on.
     pub(crate) counted: bool,
-    /// The oldest record that the key needs, and what was marked of it: a person may have decided meanwhile.
+    /// The record that told of its removal, and what was marked of it: a person may have decided meanwhile.
     pub(crate) lsn: Lsn,
     /// See [`Confirmed::lsn`].
     pub(crate) aspects: Aspects,

@@ -93,6 +93,8 @@ pub struct Hold {
     clock: Clock,
     /// Records below this one may tell of deletes that a person approved.
     approved_until: Arc<AtomicU64>,
+    /// Grows with each approval.
+    approvals: Arc<AtomicU64>,
     /// Keys bear the numbers of the local journal, which a decision's horizon is.
     pub(super) numbered: bool,
 }
@@ -136,6 +138,7 @@ impl Hold {
             numbers,
             clock: Clock::start(),
             approved_until: Arc::default(),
+            approvals: Arc::default(),
             numbered: true,
             remembered,
         }
@@ -244,6 +247,11 @@ impl Hold {
         self.brakes().admit(&key.bucket, print, listed, monotonic_ms())
     }
 
+    /// Whether one delete more or less may soon decide about the bucket's brake ([`Brakes::is_near`]).
+    pub(crate) fn counts_matter(&self, bucket: &str) -> bool {
+        self.brakes().is_near(bucket, monotonic_ms())
+    }
+
     /// Holds all further deletes in the bucket.
     pub(crate) fn pull(&self, bucket: &Arc<str>, reason: &Arc<str>) {
         if self.brakes().pull(bucket, Arc::clone(reason), clock::now_ms()) {
@@ -269,6 +277,12 @@ impl Hold {
     /// Records below this one may tell of deletes that a person approved.
     pub(crate) fn approved_before(&self, lsn: Lsn) {
         self.approved_until.fetch_max(lsn, Ordering::AcqRel);
+        self.approvals.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Another number whenever a person approved deletes: what a listing from before then shows may be gone.
+    pub(crate) fn approvals(&self) -> u64 {
+        self.approvals.load(Ordering::Acquire)
     }
 
     /// Whether a record that is not read yet, from `position` on, may tell of a delete that a person approved.

@@ -123,6 +123,13 @@ impl Known {
         sets.hashes.contains_key(&hash) && !sets.released.contains(&hash)
     }
 
+    /// How many keys were added and not released since; `None` if there may be keys that it does not know.
+    pub(super) fn waiting(&self) -> Option<u64> {
+        let sets = self.sets();
+        let waiting = sets.hashes.len().saturating_sub(sets.released.len());
+        (sets.hashes.len() < MOST).then_some(waiting as u64)
+    }
+
     /// Whether there may be keys that it does not know.
     pub(super) fn is_full(&self) -> bool {
         self.sets().hashes.len() >= MOST

@@ -74,8 +74,10 @@ struct BeganAt {
     began_ms: i64,
     /// [`crate::deletes::Hold::now_ms`].
     held_ms: i64,
-    /// A person has decided about deletes since then.
+    /// A person has decided since then that objects stay.
     decided: bool,
+    /// Deletes that a person approved were to be carried out then, or have been since.
+    approved: bool,
 }
 
 /// What is known of single objects of a bucket.
@@ -119,6 +121,7 @@ impl Walk<'_> {
         let (began, began_ms) = (Instant::now(), clock::now_ms());
         let (kept_so_far, held_ms) =
             (self.parts.remembered.kept_so_far(), self.parts.hold.now_ms());
+        let (approvals, approving) = (self.parts.hold.approvals(), self.approved_waits().await?);
         let mut checkpoint = Checkpoint::load(self.dir, &self.job.bucket).await;
         self.progress.last_complete(checkpoint.last_complete_ms);
         let whole = self.job.prefix.is_none();
@@ -144,7 +147,8 @@ impl Walk<'_> {
             return Ok(Ended::Resumed);
         }
         let decided = self.parts.remembered.kept_so_far() != kept_so_far;
-        let began_at = BeganAt { began, began_ms, held_ms, decided };
+        let approved = approving || self.parts.hold.approvals() != approvals;
+        let began_at = BeganAt { began, began_ms, held_ms, decided, approved };
         self.settle_extras(&report, &mut extras, began_at).await?;
         if whole {
             checkpoint.done.clear();
@@ -277,7 +281,7 @@ impl Walk<'_> {
         &self,
         report: &PassReport,
         extras: &mut Extras,
-        BeganAt { began, began_ms, held_ms, decided }: BeganAt,
+        BeganAt { began, began_ms, held_ms, decided, approved }: BeganAt,
     ) -> Result<(), WalkError> {
         let (bucket, hold) = (&self.job.bucket, &self.parts.hold);
         let count = if decided { self.still_extra(extras).await? } else { extras.count() };
@@ -298,8 +302,9 @@ impl Walk<'_> {
             hold.sized(bucket, report.target_objects);
         }
         let prefix = self.job.prefix.as_deref().unwrap_or_default();
-        if matches!(verdict, Verdict::Hold(_)) && self.approved_waits().await? {
-            // What a person approved and is being deleted is no disaster; what else there is the next pass finds.
+        if matches!(verdict, Verdict::Hold(_)) && (approved || self.approved_waits().await?) {
+            // What a person approved and is being deleted, or was while the target was listed, is no disaster; what
+            // else there is the next pass finds.
             return Ok(());
         }
         let reason = match verdict {

@@ -72,10 +72,12 @@ impl Removal<'_> {
         let (key, pending) = (&self.work.key, &self.work.pending);
         let hold = &self.forth.hold;
         let discarded = !self.approved() && self.discarded().await?;
-        // A pass found it, or it was set aside, some time ago. What is gone by now must not be counted by the brake.
-        let found = pending.origin != Origin::Live && !self.approved();
+        // A pass found it, or it was set aside, some time ago, or a restart or a second delivery may tell of it again.
+        // What is gone by now must not be counted by the brake, at least where that could make a difference.
+        let again = pending.origin != Origin::Live || hold.counts_matter(&key.bucket);
+        let found = again && !self.approved();
         if found && self.at_target().await?.is_none() {
-            return Ok(Done::Ghost);
+            return Ok(if pending.origin.is_live() { Done::Unchanged } else { Done::Ghost });
         }
         let case = Case {
             policy: self.mapping.settings.deletes,
@@ -107,7 +109,7 @@ impl Removal<'_> {
     /// Whether a person's decision covers this delete, which is durable then.
     async fn discarded(&self) -> Result<bool, AttemptError> {
         let (key, pending) = (&self.work.key, &self.work.pending);
-        let discarded = self.forth.hold.discarded(key, pending.aspects, pending.first_lsn);
+        let discarded = self.forth.hold.discarded(key, pending.aspects, pending.removal());
         discarded.await.map_err(|error: io::Error| AttemptError::disk(key, "keep", error))
     }
 
@@ -162,7 +164,7 @@ impl Removal<'_> {
         let confirmed = Confirmed {
             approved: self.approved(),
             counted: self.work.pending.aspects.has(Aspects::DUE),
-            lsn: self.work.pending.first_lsn,
+            lsn: self.work.pending.removal(),
             aspects: self.work.pending.aspects,
             own: key.key.ends_with(CANARY),
             key,

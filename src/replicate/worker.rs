@@ -167,7 +167,7 @@ impl Worker {
             layout @ Layout::Parts(1) => Way::InParts(layout, Some(body)),
             layout @ (Layout::Parts(_) | Layout::Ranges(_)) => Way::InParts(layout, None),
         };
-        Ok(self.copy(key, mapping, &head, way).await?)
+        self.copy(key, mapping, &head, way).await
     }
 
     /// HEADs both sides: often they agree already, or differ in tags only.
@@ -196,7 +196,7 @@ impl Worker {
         match target {
             Ok(target) if plan::same_object(&source, &target) => {
                 self.remember_pair(key, source.etag.as_ref(), target.etag.as_ref());
-                self.returned(key);
+                self.returned(key).await?;
                 Ok(self.agree_on_tags(key, mapping, &source, &target).await?)
             }
             Err(error) if error.kind != ErrorKind::NotFound => Err(error.into()),
@@ -209,7 +209,7 @@ impl Worker {
                 Layout::Single => self.read_and_copy(work, mapping).await,
                 layout @ (Layout::Parts(_) | Layout::Ranges(_)) => {
                     let way = Way::InParts(layout, None);
-                    Ok(self.copy(key, mapping, &source, way).await?)
+                    self.copy(key, mapping, &source, way).await
                 }
             },
         }
@@ -273,7 +273,7 @@ impl Worker {
         mapping: &Mapping,
         head: &ObjectHead,
         way: Way,
-    ) -> Result<Done, StoreError> {
+    ) -> Result<Done, AttemptError> {
         let tags = self.source_tags(key, head).await?;
         let proof = etag_is_proof(head);
         let layout = match way {
@@ -299,7 +299,7 @@ impl Worker {
         };
         self.verify(&job, paired, &outcome)?;
         self.remember_pair(key, job.etag, outcome.etag.as_ref());
-        self.returned(key);
+        self.returned(key).await?;
         if let Some(tags) = behind {
             self.target.put_tags(&mapping.target, &key.key, &tags).await?;
         }
@@ -307,11 +307,11 @@ impl Worker {
     }
 
     /// Both sides have the object: what was to be done about its delete is void.
-    fn returned(&self, key: &ObjectKey) {
-        if let Some(forth) = &self.forth {
-            forth.hold.returned(key);
-            forth.delays.returned(key);
-        }
+    async fn returned(&self, key: &ObjectKey) -> Result<(), AttemptError> {
+        let Some(forth) = &self.forth else { return Ok(()) };
+        forth.hold.returned(key);
+        let noted = forth.delays.returned(key).await;
+        noted.map_err(|error| AttemptError::disk(key, "note the return of", error))
     }
 
     /// Where the two tags cannot be equal, a listing alone can then tell that the content is.

@@ -49,6 +49,8 @@ pub struct Pending {
     pub first_lsn: Lsn,
     /// The newest one.
     pub last_lsn: Lsn,
+    /// The oldest one that told of a removal, since the object was last reported to be there; 0 if none did.
+    removal: Lsn,
     /// What may have changed.
     pub aspects: Aspects,
     /// Live if any of the merged marks was; what was appended again does not take a live one's lane.
@@ -71,6 +73,7 @@ impl Pending {
         Self {
             first_lsn: lsn,
             last_lsn: lsn,
+            removal: if dirty.aspects.has(Aspects::REMOVED) { lsn } else { 0 },
             aspects: dirty.aspects,
             origin: dirty.origin,
             since_ms: dirty.since_ms,
@@ -88,6 +91,12 @@ impl Pending {
         self.origin.is_live() && told && !self.aspects.has(Aspects::REMOVED)
     }
 
+    /// The record whose number says whether a person's decision about deletes came after the removal: the oldest that
+    /// told of it, or else the newest of all.
+    pub const fn removal(&self) -> Lsn {
+        if self.removal > 0 { self.removal } else { self.last_lsn }
+    }
+
     /// The queue it belongs in.
     pub(super) fn lane(&self) -> Lane {
         match (self.large, self.origin) {
@@ -101,6 +110,12 @@ impl Pending {
     fn merge(&mut self, other: &Self) {
         let other_is_older = other.last_lsn < self.last_lsn;
         self.aspects = if other_is_older { together(other, self) } else { together(self, other) };
+        let told = [self, other].map(|mark| mark.removal);
+        self.removal = match (self.aspects.has(Aspects::REMOVED), told) {
+            (false, _) => 0,
+            (true, [0, removal] | [removal, 0]) => removal,
+            (true, [one, other]) => one.min(other),
+        };
         self.size =
             if other_is_older { self.size.or(other.size) } else { other.size.or(self.size) };
         self.first_lsn = self.first_lsn.min(other.first_lsn);
@@ -123,7 +138,7 @@ fn together(older: &Pending, newer: &Pending) -> Aspects {
         all = all.without(Aspects::REMOVED);
     }
     if present {
-        all = all.without(Aspects::APPROVED);
+        all = all.without(Aspects::APPROVED).without(Aspects::DISCARDED);
     }
     let anew = |mark: &Pending| mark.origin.is_live() && !mark.aspects.has(Aspects::DUE);
     if anew(older) || anew(newer) {

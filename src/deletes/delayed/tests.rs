@@ -102,7 +102,7 @@ async fn a_key_that_is_deleted_again_waits_its_whole_delay_again() {
     let key = ObjectKey::new("b", "k");
     put(&delays, "k", 1_000).await;
     // It comes back with the same bytes: nothing is written at the target. Then it goes once more.
-    delays.returned(&key);
+    delays.returned(&key).await.unwrap();
     put(&delays, "k", 9_000).await;
     assert_eq!(release(&delays, &mut main, 11_000).await, []);
     assert!(delays.knows(&key), "its newest delete still waits");
@@ -121,9 +121,40 @@ async fn a_delayed_delete_of_an_object_that_came_back_is_dropped() {
     let delays = open(dir.path(), "delay").await;
     put(&delays, "back", 1_000).await;
     put(&delays, "gone", 1_000).await;
-    delays.returned(&ObjectKey::new("b", "back"));
+    delays.returned(&ObjectKey::new("b", "back")).await.unwrap();
     assert_eq!(release(&delays, &mut main, 11_000).await, [("gone".to_owned(), 11_000)]);
     assert!(delays.list().is_empty());
+}
+
+#[tokio::test]
+async fn an_object_that_came_back_before_a_restart_has_no_delete_that_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut main = main_journal(dir.path()).await;
+    let key = ObjectKey::new("b", "k");
+    let delays = open(dir.path(), "delay").await;
+    put(&delays, "k", 1_000).await;
+    delays.returned(&key).await.unwrap();
+    for _ in 0..2 {
+        assert!(!delays.knows(&key) && delays.list().is_empty());
+        let mut seen = 0;
+        delays
+            .look("b", |_| {
+                seen += 1;
+                true
+            })
+            .await
+            .unwrap();
+        assert_eq!(seen, 0, "a decision does not concern it");
+    }
+    delays.close().await;
+    drop(delays);
+    let delays = open(dir.path(), "delay").await;
+    assert!(!delays.knows(&key) && delays.list().is_empty());
+    // A pass finds it gone once more, and its delete waits its whole delay.
+    put(&delays, "k", 9_000).await;
+    assert_eq!(delays.list()[0].count, 1);
+    assert_eq!(release(&delays, &mut main, 18_999).await, []);
+    assert_eq!(release(&delays, &mut main, 19_000).await, [("k".to_owned(), 19_000)]);
 }
 
 #[tokio::test]

@@ -72,7 +72,7 @@ fn what_the_source_does_not_show_yet_waits_until_an_event_says_that_it_went_away
 
 #[test]
 fn a_key_takes_little_memory() {
-    assert!(size_of::<KeyState>() <= 72, "{} bytes", size_of::<KeyState>());
+    assert!(size_of::<KeyState>() <= 80, "{} bytes", size_of::<KeyState>());
 }
 
 #[test]
@@ -235,4 +235,29 @@ fn an_appended_again_record_frees_the_old_one() {
     let mut state = KeyState::Ready(pending(1, Origin::Live));
     state.rebase(100);
     assert_eq!(state.first_lsn(), Some(100));
+}
+
+#[test]
+fn a_decision_about_deletes_concerns_the_removal_and_no_older_event() {
+    let mark = |aspects, origin, lsn| {
+        let key = crate::object::ObjectKey::new("b", "k");
+        Pending::new(&DirtyKey { key, aspects, origin, since_ms: 1, size: None }, lsn)
+    };
+    let merged = |marks: &[(Aspects, Origin)]| {
+        let marks =
+            marks.iter().zip(1..).map(|((aspects, origin), lsn)| mark(*aspects, *origin, lsn));
+        let all = marks.reduce(|mut all, mark| {
+            all.merge(&mark);
+            all
+        });
+        all.unwrap()
+    };
+    let (put, gone) = ((Aspects::CONTENT, Origin::Live), (Aspects::REMOVED, Origin::Live));
+    let found = (Aspects::REMOVED, Origin::Repair);
+    assert_eq!(merged(&[put, put]).removal(), 2, "nothing told of it: all must have come before");
+    assert_eq!(merged(&[put, gone, gone, found]).removal(), 2);
+    assert_eq!(merged(&[gone, put, gone]).removal(), 3, "the first was taken back");
+    let discarded = (Aspects::REMOVED.with(Aspects::DISCARDED), Origin::LiveAgain);
+    assert!(merged(&[discarded, gone]).aspects.has(Aspects::DISCARDED));
+    assert!(!merged(&[discarded, put, gone]).aspects.has(Aspects::DISCARDED));
 }
