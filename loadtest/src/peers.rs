@@ -105,6 +105,13 @@ impl Peers<'_> {
         self.time(command, "mc.log").await.map(drop)
     }
 
+    /// Lets a bucket of `server` (`source` or `target`) grow no further than `size` (`1KiB`).
+    pub(crate) async fn quota(&self, server: &str, bucket: &str, size: &str) -> anyhow::Result<()> {
+        let place = format!("{server}/{bucket}");
+        let command = self.mc_command(&["quota", "set", &place, "--size", size])?;
+        self.time(command, "mc.log").await.map(drop)
+    }
+
     fn mc_command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
         let mut command = Command::new(peer("mc")?);
         command.arg("--config-dir").arg(self.dir.join("mc")).args(arguments);

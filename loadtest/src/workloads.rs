@@ -2,6 +2,7 @@
 
 pub(crate) mod backlog;
 mod burst;
+mod fairness;
 mod first_sync;
 mod hot_key;
 mod intake;
@@ -33,6 +34,8 @@ pub(crate) enum Workload {
     Deletes,
     /// The same of deletes by the thousand.
     BulkDelete,
+    /// What a bucket's lag becomes beside another one whose keys fail.
+    Fairness,
     /// What becomes of one key that is overwritten all the time.
     HotKey,
     /// How fast, and at which cost, a backlog of small objects is drained.
@@ -72,6 +75,7 @@ pub(crate) async fn compare(args: &CompareArgs) -> anyhow::Result<Report> {
             Workload::Burst => burst::run(&mut bench, Change::Put).await?,
             Workload::Deletes => burst::run(&mut bench, Change::Delete).await?,
             Workload::BulkDelete => burst::run(&mut bench, Change::DeleteMany).await?,
+            Workload::Fairness => fairness::run(&mut bench).await?,
             Workload::HotKey => hot_key::run(&mut bench).await?,
             Workload::Backlog => backlog::small(&mut bench).await?,
             Workload::Mebibytes => backlog::mebibytes(&mut bench).await?,
