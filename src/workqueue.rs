@@ -393,11 +393,13 @@ impl WorkQueue {
         self.schedule().turns.failing()
     }
 
-    /// Whether a delete that a person approved is still to be carried out in this bucket.
+    /// Whether a delete that a person approved is about to be carried out in this bucket. One that failed may do so
+    /// for ever.
     pub fn has_approved(&self, bucket: &str) -> bool {
         self.keys.fold(false, |found, key, state| {
             let approved = |work: &Pending| work.aspects.has(Aspects::APPROVED);
-            found || *key.bucket == *bucket && state.work().is_some_and(approved)
+            let about = || !state.is_parked() && state.work().is_some_and(approved);
+            found || *key.bucket == *bucket && about()
         })
     }
 

@@ -216,25 +216,26 @@ impl Hold {
 
     /// Writes down, durably, that what is held and what nobody has looked at yet stays at the target.
     async fn keep_all(&self, main: &Journal, bucket: &str) -> Result<(), DecisionError> {
+        // Until all shelves are looked through from which keys move to the journal by themselves.
+        let moving = self.numbers.write().await;
         if self.numbered {
-            let moving = self.numbers.write().await;
             let until = main.stats().next_lsn;
             let (discards, name) = (Arc::clone(&self.discards), bucket.to_owned());
             tokio::task::spawn_blocking(move || discards.record(&name, until))
                 .await
                 .map_err(io::Error::other)??;
-            drop(moving);
         }
         let mut kept = Ok(());
         let mut keep = |dirty: DirtyKey| {
-            if *dirty.key.bucket == *bucket {
+            if kept.is_ok() && *dirty.key.bucket == *bucket {
                 kept = self.remembered.keep(bucket, &dirty.key.key);
             }
             kept.is_ok()
         };
-        self.shelf.look(&mut keep).await?;
         self.aside.deferred.look(&mut keep).await?;
         self.aside.delays.look(bucket, &mut keep).await?;
+        drop(moving);
+        self.shelf.look(&mut keep).await?;
         kept?;
         let remembered = Arc::clone(&self.remembered);
         tokio::task::spawn_blocking(move || remembered.make_durable())

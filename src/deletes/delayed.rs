@@ -147,11 +147,12 @@ impl Delays {
         self.buckets.get(&key.bucket).is_some_and(|waiting| waiting.known.has(key))
     }
 
-    /// Both sides have the object: the deletes that wait are void, durably when this returns.
-    pub(crate) async fn returned(&self, key: &ObjectKey) -> Result<(), String> {
+    /// Both sides have the object: the deletes that wait are void, also after a restart unless the disk is full.
+    pub(crate) async fn returned(&self, key: &ObjectKey) {
         let Some(waiting) = self.buckets.get(&key.bucket).filter(|w| w.known.has(key)) else {
-            return Ok(());
+            return;
         };
+        waiting.known.release(key);
         let there = DirtyKey {
             key: key.clone(),
             aspects: Aspects::CONTENT,
@@ -159,9 +160,9 @@ impl Delays {
             since_ms: waiting.clock.now_ms(),
             size: Some(0),
         };
-        waiting.shelf.put(&[there]).await.map_err(|error| error.to_string())?;
-        waiting.known.release(key);
-        Ok(())
+        if let Err(error) = waiting.shelf.put(&[there]).await {
+            tracing::warn!(%key, %error, "It cannot be written down that an object is there again whose delete waits; if evermirror restarts and the object goes once more, that delete may not wait its whole delay.");
+        }
     }
 
     /// Shows the delayed deletes of a bucket that are not void to `see`, until it wants no more.
@@ -172,7 +173,7 @@ impl Delays {
     ) -> Result<(), JournalError> {
         let Some(Waiting { shelf, known, .. }) = self.buckets.get(bucket) else { return Ok(()) };
         let waits = |dirty: &DirtyKey| {
-            dirty.aspects.has(Aspects::REMOVED) && (known.is_full() || known.has(&dirty.key))
+            dirty.aspects.has(Aspects::REMOVED) && !known.is_released(&dirty.key)
         };
         shelf.look(|dirty| !waits(&dirty) || see(dirty)).await
     }

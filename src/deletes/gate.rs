@@ -18,6 +18,7 @@ use crate::config::settings::BucketSettings;
 use crate::dirty::Aspects;
 use crate::journal::Lsn;
 use crate::object::ObjectKey;
+use crate::policy::CANARY;
 use crate::store::{ListQuery, Store, StoreError};
 
 /// A listing counts no longer than this.
@@ -104,11 +105,16 @@ impl Gate {
         let wiped = (listed == 0).then(|| Arc::<str>::from(WIPED));
         let mut admissions = Vec::with_capacity(deletes.len());
         for delete in deletes {
-            let admission = self.admit_one(bucket, delete, wiped.as_ref()).await?;
+            admissions.push(self.admit_one(bucket, delete, wiped.as_ref()).await?);
+        }
+        // Last, and without a wait behind it: a person may have decided while the source was listed.
+        for (delete, admission) in deletes.iter().zip(&mut admissions) {
             let decided = !delete.approved
                 && (self.hold.is_discarded(bucket, delete.aspects, delete.lsn)
                     || self.hold.keeps(&delete.key));
-            admissions.push(if decided { Admission::Keep } else { admission });
+            if decided {
+                *admission = Admission::Keep;
+            }
         }
         Ok(admissions)
     }
@@ -175,7 +181,10 @@ impl Gate {
                 let query =
                     ListQuery { prefix, max_keys, token: token.as_deref(), ..ListQuery::default() };
                 let page = self.source.list(bucket, &query).await?;
-                let wanted = |key: &str| settings.is_none_or(|bucket| bucket.wants(key));
+                // What `doctor` tries a bucket with says nothing of it.
+                let wanted = |key: &str| {
+                    !key.ends_with(CANARY) && settings.is_none_or(|bucket| bucket.wants(key))
+                };
                 objects += page.objects.iter().filter(|object| wanted(&object.key)).count() as u64;
                 token = page.next;
                 if objects >= enough || token.is_some() && pages >= MOST_PAGES {

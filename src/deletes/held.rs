@@ -290,19 +290,6 @@ impl Hold {
         self.numbered && position < self.approved_until.load(Ordering::Acquire)
     }
 
-    /// Whether a delete in the bucket that a person approved was set aside.
-    pub(crate) async fn sets_aside_approved(&self, bucket: &str) -> Result<bool, JournalError> {
-        let (mut found, deferred) = (false, &self.aside.deferred);
-        if deferred.counts().contains_key(bucket) {
-            let see = |dirty: DirtyKey| {
-                found = *dirty.key.bucket == *bucket && dirty.aspects.has(Aspects::APPROVED);
-                !found
-            };
-            deferred.look(see).await?;
-        }
-        Ok(found)
-    }
-
     /// Why the bucket's brake is on, if it is.
     pub(crate) fn reason(&self, bucket: &str) -> Option<Arc<str>> {
         self.brakes().reason(bucket)

@@ -37,9 +37,14 @@ impl Known {
     /// The same, for a record that is put on the shelf only if none of the key is there.
     pub(super) fn add_first(&self, key: &ObjectKey, since_ms: i64) -> bool {
         let (mut sets, hash) = (self.sets(), self.hash(key));
-        sets.released.remove(&hash);
+        let returned = sets.released.remove(&hash);
         let room = sets.hashes.len() < MOST;
         match sets.hashes.entry(hash) {
+            // It came back since its record was written: that one may be forgotten at any moment.
+            Entry::Occupied(mut known) if returned => {
+                known.insert(since_ms);
+                true
+            }
             // Its record's time stays: one that was never written must not count as the newest.
             Entry::Occupied(_) => false,
             Entry::Vacant(free) => {
@@ -99,6 +104,11 @@ impl Known {
         if sets.hashes.contains_key(&hash) {
             sets.released.insert(hash);
         }
+    }
+
+    /// Whether the key need not stay on the shelf.
+    pub(super) fn is_released(&self, key: &ObjectKey) -> bool {
+        self.sets().released.contains(&self.hash(key))
     }
 
     /// Forgets a key if it was released, and returns whether it was.
@@ -176,6 +186,10 @@ mod tests {
         let (known, key) = (Known::default(), ObjectKey::new("b", "k"));
         assert!(known.add_first(&key, 1) && !known.add_first(&key, 9));
         assert!(known.renew(&key, 5), "the one on the shelf is older");
+        known.release(&key);
+        assert!(known.add_first(&key, 7), "one that came back is put there anew");
+        known.left(&key, 5);
+        assert!(known.has(&key));
     }
 
     #[test]

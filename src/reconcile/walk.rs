@@ -121,7 +121,7 @@ impl Walk<'_> {
         let (began, began_ms) = (Instant::now(), clock::now_ms());
         let (kept_so_far, held_ms) =
             (self.parts.remembered.kept_so_far(), self.parts.hold.now_ms());
-        let (approvals, approving) = (self.parts.hold.approvals(), self.approved_waits().await?);
+        let (approvals, approving) = (self.parts.hold.approvals(), self.approved_waits());
         let mut checkpoint = Checkpoint::load(self.dir, &self.job.bucket).await;
         self.progress.last_complete(checkpoint.last_complete_ms);
         let whole = self.job.prefix.is_none();
@@ -149,7 +149,10 @@ impl Walk<'_> {
         let decided = self.parts.remembered.kept_so_far() != kept_so_far;
         let approved = approving || self.parts.hold.approvals() != approvals;
         let began_at = BeganAt { began, began_ms, held_ms, decided, approved };
-        self.settle_extras(&report, &mut extras, began_at).await?;
+        if !self.settle_extras(&report, &mut extras, began_at).await? {
+            // Its gap stays, and another pass follows.
+            return Ok(Ended::Failed);
+        }
         if whole {
             checkpoint.done.clear();
             checkpoint.split_points.clone_from(&report.split_points);
@@ -276,13 +279,14 @@ impl Walk<'_> {
             }
     }
 
-    /// Marks or holds the objects that only the target has, or leaves them.
+    /// Marks or holds the objects that only the target has, or leaves them. Says whether they could be
+    /// judged.
     async fn settle_extras(
         &self,
         report: &PassReport,
         extras: &mut Extras,
         BeganAt { began, began_ms, held_ms, decided, approved }: BeganAt,
-    ) -> Result<(), WalkError> {
+    ) -> Result<bool, WalkError> {
         let (bucket, hold) = (&self.job.bucket, &self.parts.hold);
         let count = if decided { self.still_extra(extras).await? } else { extras.count() };
         let took = began.elapsed();
@@ -302,10 +306,10 @@ impl Walk<'_> {
             hold.sized(bucket, report.target_objects);
         }
         let prefix = self.job.prefix.as_deref().unwrap_or_default();
-        if matches!(verdict, Verdict::Hold(_)) && (approved || self.approved_waits().await?) {
+        if matches!(verdict, Verdict::Hold(_)) && (approved || self.approved_waits()) {
             // What a person approved and is being deleted, or was while the target was listed, is no disaster; what
-            // else there is the next pass finds.
-            return Ok(());
+            // else there is another pass finds.
+            return Ok(false);
         }
         let reason = match verdict {
             // What is held has come back to the source, or is gone from the target.
@@ -313,9 +317,9 @@ impl Walk<'_> {
                 if hold.holds(bucket) {
                     hold.forget(&self.parts.journal, bucket, prefix, held_ms).await?;
                 }
-                return Ok(());
+                return Ok(true);
             }
-            Verdict::Keep => return Ok(()),
+            Verdict::Keep => return Ok(true),
             Verdict::Mark => None,
             Verdict::Hold(reason) => Some(reason),
         };
@@ -346,18 +350,15 @@ impl Walk<'_> {
             // What was held before is renewed, or there is nothing to delete any more.
             hold.forget(&self.parts.journal, bucket, prefix, held_ms).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Whether deletes of the bucket that a person approved may still be to be carried out.
-    async fn approved_waits(&self) -> Result<bool, WalkError> {
-        let (bucket, Parts { hold, queue, position, .. }) = (&self.job.bucket, &self.parts);
+    /// Whether deletes of the bucket that a person approved may still be about to be carried out.
+    fn approved_waits(&self) -> bool {
+        let Parts { hold, queue, position, .. } = &self.parts;
         // In the order in which a key goes, so that it is not missed on its way.
         let unread = hold.may_read_approved(position.load(Ordering::Acquire));
-        if unread || queue.has_approved(bucket) {
-            return Ok(true);
-        }
-        Ok(hold.sets_aside_approved(bucket).await.map_err(ShelfError::Read)?)
+        unread || queue.has_approved(&self.job.bucket)
     }
 
     /// How many of the extras are not to stay by now.

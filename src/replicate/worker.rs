@@ -196,7 +196,7 @@ impl Worker {
         match target {
             Ok(target) if plan::same_object(&source, &target) => {
                 self.remember_pair(key, source.etag.as_ref(), target.etag.as_ref());
-                self.returned(key).await?;
+                self.returned(key).await;
                 Ok(self.agree_on_tags(key, mapping, &source, &target).await?)
             }
             Err(error) if error.kind != ErrorKind::NotFound => Err(error.into()),
@@ -299,7 +299,7 @@ impl Worker {
         };
         self.verify(&job, paired, &outcome)?;
         self.remember_pair(key, job.etag, outcome.etag.as_ref());
-        self.returned(key).await?;
+        self.returned(key).await;
         if let Some(tags) = behind {
             self.target.put_tags(&mapping.target, &key.key, &tags).await?;
         }
@@ -307,11 +307,11 @@ impl Worker {
     }
 
     /// Both sides have the object: what was to be done about its delete is void.
-    async fn returned(&self, key: &ObjectKey) -> Result<(), AttemptError> {
-        let Some(forth) = &self.forth else { return Ok(()) };
-        forth.hold.returned(key);
-        let noted = forth.delays.returned(key).await;
-        noted.map_err(|error| AttemptError::disk(key, "note the return of", error))
+    async fn returned(&self, key: &ObjectKey) {
+        if let Some(forth) = &self.forth {
+            forth.hold.returned(key);
+            forth.delays.returned(key).await;
+        }
     }
 
     /// Where the two tags cannot be equal, a listing alone can then tell that the content is.

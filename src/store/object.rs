@@ -81,8 +81,16 @@ impl Store {
     async fn lists(&self, bucket: &str, key: &str) -> Result<bool, StoreError> {
         // Two, since RustFS lists keys that were deleted when one is asked for (#5375).
         let query = ListQuery { prefix: key, max_keys: 2, ..ListQuery::default() };
-        let page = Box::pin(self.list(bucket, &query)).await?;
-        Ok(page.objects.iter().any(|object| object.key == key))
+        match Box::pin(self.list(bucket, &query)).await {
+            Ok(page) => Ok(page.objects.iter().any(|object| object.key == key)),
+            // One 404 that is nobody's own does not confirm another.
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                let message = "404 from something that is no S3 store to every request; is a proxy or a firewall in between?";
+                let kind = ErrorKind::Transient;
+                Err(StoreError { kind, message: message.to_owned(), ..error })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// `PutObject`. `headers` are sent as they are, byte for byte: `content-type`, `x-amz-meta-…`,

@@ -285,13 +285,16 @@ async fn a_404_that_is_no_stores_own_counts_only_if_a_listing_says_the_same() {
         answer("200 OK", &body)
     };
     let refused = error(403, "AccessDenied");
-    let answers = [bare(), listing("k"), bare(), listing("k-other"), bare(), refused];
+    let answers =
+        [bare(), listing("k"), bare(), listing("k-other"), bare(), refused, bare(), bare()];
     let (store, _server) = server(answers).await;
     let there = store.head("b", "k").await.unwrap_err();
     assert_eq!(there.kind, ErrorKind::Transient, "{there}");
     assert!(there.message.contains("the object is listed"), "{there}");
     assert_eq!(store.head("b", "k").await.unwrap_err().kind, ErrorKind::NotFound);
     assert_eq!(store.head("b", "k").await.unwrap_err().kind, ErrorKind::Denied, "in doubt not");
+    let lost = store.head("b", "k").await.unwrap_err();
+    assert_eq!(lost.kind, ErrorKind::Transient, "one 404 confirms no other: {lost}");
 }
 
 #[tokio::test]

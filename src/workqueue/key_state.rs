@@ -109,6 +109,10 @@ impl Pending {
     /// Both marks as one: level-triggered work loses nothing by merging.
     fn merge(&mut self, other: &Self) {
         let other_is_older = other.last_lsn < self.last_lsn;
+        // A new report that the object is there has its own half minute.
+        let (older, newer) = if other_is_older { (other, &*self) } else { (&*self, other) };
+        let so_far = if newer.is_reported_present() { older.unseen.min(1) } else { older.unseen };
+        self.unseen = so_far.max(newer.unseen);
         self.aspects = if other_is_older { together(other, self) } else { together(self, other) };
         let told = [self, other].map(|mark| mark.removal);
         self.removal = match (self.aspects.has(Aspects::REMOVED), told) {
@@ -123,7 +127,6 @@ impl Pending {
         self.origin = self.origin.min(other.origin);
         self.since_ms = self.since_ms.min(other.since_ms);
         self.attempts = self.attempts.max(other.attempts);
-        self.unseen = self.unseen.max(other.unseen);
         self.large |= other.large;
     }
 }

@@ -102,7 +102,7 @@ async fn a_key_that_is_deleted_again_waits_its_whole_delay_again() {
     let key = ObjectKey::new("b", "k");
     put(&delays, "k", 1_000).await;
     // It comes back with the same bytes: nothing is written at the target. Then it goes once more.
-    delays.returned(&key).await.unwrap();
+    delays.returned(&key).await;
     put(&delays, "k", 9_000).await;
     assert_eq!(release(&delays, &mut main, 11_000).await, []);
     assert!(delays.knows(&key), "its newest delete still waits");
@@ -121,9 +121,28 @@ async fn a_delayed_delete_of_an_object_that_came_back_is_dropped() {
     let delays = open(dir.path(), "delay").await;
     put(&delays, "back", 1_000).await;
     put(&delays, "gone", 1_000).await;
-    delays.returned(&ObjectKey::new("b", "back")).await.unwrap();
+    delays.returned(&ObjectKey::new("b", "back")).await;
     assert_eq!(release(&delays, &mut main, 11_000).await, [("gone".to_owned(), 11_000)]);
     assert!(delays.list().is_empty());
+}
+
+#[tokio::test]
+async fn a_decision_concerns_what_is_due_and_cannot_be_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    let main = main_journal(dir.path()).await;
+    let delays = open(dir.path(), "delay").await;
+    put(&delays, "k", 1_000).await;
+    main.0.close().await;
+    assert!(delays.buckets["b"].release(&main.0, 100_000).await.is_err());
+    let mut seen = 0;
+    delays
+        .look("b", |_| {
+            seen += 1;
+            true
+        })
+        .await
+        .unwrap();
+    assert_eq!(seen, 1);
 }
 
 #[tokio::test]
@@ -133,7 +152,7 @@ async fn an_object_that_came_back_before_a_restart_has_no_delete_that_waits() {
     let key = ObjectKey::new("b", "k");
     let delays = open(dir.path(), "delay").await;
     put(&delays, "k", 1_000).await;
-    delays.returned(&key).await.unwrap();
+    delays.returned(&key).await;
     for _ in 0..2 {
         assert!(!delays.knows(&key) && delays.list().is_empty());
         let mut seen = 0;

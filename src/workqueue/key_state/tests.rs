@@ -238,6 +238,16 @@ fn an_appended_again_record_frees_the_old_one() {
 }
 
 #[test]
+fn a_new_report_that_an_object_is_there_is_believed_as_long_as_the_first_one() {
+    let mut old = Pending { unseen: 6, ..pending(1, Origin::Live) };
+    old.merge(&pending(2, Origin::Live));
+    assert_eq!(old.unseen, 1, "it still waits for the source");
+    old.unseen = 3;
+    old.merge(&Pending { aspects: Aspects::CHECK, ..pending(3, Origin::Repair) });
+    assert_eq!(old.unseen, 3, "a pass is no report");
+}
+
+#[test]
 fn a_decision_about_deletes_concerns_the_removal_and_no_older_event() {
     let mark = |aspects, origin, lsn| {
         let key = crate::object::ObjectKey::new("b", "k");
