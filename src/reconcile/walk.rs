@@ -150,7 +150,9 @@ impl Walk<'_> {
         let approved = approving || self.parts.hold.approvals() != approvals;
         let began_at = BeganAt { began, began_ms, held_ms, decided, approved };
         if !self.settle_extras(&report, &mut extras, began_at).await? {
-            // Its gap stays, and another pass follows.
+            // Its gap stays, and another whole pass follows.
+            checkpoint.done.clear();
+            self.save(&checkpoint).await;
             return Ok(Ended::Failed);
         }
         if whole {
