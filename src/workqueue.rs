@@ -460,7 +460,7 @@ impl WorkQueue {
             aspects: work.aspects.with(decided),
             origin: work.origin.again(),
             since_ms: work.since_ms,
-            size: work.size,
+            size: work.size(),
         }
     }
 

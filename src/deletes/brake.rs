@@ -195,9 +195,12 @@ impl Brakes {
             || brake.objects.is_some_and(share)
     }
 
-    /// The object is there again: its next delete is another one.
-    pub(crate) fn returned(&mut self, bucket: &str, print: u64) {
-        let Some(brake) = self.buckets.get_mut(bucket) else { return };
+    /// The object is there again: its next delete is another one. As a rule no delete was counted, and then its
+    /// fingerprint need not be taken.
+    pub(crate) fn returned(&mut self, bucket: &str, print: impl FnOnce() -> u64) {
+        let brake = self.buckets.get_mut(bucket).filter(|brake| !brake.slots.is_empty());
+        let Some(brake) = brake else { return };
+        let print = print();
         for slot in &mut brake.slots {
             if slot.keys.remove(&print) {
                 slot.others = slot.others.saturating_add(1);
@@ -353,8 +356,8 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(brakes.admit(&bucket, 1, None, 5), Admission::Allow);
             assert_eq!(brakes.admit(&bucket, 1, None, 5), Admission::Allow, "told of again");
-            brakes.returned(&bucket, 1);
-            brakes.returned(&bucket, 2);
+            brakes.returned(&bucket, || 1);
+            brakes.returned(&bucket, || 2);
         }
         assert!(held(&brakes.admit(&bucket, 1, None, 5)));
     }

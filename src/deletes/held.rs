@@ -324,7 +324,7 @@ impl Hold {
     pub(crate) fn returned(&self, key: &ObjectKey) {
         self.remembered.replaced(&key.bucket, &key.key);
         self.known.release(key);
-        self.brakes().returned(&key.bucket, self.prints.hash_one(key));
+        self.brakes().returned(&key.bucket, || self.prints.hash_one(key));
     }
 
     /// Forgets the held deletes of objects that have returned, and writes down what the brakes have counted,

@@ -15,6 +15,7 @@
 //! A key is in at most one of these states, so one key is never worked on by two workers; a mark
 //! that arrives in flight is kept and worked on again.
 
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,8 +58,9 @@ pub struct Pending {
     pub origin: Origin,
     /// The oldest change's time (milliseconds since the Unix epoch): the lag is measured from here.
     pub since_ms: i64,
-    /// The bytes that the target lacks, as the newest mark that knew it told them.
-    pub size: Option<u64>,
+    /// One more than the bytes that the target lacks, as the newest mark that knew it told them: so it takes no
+    /// more room than they do.
+    size: Option<NonZeroU64>,
     /// Failed tries so far.
     pub attempts: u32,
     /// How often the source answered 404 although what was reported last is that the object is there.
@@ -77,7 +79,7 @@ impl Pending {
             aspects: dirty.aspects,
             origin: dirty.origin,
             since_ms: dirty.since_ms,
-            size: dirty.size,
+            size: one_more(dirty.size),
             attempts: 0,
             unseen: 0,
             large: false,
@@ -97,6 +99,11 @@ impl Pending {
         if self.removal > 0 { self.removal } else { self.last_lsn }
     }
 
+    /// The bytes that the target lacks, as the newest mark that knew it told them.
+    pub fn size(&self) -> Option<u64> {
+        self.size.map(|size| size.get() - 1)
+    }
+
     /// The queue it belongs in.
     pub(super) fn lane(&self) -> Lane {
         match (self.large, self.origin) {
@@ -109,19 +116,17 @@ impl Pending {
     /// Both marks as one: level-triggered work loses nothing by merging.
     fn merge(&mut self, other: &Self) {
         let other_is_older = other.last_lsn < self.last_lsn;
-        // A new report that the object is there has its own half minute.
         let (older, newer) = if other_is_older { (other, &*self) } else { (&*self, other) };
-        let so_far = if newer.is_reported_present() { older.unseen.min(1) } else { older.unseen };
-        self.unseen = so_far.max(newer.unseen);
-        self.aspects = if other_is_older { together(other, self) } else { together(self, other) };
-        let told = [self, other].map(|mark| mark.removal);
-        self.removal = match (self.aspects.has(Aspects::REMOVED), told) {
-            (false, _) => 0,
-            (true, [0, removal] | [removal, 0]) => removal,
-            (true, [one, other]) => one.min(other),
+        let (aspects, size) = (together(older, newer), newer.size.or(older.size));
+        let removal = match (aspects.has(Aspects::REMOVED), older.removal, newer.removal) {
+            (false, ..) => 0,
+            (true, 0, removal) | (true, removal, 0) => removal,
+            (true, one, another) => one.min(another),
         };
-        self.size =
-            if other_is_older { self.size.or(other.size) } else { other.size.or(self.size) };
+        // A new report that the object is there has its own half minute.
+        let so_far = if newer.is_reported_present() { older.unseen.min(1) } else { older.unseen };
+        let unseen = so_far.max(newer.unseen);
+        (self.aspects, self.size, self.removal, self.unseen) = (aspects, size, removal, unseen);
         self.first_lsn = self.first_lsn.min(other.first_lsn);
         self.last_lsn = self.last_lsn.max(other.last_lsn);
         self.origin = self.origin.min(other.origin);
@@ -129,6 +134,10 @@ impl Pending {
         self.attempts = self.attempts.max(other.attempts);
         self.large |= other.large;
     }
+}
+
+fn one_more(size: Option<u64>) -> Option<NonZeroU64> {
+    size.and_then(|size| NonZeroU64::new(size.saturating_add(1)))
 }
 
 /// What two marks of a key ask for. All of both, but: an event that says that the object is there takes back
@@ -257,10 +266,10 @@ impl KeyState {
     /// The bytes that the target lacks, as far as they are known.
     pub(super) fn size(&self) -> Option<u64> {
         let marked = match self {
-            Self::InFlight { again, .. } => again.as_ref().and_then(|again| again.size),
+            Self::InFlight { again, .. } => again.as_ref().and_then(|again| again.size()),
             Self::Ready(_) | Self::Waiting { .. } | Self::Cooling { .. } => None,
         };
-        marked.or(self.work()?.size)
+        marked.or(self.work()?.size())
     }
 
     /// A further mark of a key that is already known.
