@@ -7,6 +7,7 @@
 //! stays in flight until the process ends, and the journal brings it back; a crash loses all of
 //! this, and the journal brings it back.
 
+mod aside;
 pub mod feeder;
 mod key_map;
 mod key_state;
@@ -16,7 +17,6 @@ mod ready;
 mod tally;
 mod turns;
 
-use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -28,6 +28,7 @@ use crate::dirty::{Aspects, DirtyKey};
 use crate::journal::Lsn;
 use crate::object::ObjectKey;
 
+use aside::Discarded;
 use key_map::{Keep, KeyMap};
 use key_state::{Effect, KeyState, Lane};
 pub use key_state::{Failure, Outcome, Pending, Wait};
@@ -75,24 +76,6 @@ pub struct WorkQueue {
     discarded: OnceLock<Discarded>,
 }
 
-/// Whether a person discarded the deletes of a source bucket of which this record or an older one told.
-pub struct Discarded(Box<Covers>);
-
-type Covers = dyn Fn(&str, Lsn) -> bool + Send + Sync;
-
-impl Discarded {
-    /// Asks `covers` with the bucket and the record's number.
-    pub fn new(covers: impl Fn(&str, Lsn) -> bool + Send + Sync + 'static) -> Self {
-        Self(Box::new(covers))
-    }
-}
-
-impl std::fmt::Debug for Discarded {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Discarded").finish_non_exhaustive()
-    }
-}
-
 impl WorkQueue {
     /// A queue that asks to be fed no more than `max_keys` keys, and hands out a settled key again only
     /// when `min_interval` has passed since it was handed out; but while more than half of its room
@@ -108,13 +91,6 @@ impl WorkQueue {
             min_interval,
             discarded: OnceLock::new(),
         }
-    }
-
-    /// From now on a key that leaves its record for another one takes a person's decision along
-    /// ([`Aspects::DISCARDED`]).
-    pub fn set_discarded(&self, discarded: Discarded) {
-        // The first one counts; there is only one.
-        drop(self.discarded.set(discarded));
     }
 
     /// Marks a key dirty on behalf of the journal record `lsn`.
@@ -199,13 +175,8 @@ impl WorkQueue {
 
     /// What made the keys of this bucket fail is over: those that are parked need not wait any longer.
     fn retry_parked(&self, bucket: &Arc<str>) {
-        let parked = self.keys.fold(Vec::new(), |mut found, key, state| {
-            if key.bucket == *bucket && state.is_parked() {
-                found.push(key.clone());
-            }
-            found
-        });
         let now = Instant::now();
+        let parked = self.keys.tally().parked_in(bucket);
         for key in parked {
             self.keys.update(&key, |state| {
                 let Some(mut state) = state else { return (Keep::Absent, ()) };
@@ -274,37 +245,6 @@ impl WorkQueue {
         lowest
     }
 
-    /// Up to `limit` keys, not in flight, whose oldest record is below `lsn`: those that hold the
-    /// log and should be appended again.
-    pub fn holding_below(&self, lsn: Lsn, limit: usize) -> Vec<DirtyKey> {
-        // As a rule none does, and then the keys need not be walked.
-        if self.lowest_unfinished().is_none_or(|lowest| lowest >= lsn) {
-            return Vec::new();
-        }
-        self.keys.fold(Vec::new(), |mut found, key, state| {
-            let idle = !matches!(state, KeyState::InFlight { .. });
-            if let Some(work) = state.work()
-                && idle
-                && work.first_lsn < lsn
-                && found.len() < limit
-            {
-                found.push(self.dirty_again(key, work));
-            }
-            found
-        })
-    }
-
-    /// The key's record was appended again as `lsn`.
-    pub fn rebase(&self, key: &ObjectKey, lsn: Lsn) {
-        self.keys.update(key, |state| {
-            let Some(mut state) = state else { return (Keep::Absent, ()) };
-            let old = state.first_lsn();
-            state.rebase(lsn);
-            self.schedule().replace(old, state.first_lsn());
-            (Keep::State(state), ())
-        });
-    }
-
     /// How many keys are where. It costs the same however many there are.
     pub fn counts(&self) -> Counts {
         self.keys.tally().counts()
@@ -334,65 +274,6 @@ impl WorkQueue {
         parked.into_iter().filter_map(shown).collect()
     }
 
-    /// How many keys of each bucket are *stuck*: parked, or waiting although no worker has them in a bucket that fails
-    /// as a whole, which has one key in flight at a time.
-    pub fn stuck(&self) -> Vec<(Arc<str>, usize)> {
-        let failing = self.failing();
-        let count = |(bucket, counts): (Arc<str>, Counts)| {
-            let waiting = counts.pending.saturating_sub(counts.in_flight);
-            let stuck = if failing.contains(&bucket) { waiting } else { counts.parked };
-            (bucket, stuck)
-        };
-        self.by_bucket().into_iter().map(count).filter(|(_, stuck)| *stuck > 0).collect()
-    }
-
-    /// Up to `limit` stuck keys of one bucket as records, to be set aside elsewhere.
-    pub fn stuck_in(&self, bucket: &str, limit: usize) -> Vec<DirtyKey> {
-        self.some_stuck(limit, |key, _| *key.bucket == *bucket)
-    }
-
-    /// Up to `limit` stuck keys whose oldest record is below `lsn`: those that hold the log, although nothing
-    /// is done for them now.
-    pub fn stuck_below(&self, lsn: Lsn, limit: usize) -> Vec<DirtyKey> {
-        if self.lowest_unfinished().is_none_or(|lowest| lowest >= lsn) {
-            return Vec::new();
-        }
-        self.some_stuck(limit, |_, work| work.first_lsn < lsn)
-    }
-
-    fn some_stuck(
-        &self,
-        limit: usize,
-        wanted: impl Fn(&ObjectKey, &Pending) -> bool,
-    ) -> Vec<DirtyKey> {
-        let failing = self.failing();
-        self.keys.fold(Vec::new(), |mut found, key, state| {
-            let work = match state {
-                KeyState::Waiting { work, wait: Wait::Failed(_), .. } => Some(work),
-                KeyState::Ready(work) | KeyState::Waiting { work, wait: Wait::Hot, .. } => {
-                    failing.contains(&key.bucket).then_some(work)
-                }
-                KeyState::InFlight { .. } | KeyState::Cooling { .. } => None,
-            };
-            if let Some(work) = work
-                && found.len() < limit
-                && wanted(key, work)
-            {
-                found.push(self.dirty_again(key, work));
-            }
-            found
-        })
-    }
-
-    /// Whether the bucket fails as a whole.
-    pub fn fails(&self, bucket: &str) -> bool {
-        self.failing().contains(bucket)
-    }
-
-    fn failing(&self) -> HashSet<Arc<str>> {
-        self.schedule().turns.failing()
-    }
-
     /// Whether a delete that a person approved is about to be carried out in this bucket. One that failed may do so
     /// for ever.
     pub fn has_approved(&self, bucket: &str) -> bool {
@@ -403,65 +284,9 @@ impl WorkQueue {
         })
     }
 
-    /// How many keys wait in the lane for large objects.
-    pub fn large_waiting(&self) -> usize {
-        self.keys.tally().large()
-    }
-
-    /// Up to `limit` of them as records, to be set aside elsewhere.
-    pub fn large_work(&self, limit: usize) -> Vec<DirtyKey> {
-        self.keys.fold(Vec::new(), |mut found, key, state| {
-            if let KeyState::Ready(work) = state
-                && work.large
-                && found.len() < limit
-            {
-                found.push(self.dirty_again(key, work));
-            }
-            found
-        })
-    }
-
-    /// Forgets a key, if it is still parked.
-    pub fn forget_parked(&self, key: &ObjectKey) {
-        self.forget_if(key, KeyState::is_parked);
-    }
-
-    /// Forgets a key that was set aside, if no worker has it. Nothing was marked meanwhile: who sets keys aside is who
-    /// marks them.
-    pub fn forget_set_aside(&self, key: &ObjectKey) {
-        self.forget_if(key, |state| matches!(state, KeyState::Ready(_) | KeyState::Waiting { .. }));
-    }
-
-    fn forget_if(&self, key: &ObjectKey, wanted: impl Fn(&KeyState) -> bool) {
-        self.keys.update(key, |state| {
-            let Some(state) = state else { return (Keep::Absent, ()) };
-            if !wanted(&state) {
-                return (Keep::State(state), ());
-            }
-            self.schedule().replace(state.first_lsn(), None);
-            (Keep::Absent, ())
-        });
-        self.settled.notify_one();
-    }
-
     /// The most keys this queue asks to be fed.
     pub const fn max_keys(&self) -> usize {
         self.max_keys
-    }
-
-    /// The record to append again for a key that would otherwise hold the log; marked as such, so that reading
-    /// it back does not wake the key before its time.
-    fn dirty_again(&self, key: &ObjectKey, work: &Pending) -> DirtyKey {
-        let discarded =
-            self.discarded.get().is_some_and(|discarded| discarded.0(&key.bucket, work.removal()));
-        let decided = if discarded { Aspects::DISCARDED } else { Aspects::NONE };
-        DirtyKey {
-            key: key.clone(),
-            aspects: work.aspects.with(decided),
-            origin: work.origin.again(),
-            since_ms: work.since_ms,
-            size: work.size(),
-        }
     }
 
     /// A ready key; if there is none, when the next delayed one is due.

@@ -45,11 +45,7 @@ impl Repairs<'_> {
 
     /// A bucket that fails as a whole keeps no other from being repaired, but waits for itself.
     fn backlog(&self) -> u64 {
-        let stuck = self.queue.stuck();
-        let own =
-            stuck.iter().filter(|(bucket, _)| *bucket == self.bucket && self.queue.fails(bucket));
-        let own: usize = own.map(|(_, keys)| keys).sum();
-        backlog(self.journal, self.queue, self.position) + own as u64
+        unread(self.journal, self.position) + self.queue.waiting(Some(&self.bucket)) as u64
     }
 
     /// Makes all that was pushed durable.
@@ -74,11 +70,13 @@ impl Repairs<'_> {
 }
 
 /// What waits to be worked on; `position` is the first durable record that is not in the queue yet. Stuck
-/// keys do not count ([`WorkQueue::stuck`]): they may be stuck for days.
+/// keys do not count ([`WorkQueue::waiting`]): they may be stuck for days.
 pub(super) fn backlog(journal: &Journal, queue: &WorkQueue, position: &AtomicU64) -> u64 {
-    let unread = journal.stats().next_lsn.saturating_sub(position.load(Ordering::Acquire));
-    let stuck: usize = queue.stuck().iter().map(|(_, keys)| keys).sum();
-    unread + queue.counts().pending.saturating_sub(stuck) as u64
+    unread(journal, position) + queue.waiting(None) as u64
+}
+
+fn unread(journal: &Journal, position: &AtomicU64) -> u64 {
+    journal.stats().next_lsn.saturating_sub(position.load(Ordering::Acquire))
 }
 
 /// A key that the reconciler found.

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Discarded, WorkQueue};
+use super::WorkQueue;
+use super::aside::Discarded;
 use crate::deletes::Hold;
 use crate::dirty::{BucketNames, DirtyKey};
 use crate::journal::{Cursor, Journal, JournalError, Lsn, Record};
@@ -71,6 +72,8 @@ impl Feeder {
             let covers = move |bucket: &str, lsn| hold.covers(bucket, lsn);
             self.queue.set_discarded(Discarded::new(covers));
         }
+        // Records that are lost are not read.
+        self.position.store(self.cursor.position(), Ordering::Release);
         let mut tidying = Tidy::new(&mut self);
         loop {
             tokio::select! {

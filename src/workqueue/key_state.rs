@@ -50,7 +50,8 @@ pub struct Pending {
     pub first_lsn: Lsn,
     /// The newest one.
     pub last_lsn: Lsn,
-    /// The oldest one that told of a removal, since the object was last reported to be there; 0 if none did.
+    /// The oldest one that told of a removal, since the object was last reported to be there, or a person's approval
+    /// since then; 0 if none did.
     removal: Lsn,
     /// What may have changed.
     pub aspects: Aspects,
@@ -93,8 +94,8 @@ impl Pending {
         self.origin.is_live() && told && !self.aspects.has(Aspects::REMOVED)
     }
 
-    /// The record whose number says whether a person's decision about deletes came after the removal: the oldest that
-    /// told of it, or else the newest of all.
+    /// The record whose number says whether a person's decision about deletes came after the removal: that of an
+    /// approval, or the oldest that told of the removal, or else the newest of all.
     pub const fn removal(&self) -> Lsn {
         if self.removal > 0 { self.removal } else { self.last_lsn }
     }
@@ -113,15 +114,33 @@ impl Pending {
         }
     }
 
+    /// Whether a record told of it that was appended again, or came back from a shelf: it says what stood when it left
+    /// memory, and its number is younger than what it says.
+    fn is_from_before(&self) -> bool {
+        let moved = Aspects::APPROVED.with(Aspects::DUE).with(Aspects::DISCARDED);
+        self.origin == Origin::LiveAgain || self.aspects.without(moved) != self.aspects
+    }
+
     /// Both marks as one: level-triggered work loses nothing by merging.
     fn merge(&mut self, other: &Self) {
-        let other_is_older = other.last_lsn < self.last_lsn;
+        let other_is_older = match (self.is_from_before(), other.is_from_before()) {
+            (true, false) => false,
+            (false, true) => true,
+            (true, true) | (false, false) => other.last_lsn < self.last_lsn,
+        };
         let (older, newer) = if other_is_older { (other, &*self) } else { (&*self, other) };
         let (aspects, size) = (together(older, newer), newer.size.or(older.size));
-        let removal = match (aspects.has(Aspects::REMOVED), older.removal, newer.removal) {
-            (false, ..) => 0,
-            (true, 0, removal) | (true, removal, 0) => removal,
-            (true, one, another) => one.min(another),
+        let removal = if !aspects.has(Aspects::REMOVED) {
+            0
+        } else if let Some(approved) =
+            [newer, older].into_iter().find(|mark| mark.aspects.has(Aspects::APPROVED))
+        {
+            approved.removal
+        } else {
+            match (older.removal, newer.removal) {
+                (0, removal) | (removal, 0) => removal,
+                (one, another) => one.min(another),
+            }
         };
         // A new report that the object is there has its own half minute.
         let so_far = if newer.is_reported_present() { older.unseen.min(1) } else { older.unseen };
@@ -141,8 +160,8 @@ fn one_more(size: Option<u64>) -> Option<NonZeroU64> {
 }
 
 /// What two marks of a key ask for. All of both, but: an event that says that the object is there takes back
-/// what an older one said of its removal, and a pass does not gainsay it; and a delete that is reported anew
-/// has not waited for its delay.
+/// what an older one said of its removal, and a pass does not gainsay it; of a person's decisions the newer stands;
+/// and a delete that is reported anew has not waited for its delay.
 fn together(older: &Pending, newer: &Pending) -> Aspects {
     let mut all = older.aspects.with(newer.aspects);
     let present = newer.is_reported_present();
@@ -151,6 +170,11 @@ fn together(older: &Pending, newer: &Pending) -> Aspects {
     }
     if present {
         all = all.without(Aspects::APPROVED).without(Aspects::DISCARDED);
+    }
+    if newer.aspects.has(Aspects::DISCARDED) {
+        all = all.without(Aspects::APPROVED);
+    } else if newer.aspects.has(Aspects::APPROVED) {
+        all = all.without(Aspects::DISCARDED);
     }
     let anew = |mark: &Pending| mark.origin.is_live() && !mark.aspects.has(Aspects::DUE);
     if anew(older) || anew(newer) {
@@ -261,6 +285,15 @@ impl KeyState {
             }
             Self::Cooling { .. } => None,
         }
+    }
+
+    /// All that is left to do for the key, if a worker has it with what was marked since.
+    pub(super) fn unfinished(&self) -> Option<Pending> {
+        let mut all = self.work()?.clone();
+        if let Self::InFlight { again: Some(again), .. } = self {
+            all.merge(again);
+        }
+        Some(all)
     }
 
     /// The bytes that the target lacks, as far as they are known.
@@ -431,10 +464,17 @@ impl KeyState {
         matches!(self, Self::Ready(work) if work.large)
     }
 
-    /// The key's record was appended again as `lsn`, so the old one may be trimmed.
+    /// What [`KeyState::unfinished`] said was appended again as `lsn`, and nothing was marked since: the old records may
+    /// be trimmed.
     pub(super) fn rebase(&mut self, lsn: Lsn) {
         match self {
-            Self::Ready(work) | Self::InFlight { work, .. } | Self::Waiting { work, .. } => {
+            Self::InFlight { work, again } => {
+                work.first_lsn = work.first_lsn.max(lsn);
+                if let Some(again) = again {
+                    again.first_lsn = again.first_lsn.max(lsn);
+                }
+            }
+            Self::Ready(work) | Self::Waiting { work, .. } => {
                 work.first_lsn = work.first_lsn.max(lsn);
             }
             Self::Cooling { .. } => {}

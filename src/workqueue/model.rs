@@ -51,24 +51,32 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The records that a key still needs.
+/// The records that a key still needs, and what each asks for.
 #[derive(Debug, Default)]
 struct Needs {
-    marked: BTreeSet<Lsn>,
-    working: BTreeSet<Lsn>,
+    marked: BTreeMap<Lsn, Aspects>,
+    working: BTreeMap<Lsn, Aspects>,
 }
 
 impl Needs {
-    /// `lsn` stands for every older record of the key.
-    fn rebase(&mut self, lsn: Lsn) {
+    /// `lsn` stands for every older record of the key, and must ask for all that they do.
+    fn rebase(&mut self, lsn: Lsn, says: Aspects) {
         for records in [&mut self.marked, &mut self.working] {
-            let before = records.len();
-            records.retain(|record| *record >= lsn);
-            if records.len() < before {
-                records.insert(lsn);
+            let younger = records.split_off(&lsn);
+            let older = std::mem::replace(records, younger);
+            let asked = older.values().copied().reduce(Aspects::with);
+            if let Some(asked) = asked {
+                assert!(says.has(asked), "{lsn} does not stand for {older:?}");
+                let here = records.entry(lsn).or_default();
+                *here = here.with(asked);
             }
         }
     }
+}
+
+/// What was reported later may take back a removal and what was decided of it; never that somebody must look.
+fn asked(aspects: Aspects) -> Aspects {
+    aspects.without(Aspects::REMOVED.with(Aspects::APPROVED).with(Aspects::DUE))
 }
 
 struct Model {
@@ -107,7 +115,8 @@ impl Model {
             return;
         }
         self.queue.mark(dirty, self.position);
-        self.needs.entry(dirty.key.clone()).or_default().marked.insert(self.position);
+        let needs = self.needs.entry(dirty.key.clone()).or_default();
+        needs.marked.insert(self.position, asked(dirty.aspects));
         self.position += 1;
     }
 
@@ -120,14 +129,11 @@ impl Model {
         let Some(work) = work else { return false };
         assert!(self.hands.iter().all(|held| held.key != work.key), "{} is in two hands", work.key);
         let needs = self.needs.get_mut(&work.key).unwrap();
-        for lsn in &needs.marked {
-            // What was reported later may take back a removal and what was decided of it; never that somebody
-            // must look.
-            let decided = Aspects::REMOVED.with(Aspects::APPROVED).with(Aspects::DUE);
-            let asked = self.log[lsn].aspects.without(decided);
-            assert!(work.pending.aspects.has(asked), "an aspect of record {lsn} was lost");
+        for (lsn, asked) in &needs.marked {
+            assert!(work.pending.aspects.has(*asked), "an aspect of record {lsn} was lost");
         }
-        assert_eq!(Some(&work.pending.first_lsn), needs.marked.first(), "work out of nothing");
+        let first = needs.marked.first_key_value().map(|(lsn, _)| lsn);
+        assert_eq!(Some(&work.pending.first_lsn), first, "work out of nothing");
         if let Some(before) = self.settled.remove(&work.key) {
             assert!(work.started - before >= MIN_INTERVAL, "{} is copied again too soon", work.key);
         }
@@ -173,7 +179,8 @@ impl Model {
     fn rebase(&mut self) {
         for (key, lsn) in self.appended_again.take().into_iter().flatten() {
             self.queue.rebase(&key, lsn);
-            self.needs.entry(key).or_default().rebase(lsn);
+            let says = self.log[&lsn].aspects;
+            self.needs.entry(key).or_default().rebase(lsn, says);
         }
     }
 
@@ -217,7 +224,7 @@ impl Model {
     fn check(&self) {
         let trim = self.queue.lowest_unfinished().unwrap_or(self.position).min(self.position);
         for (key, needs) in &self.needs {
-            for lsn in needs.marked.iter().chain(&needs.working) {
+            for lsn in needs.marked.keys().chain(needs.working.keys()) {
                 // A record that was appended again and not yet read is kept by the position.
                 assert!(trim <= *lsn, "record {lsn} of {key} would be trimmed below {trim}");
             }

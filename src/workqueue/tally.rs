@@ -135,6 +135,12 @@ impl Tally {
     pub(super) fn parked(&self, limit: usize) -> Vec<ObjectKey> {
         self.parked.iter().take(limit).cloned().collect()
     }
+
+    /// All parked keys of one bucket.
+    pub(super) fn parked_in(&self, bucket: &Arc<str>) -> Vec<ObjectKey> {
+        let from = self.parked.range(ObjectKey::new(Arc::clone(bucket), "")..);
+        from.take_while(|key| key.bucket == *bucket).cloned().collect()
+    }
 }
 
 impl Bucket {

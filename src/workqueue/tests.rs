@@ -11,9 +11,29 @@ async fn a_key_that_no_worker_takes_does_not_hold_the_log() {
     queue.rebase(&key, 200);
     assert_eq!(queue.lowest_unfinished(), Some(200));
     let work = queue.next_small().await;
-    assert_eq!(queue.holding_below(300, 10), [], "in flight it will be done soon");
     queue.complete(&work, Outcome::Settled);
     assert_eq!(queue.lowest_unfinished(), None);
+}
+
+#[tokio::test]
+async fn a_key_that_a_worker_has_for_hours_does_not_hold_the_log() {
+    let queue = WorkQueue::new(10, Duration::ZERO);
+    let mark = |name: &str, aspects, lsn| {
+        let (key, origin) = (ObjectKey::new("b", name), Origin::Live);
+        queue.mark(&DirtyKey { key, aspects, origin, since_ms: 5, size: None }, lsn);
+    };
+    mark("k", Aspects::CONTENT, 1);
+    let work = queue.next_small().await;
+    mark("k", Aspects::TAGS, 20);
+    assert!(queue.only_in_flight_below(100));
+    let again = queue.holding_below(100, 10).remove(0);
+    assert!(again.aspects.has(Aspects::CONTENT.with(Aspects::TAGS)), "all that a crash would lose");
+    queue.rebase(&work.key, 200);
+    assert_eq!((queue.lowest_unfinished(), queue.holding_below(200, 10)), (Some(200), Vec::new()));
+    queue.complete(&work, Outcome::Settled);
+    assert_eq!(queue.next_small().await.pending.aspects, Aspects::TAGS, "marked meanwhile");
+    mark("waits", Aspects::CONTENT, 210);
+    assert!(!queue.only_in_flight_below(300) && queue.only_in_flight_below(210));
 }
 
 #[tokio::test]

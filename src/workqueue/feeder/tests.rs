@@ -207,6 +207,27 @@ async fn resumes(restarted: bool, shelf_has_room: bool) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_full_journal_resumes_although_a_worker_has_a_key_for_hours() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, cursor) = small_journal(dir.path()).await;
+    journal.append(encoded(&[live("b", "large")])).await.unwrap();
+    let (deferred, _) = Shelf::open(dir.path().join("deferred"), 4 << 20).await.unwrap();
+    let fed = Fed::start((journal, cursor), 1_000, deferred);
+    let large = fed.queue.next_small().await;
+    let page: Vec<_> = (0..200).map(|n| live("b", format!("{n:01000}"))).collect();
+    while fed.journal.append(encoded(&page)).await.is_ok() {}
+    let new = encoded(&[live("b", "new")]);
+    let began = std::time::Instant::now();
+    while fed.journal.append(new.clone()).await.is_err() || fed.journal.stats().full {
+        fed.work(|_| Outcome::Settled).await;
+        assert!(began.elapsed() < HANGS, "it stays full: {:?}", fed.queue.counts());
+    }
+    assert!(fed.queue.lowest_unfinished().is_some_and(|lsn| lsn > 1), "and it is not forgotten");
+    fed.queue.complete(&large, Outcome::Settled);
+    fed.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_journal_resumes_by_itself_although_a_key_fails_for_ever() {
     resumes(false, true).await;
 }

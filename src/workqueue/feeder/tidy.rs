@@ -123,13 +123,19 @@ impl Tidy {
     }
 
     /// In a full journal no stuck key may hold the oldest segment: it may be stuck for ever, and when all
-    /// else is done nothing would be finished any more. Other keys are left alone: they are
-    /// worked on as soon as both stores are up.
+    /// else is done nothing would be finished any more; and none that is in flight, when no other does. Other keys are
+    /// left alone: they are worked on as soon as both stores are up.
     async fn free_oldest_segment(&mut self) -> Result<(), AppendError> {
-        let ends = self.journal.oldest_segment_ends().filter(|_| self.journal.stats().full);
-        let held = ends.map_or_else(Vec::new, |ends| self.queue.stuck_below(ends, ASIDE));
-        if held.is_empty() {
+        let full = self.journal.stats().full;
+        let Some(ends) = self.journal.oldest_segment_ends().filter(|_| full) else {
             return Ok(());
+        };
+        let held = self.queue.stuck_below(ends, ASIDE);
+        if held.is_empty() {
+            if !self.queue.only_in_flight_below(ends) {
+                return Ok(());
+            }
+            return self.append_again(&self.queue.holding_below(ends, AGAIN)).await;
         }
         match self.set_aside(&held).await {
             Err(AppendError::Full(_)) => {}
@@ -148,6 +154,8 @@ impl Tidy {
         if holding.is_empty() {
             return Ok(());
         }
+        // For `sync`, which does not look for decisions behind the decision's horizon; `run` knows it by the record.
+        self.keep_discarded(holding);
         let payloads = holding.iter().map(DirtyKey::encode).collect();
         let last = self.journal.append_as(Claim::Rewrite, payloads).await?;
         let first = last + 1 - holding.len() as Lsn;
@@ -212,6 +220,7 @@ impl Tidy {
     }
 
     async fn set_aside(&self, keys: &[DirtyKey]) -> Result<(), AppendError> {
+        self.keep_discarded(keys);
         self.deferred.put(keys).await?;
         for dirty in keys {
             self.queue.forget_set_aside(&dirty.key);
@@ -275,7 +284,7 @@ impl Tidy {
         let Some(hold) = &self.hold else { return true };
         let kept = hold.keep_discarded(keys.iter());
         if let Err(error) = &kept {
-            tracing::warn!(%error, "Failing keys cannot be forgotten, because it cannot be written down which deletes a person discarded.");
+            tracing::warn!(%error, "It cannot be written down which deletes of failing keys a person discarded; the keys are not forgotten before it is.");
         }
         kept.is_ok()
     }

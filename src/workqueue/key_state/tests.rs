@@ -270,4 +270,33 @@ fn a_decision_about_deletes_concerns_the_removal_and_no_older_event() {
     let discarded = (Aspects::REMOVED.with(Aspects::DISCARDED), Origin::LiveAgain);
     assert!(merged(&[discarded, gone]).aspects.has(Aspects::DISCARDED));
     assert!(!merged(&[discarded, put, gone]).aspects.has(Aspects::DISCARDED));
+
+    let approved = (Aspects::REMOVED.with(Aspects::APPROVED), Origin::Live);
+    assert_eq!(merged(&[gone, approved]).removal(), 2, "a discard before it is taken back");
+    assert_eq!(merged(&[gone, approved, gone]).removal(), 2, "and one after it takes it back");
+    let both = merged(&[discarded, approved]).aspects;
+    assert!(both.has(Aspects::APPROVED) && !both.has(Aspects::DISCARDED));
+}
+
+#[test]
+fn what_was_appended_again_or_set_aside_never_counts_as_newer_than_what_was_reported_since() {
+    let mark = |aspects, origin, lsn| Pending {
+        removal: if aspects == Aspects::CONTENT { 0 } else { lsn },
+        aspects,
+        ..pending(lsn, origin)
+    };
+    let merged = |reported: Aspects, from_before: Aspects| {
+        let mut all = mark(reported, Origin::Live, 5);
+        all.merge(&mark(from_before, Origin::LiveAgain, 9));
+        all
+    };
+    let discarded = Aspects::REMOVED.with(Aspects::DISCARDED);
+    let there = merged(Aspects::CONTENT, discarded);
+    assert!(there.is_reported_present() && !there.aspects.has(Aspects::DISCARDED));
+    let gone = merged(Aspects::REMOVED, Aspects::CONTENT);
+    assert_eq!((gone.aspects.has(Aspects::REMOVED), gone.removal()), (true, 5));
+    let held = Aspects::REMOVED.with(Aspects::APPROVED);
+    let mut there = mark(Aspects::CONTENT, Origin::Live, 5);
+    there.merge(&mark(held, Origin::Live, 9));
+    assert!(!there.aspects.has(Aspects::APPROVED), "it came back since it was held");
 }
