@@ -327,6 +327,12 @@ impl Journal {
         self.shared.trim(below);
     }
 
+    /// From now on no record is kept in memory for the cursor, which reads them from disk: for a journal that is read
+    /// seldom, of which there may be many.
+    pub fn keep_none_in_memory(&self) {
+        self.shared.keep_none();
+    }
+
     /// The first record behind the oldest segment: once all before it are finished, that segment is
     /// removed and gives its room back. `None` while there is no other segment.
     pub fn oldest_segment_ends(&self) -> Option<Lsn> {

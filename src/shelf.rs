@@ -75,6 +75,7 @@ impl Shelf {
         };
         let dir = options.dir.clone();
         let (journal, cursor, mut recovery) = open_journal(options).await?;
+        journal.keep_none_in_memory();
         let cursor = tokio::sync::Mutex::new(cursor);
         let shelf = Self { dir, journal, cursor, tally: Mutex::default() };
         recovery.undecodable = shelf.count(seen).await?;

@@ -13,18 +13,30 @@ const RECORD_COST: usize = 96;
 
 /// The newest records that the cursor has not read, without holes. Beyond its bounds it forgets
 /// the oldest ones; they are on disk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ring {
     records: VecDeque<Record>,
     bytes: usize,
+    most_records: usize,
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self { records: VecDeque::new(), bytes: 0, most_records: MAX_RECORDS }
+    }
 }
 
 impl Ring {
+    /// Keeps no records: the cursor reads all from disk.
+    pub(super) fn keep_none(&mut self) {
+        *self = Self { most_records: 0, ..Self::default() };
+    }
+
     /// Adds the next record.
     pub(super) fn push(&mut self, record: Record) {
         self.bytes = self.bytes.saturating_add(cost(&record));
         self.records.push_back(record);
-        while self.records.len() > MAX_RECORDS || self.bytes > MAX_BYTES {
+        while self.records.len() > self.most_records || self.bytes > MAX_BYTES {
             self.pop();
         }
     }

@@ -134,6 +134,11 @@ impl Shared {
         self.last_sync_ns.store(nanos, Ordering::Relaxed);
     }
 
+    /// The cursor reads from disk only.
+    pub(super) fn keep_none(&self) {
+        lock(&self.ring).keep_none();
+    }
+
     /// Takes records from memory; `None` if they are on disk only.
     pub(super) fn take(&self, position: Lsn, max: usize) -> Option<Vec<Record>> {
         lock(&self.ring).take(position, max)
