@@ -36,3 +36,10 @@ pub fn since_boot() -> Duration {
     let (seconds, nanos) = (u64::try_from(now.tv_sec), u32::try_from(now.tv_nsec));
     Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
 }
+
+/// Another text each time the machine is started (proc(5), `/proc/sys/kernel/random/boot_id`); `None` where the system
+/// does not tell.
+pub fn boot_id() -> Option<String> {
+    let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(read.trim().to_owned()).filter(|id| !id.is_empty())
+}

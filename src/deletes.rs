@@ -20,6 +20,7 @@ mod gate;
 mod held;
 mod known;
 mod may_go;
+mod under_way;
 pub(crate) mod verdict;
 
 pub use book::BrakeBook;

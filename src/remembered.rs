@@ -44,6 +44,8 @@ pub struct Remembered {
     heeded: Kept,
     /// Grows with each key that is kept.
     kept_so_far: AtomicU64,
+    /// Grows with each key that is kept, or is no more.
+    changes: AtomicU64,
     /// How many of those are durable.
     durable: Mutex<u64>,
 }
@@ -68,6 +70,7 @@ impl Remembered {
             kept,
             heeded: Kept::default(),
             kept_so_far: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             durable: Mutex::new(0),
         })
     }
@@ -99,18 +102,19 @@ impl Remembered {
     pub fn keep(&self, bucket: &str, key: &str) -> io::Result<()> {
         self.kept.keep(Print::of(&[bucket, key]))?;
         self.kept_so_far.fetch_add(1, Ordering::AcqRel);
+        self.changes.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
 
     /// Makes durable what is kept. Blocking: one sync, which those share who ask at the same time.
     pub fn make_durable(&self) -> io::Result<()> {
-        let wanted = self.kept_so_far();
+        let wanted = self.changes.load(Ordering::Acquire);
         let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
         if *durable >= wanted {
             return Ok(());
         }
-        let so_far = self.kept_so_far();
-        self.kept.disk.sync(&self.kept.file)?;
+        let so_far = self.changes.load(Ordering::Acquire);
+        self.kept.make_durable()?;
         *durable = so_far;
         Ok(())
     }
@@ -126,15 +130,14 @@ impl Remembered {
         kept(&self.kept) || self.heeded.has(bucket, key).unwrap_or(true)
     }
 
-    /// The source has the object again, so that it is one like any other.
-    pub fn replaced(&self, bucket: &str, key: &str) {
+    /// The object is one like any other: the source has it again, or a person approved its delete. Durable with the
+    /// next [`Remembered::make_durable`]. On error it is kept.
+    pub fn replaced(&self, bucket: &str, key: &str) -> io::Result<()> {
         // Every copy passes here, and hardly anyone ever keeps an object.
-        if !self.kept.holds_something() {
-            return;
+        if self.kept.holds_something() && self.kept.release(Print::of(&[bucket, key]))? {
+            self.changes.fetch_add(1, Ordering::AcqRel);
         }
-        if let Err(error) = self.kept.release(Print::of(&[bucket, key])) {
-            tracing::debug!(%error, "A kept object is remembered for longer than it need be.");
-        }
+        Ok(())
     }
 }
 
@@ -199,6 +202,9 @@ struct Table {
     written: AtomicBool,
     /// Held by who writes.
     writing: Mutex<()>,
+    /// A sync failed: the system may have dropped what it could not write, and say nothing of it the next time
+    /// (fsync(2); "fsyncgate"). All is written anew before the next one.
+    unsure: AtomicBool,
 }
 
 impl Table {
@@ -211,7 +217,7 @@ impl Table {
 
     fn of(disk: Arc<dyn Disk>, file: File) -> io::Result<Self> {
         let written = AtomicBool::new(file.metadata()?.blocks() > 0);
-        Ok(Self { disk, file, written, writing: Mutex::default() })
+        Ok(Self { disk, file, written, writing: Mutex::default(), unsure: AtomicBool::new(false) })
     }
 
     /// Whether the key was put into this table.
@@ -262,12 +268,13 @@ impl Table {
         }
     }
 
-    /// Takes a kept key out.
-    fn release(&self, print: Print) -> io::Result<()> {
+    /// Takes a kept key out; says whether it was there.
+    fn release(&self, print: Print) -> io::Result<bool> {
         let _writing = self.writing();
-        let Found::Here(slot) = self.find(print)? else { return Ok(()) };
+        let Found::Here(slot) = self.find(print)? else { return Ok(false) };
         let full = !self.set(slot - slot % SET as u64)?.contains(&EMPTY);
-        self.write(slot, if full { REMOVED } else { EMPTY })
+        self.write(slot, if full { REMOVED } else { EMPTY })?;
+        Ok(true)
     }
 
     /// Adds a pair; in a full set it takes another's place.
@@ -280,6 +287,31 @@ impl Table {
         let chance = usize::from(print.bytes[0]) % SLOTS;
         let slot = set.iter().position(|slot| *slot == EMPTY).unwrap_or(chance);
         self.write(print.offset + (slot * SLOT) as u64, print.bytes)
+    }
+
+    /// Makes durable what was written.
+    fn make_durable(&self) -> io::Result<()> {
+        if self.unsure.load(Ordering::Acquire) {
+            self.write_anew()?;
+        }
+        let synced = self.disk.sync(&self.file);
+        self.unsure.store(synced.is_err(), Ordering::Release);
+        synced
+    }
+
+    fn write_anew(&self) -> io::Result<()> {
+        const CHUNK: usize = 64 << 10;
+        let _writing = self.writing();
+        let mut chunk = vec![0; CHUNK];
+        for number in 0..SETS * SET as u64 / CHUNK as u64 {
+            let offset = number * CHUNK as u64;
+            self.file.read_exact_at(&mut chunk, offset)?;
+            // Where nothing was written there is a hole in the file.
+            if chunk.iter().any(|byte| *byte != 0) {
+                self.disk.write_at(&self.file, &chunk, offset)?;
+            }
+        }
+        Ok(())
     }
 
     fn write(&self, slot: u64, bytes: [u8; SLOT]) -> io::Result<()> {
@@ -315,8 +347,8 @@ mod tests {
         Remembered::open(dir.path()).unwrap().keep("b", "k").unwrap();
         let remembered = Remembered::open(dir.path()).unwrap();
         assert!(remembered.is_kept("b", "k") && !remembered.is_kept("b", "other"));
-        remembered.replaced("b", "k");
-        remembered.replaced("b", "never kept");
+        remembered.replaced("b", "k").unwrap();
+        remembered.replaced("b", "never kept").unwrap();
         assert!(!remembered.is_kept("b", "k"));
     }
 
@@ -341,6 +373,19 @@ mod tests {
     }
 
     #[test]
+    fn a_sync_that_failed_once_is_not_believed_when_it_succeeds_later() {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(TestDisk::default()));
+        let on = Arc::clone(&disk) as Arc<dyn Disk>;
+        let remembered = Remembered::open_on(&on, dir.path()).unwrap();
+        remembered.keep("b", "k").unwrap();
+        disk.break_next_sync();
+        remembered.make_durable().unwrap_err();
+        remembered.make_durable().unwrap();
+        disk.crash(|| true);
+        assert!(Remembered::open_on(&on, dir.path()).unwrap().is_kept("b", "k"));
+    }
+
+    #[test]
     fn another_process_reads_what_is_kept_as_it_is_now_and_keeps_it_too() {
         let dir = tempfile::tempdir().unwrap();
         let (ours, its) = (dir.path().join("ours"), dir.path().join("its"));
@@ -351,9 +396,9 @@ mod tests {
         assert!(!kept.has("b", "k").unwrap() && !heeding.is_kept("b", "k"));
         remembered.keep("b", "k").unwrap();
         assert!(kept.has("b", "k").unwrap() && heeding.is_kept("b", "k"));
-        heeding.replaced("b", "k");
+        heeding.replaced("b", "k").unwrap();
         assert!(remembered.is_kept("b", "k"), "it is not ours to forget");
-        remembered.replaced("b", "k");
+        remembered.replaced("b", "k").unwrap();
         assert!(!kept.has("b", "k").unwrap() && !heeding.is_kept("b", "k"));
     }
 

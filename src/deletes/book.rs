@@ -31,7 +31,39 @@ pub struct BrakeBook {
 struct Page {
     /// By the wall clock, milliseconds since the Unix epoch.
     at_ms: i64,
+    /// The same by the clock that nobody sets, while the machine is not started anew.
+    #[serde(default)]
+    since_boot: Option<SinceBoot>,
     brakes: Saved,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SinceBoot {
+    boot: String,
+    ms: u64,
+}
+
+impl SinceBoot {
+    fn now() -> Option<Self> {
+        Some(Self { boot: clock::boot_id()?, ms: clock::millis(clock::since_boot()) })
+    }
+}
+
+impl Page {
+    fn of(brakes: Saved) -> Self {
+        Self { at_ms: clock::now_ms(), since_boot: SinceBoot::now(), brakes }
+    }
+
+    /// How many milliseconds ago it was written. A clock that is ahead does not make it older, unless the machine was
+    /// started meanwhile; one that was set back makes it no older than it was.
+    fn ago_ms(&self) -> u64 {
+        if let (Some(then), Some(now)) = (&self.since_boot, SinceBoot::now())
+            && then.boot == now.boot
+        {
+            return now.ms.saturating_sub(then.ms);
+        }
+        u64::try_from(clock::now_ms().saturating_sub(self.at_ms)).unwrap_or(0)
+    }
 }
 
 impl BrakeBook {
@@ -56,16 +88,14 @@ impl BrakeBook {
         Ok(page.unwrap_or_default().brakes)
     }
 
-    /// What an earlier process has written, and how many milliseconds ago. A clock that was set back since
-    /// then makes it no older than it was.
+    /// What an earlier process has written, and how many milliseconds ago.
     pub(super) fn saved(&self) -> (&Saved, u64) {
-        let ago = clock::now_ms().saturating_sub(self.page.at_ms);
-        (&self.page.brakes, u64::try_from(ago).unwrap_or(0))
+        (&self.page.brakes, self.page.ago_ms())
     }
 
     /// Replaces it; durable on return. Blocking.
     pub(super) fn save(&self, brakes: Saved) -> io::Result<()> {
-        let json = serde_json::to_vec(&Page { at_ms: clock::now_ms(), brakes })?;
+        let json = serde_json::to_vec(&Page::of(brakes))?;
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if !slots.fits(json.len()) {
             return Err(io::Error::other("there is no room for so many buckets"));
@@ -78,6 +108,17 @@ impl BrakeBook {
 mod tests {
     use super::super::brake::{On, SavedBrake};
     use super::*;
+
+    #[test]
+    fn what_was_counted_grows_no_older_when_the_clock_is_set() {
+        let mut page = Page::of(Saved::new());
+        page.at_ms -= 3_600_000;
+        assert!(page.ago_ms() < 60_000);
+        page.since_boot = Some(SinceBoot { boot: "of an earlier start".into(), ms: 0 });
+        assert!(page.ago_ms() >= 3_600_000);
+        page.at_ms = i64::MAX;
+        assert_eq!(page.ago_ms(), 0);
+    }
 
     #[test]
     fn what_was_saved_last_is_there_after_a_restart() {

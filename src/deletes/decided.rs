@@ -3,7 +3,7 @@
 //! Read from the `data_dir` of `run`, which may be at work meanwhile; nothing is written there. What a person
 //! decides while a command runs it need not know of. **On error** nothing may be deleted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,6 +30,8 @@ pub(crate) struct Deletes {
     pub(crate) kept: Kept,
     /// Buckets whose deletes are held, by their names at the source, and why.
     pub(crate) brakes: BTreeMap<Arc<str>, Arc<str>>,
+    /// Those of them in which a person discarded deletes of keys that nobody knows yet: nothing may be approved there.
+    unseen: BTreeSet<Arc<str>>,
 }
 
 impl Deletes {
@@ -51,17 +53,17 @@ impl Deletes {
 
     fn of(dir: &Path) -> anyhow::Result<Self> {
         let dir = DataDir::at(dir);
-        let mut brakes = BTreeMap::new();
+        let (mut brakes, mut unseen) = (BTreeMap::new(), BTreeSet::new());
         let unfinished = first_unfinished(&dir.journal())?;
         for (bucket, until) in Discards::peek(&dir.discards())? {
             if until > unfinished {
-                brakes.insert(bucket.into(), UNSEEN.into());
+                unseen.insert(bucket.into());
             }
         }
         // What was set aside is covered whatever its record's number is.
         Shelf::peek(&dir.deferred(), |dirty| {
             if dirty.aspects.has(Aspects::DISCARDED) {
-                brakes.insert(dirty.key.bucket, UNSEEN.into());
+                unseen.insert(dirty.key.bucket);
             }
         })?;
         for (bucket, brake) in BrakeBook::peek(&dir.brakes())? {
@@ -73,7 +75,20 @@ impl Deletes {
         Shelf::peek(&dir.held(), |dirty| {
             brakes.insert(dirty.key.bucket, Arc::clone(&held));
         })?;
-        Ok(Self { kept: Kept::read(&dir.reconcile())?, brakes })
+        let reason = Arc::<str>::from(UNSEEN);
+        brakes.extend(unseen.iter().map(|bucket| (Arc::clone(bucket), Arc::clone(&reason))));
+        Ok(Self { kept: Kept::read(&dir.reconcile())?, brakes, unseen })
+    }
+
+    /// A person approves what this command finds: what holds deletes does so no more, but for deletes that a person
+    /// discarded before.
+    pub(crate) fn approve(&mut self) {
+        self.brakes.retain(|bucket, _| self.unseen.contains(bucket));
+    }
+
+    /// Whether deletes in this source bucket can be approved.
+    pub(crate) fn can_approve(&self, bucket: &str) -> bool {
+        !self.unseen.contains(bucket)
     }
 
     /// Whether a person wants this object of a source bucket to stay. In doubt it stays.
@@ -123,5 +138,18 @@ mod tests {
         let deletes = Deletes::of(dir.path()).unwrap();
         let named: Vec<_> = deletes.brakes.keys().map(|bucket| &**bucket).collect();
         assert_eq!(named, ["unseen"], "the journal is at 1");
+    }
+
+    #[test]
+    fn an_approval_for_one_command_takes_back_no_discard_that_nobody_has_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let discards = Discards::open(&dir.path().join("discards"), 9).unwrap();
+        discards.record("unseen", 7).unwrap();
+        let mut deletes = Deletes::of(dir.path()).unwrap();
+        deletes.brakes.insert("held".into(), "a burst".into());
+        deletes.approve();
+        let named: Vec<_> = deletes.brakes.keys().map(|bucket| &**bucket).collect();
+        assert_eq!(named, ["unseen"]);
+        assert!(deletes.can_approve("held") && !deletes.can_approve("unseen"));
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! **Promise.** A discard is on disk before it is answered: the horizon in `discarded`, and each held key in
 //! `remembered`; only then the keys leave the shelf. Cut off in between, by a crash or a full disk, the keys
-//! are still held, or kept. An approval moves each key to the journal before it leaves the shelf. **On error** what
-//! was not moved is still held, and the brake stays on.
+//! are still held, or kept. A discard is answered when the deletes that were under way have ended. An approval moves each key to
+//! the journal before it leaves the shelf, and waits where that is full. **On error** what was not moved is still held,
+//! and the brake stays on.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,11 +17,14 @@ use tokio::task::JoinError;
 
 use super::held::Hold;
 use crate::dirty::{Aspects, DirtyKey};
-use crate::journal::{Journal, JournalError};
+use crate::journal::{AppendError, Journal, JournalError};
 use crate::shelf::{ShelfError, Taken};
 
 /// How long a decision waits for the disk to forget what was held.
 const STORED: Duration = Duration::from_secs(5);
+
+/// How long until room in the journal is looked for again.
+const ROOM: Duration = Duration::from_secs(1);
 
 /// What a person decides about a bucket's held deletes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -189,17 +193,22 @@ impl Hold {
                     self.known.remove(&dirty.key);
                     Taken::Dropped
                 }
+                // A discard that was not carried out to its end may have kept it.
+                Decision::Approve if self.remembered.replaced(bucket, &dirty.key.key).is_err() => {
+                    Taken::Kept(dirty)
+                }
                 Decision::Approve => {
                     begun.progress.step();
                     self.known.remove(&dirty.key);
-                    let aspects = dirty.aspects.with(Aspects::APPROVED);
-                    Taken::Back(DirtyKey { aspects, ..dirty })
+                    let decided = dirty.aspects.without(Aspects::DISCARDED);
+                    Taken::Back(DirtyKey { aspects: decided.with(Aspects::APPROVED), ..dirty })
                 }
             }
         };
-        let taken = self.shelf.drain(main, u64::MAX, sort).await;
+        let taken = self.move_all(main, begun, sort).await;
         if begun.progress.decision == Decision::Approve {
             self.approved_before(main.stats().next_lsn);
+            self.make_durable().await?;
         }
         let taken = taken?;
         self.release(bucket);
@@ -210,8 +219,43 @@ impl Hold {
         // Before the answer: after a crash the brake is as it was decided, and nothing is held anew. Without that on a
         // sick disk the decision stands all the same; it is only shown as held once more.
         drop(tokio::time::timeout(STORED, self.shelf.left_durably()).await);
-        self.save().await;
+        let _logged = self.save().await;
         Ok(taken)
+    }
+
+    /// Moves the bucket's held deletes from the shelf. Those that go back to a journal which is full wait for its room: it
+    /// gets some as those that went before are carried out.
+    async fn move_all(
+        &self,
+        main: &Journal,
+        begun: &Begun,
+        mut sort: impl FnMut(DirtyKey) -> Taken,
+    ) -> Result<u64, ShelfError> {
+        let mut told = false;
+        loop {
+            let left = || self.shelf.counts().get(&begun.bucket).copied().unwrap_or(0);
+            let before = begun.progress.of.saturating_sub(left());
+            begun.progress.done.store(before, Ordering::Relaxed);
+            match self.shelf.drain(main, u64::MAX, &mut sort).await {
+                Err(ShelfError::Append(AppendError::Full(reason))) => {
+                    // What went may be worked on: a pass must know.
+                    self.approved_before(main.stats().next_lsn);
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(bucket = begun.bucket, done = before, of = begun.progress.of, %reason, "Approved deletes wait for room in the journal; the decision goes on by itself when there is some.");
+                    }
+                    tokio::time::sleep(ROOM).await;
+                }
+                done => return done.map(|taken| before.saturating_add(taken)),
+            }
+        }
+    }
+
+    /// Makes durable what is kept, and what is no more.
+    async fn make_durable(&self) -> io::Result<()> {
+        let remembered = Arc::clone(&self.remembered);
+        tokio::task::spawn_blocking(move || remembered.make_durable())
+            .await
+            .map_err(io::Error::other)?
     }
 
     /// Writes down, durably, that what is held and what nobody has looked at yet stays at the target.
@@ -237,10 +281,9 @@ impl Hold {
         drop(moving);
         self.shelf.look(&mut keep).await?;
         kept?;
-        let remembered = Arc::clone(&self.remembered);
-        tokio::task::spawn_blocking(move || remembered.make_durable())
-            .await
-            .map_err(io::Error::other)??;
+        self.make_durable().await?;
+        // Deletes that were admitted before the decision was written down: they are carried out before the answer.
+        self.under_way.ended(&bucket.into()).await;
         Ok(())
     }
 }
@@ -250,9 +293,9 @@ mod tests {
     use super::*;
     use crate::config::settings::Durability;
     use crate::dirty::Origin;
-    use crate::journal::JournalOptions;
     use crate::journal::disk::Disk;
     use crate::journal::testing::TestDisk;
+    use crate::journal::{Claim, JournalOptions};
     use crate::object::ObjectKey;
     use crate::remembered::Remembered;
     use crate::shelf::open_journal;
@@ -329,6 +372,75 @@ mod tests {
         assert!(hold.keeps(&removed("parked").key) && !hold.keeps(&removed("before").key));
         assert!(covered("before", before).await && !covered("after", after).await);
         assert!(hold.keeps(&removed("before").key) && !hold.keeps(&removed("after").key));
+    }
+
+    #[tokio::test]
+    async fn a_discard_is_answered_when_the_deletes_that_were_under_way_have_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hold, main) = (Hold::for_tests(dir.path()).await, journal(dir.path()).await);
+        hold.put(vec![removed("k")]).await.unwrap();
+        let under_way = hold.under_way.begin(&"b".into()).await;
+        let deciding = tokio::spawn({
+            let (hold, main) = (hold.clone(), main.clone());
+            async move { hold.decide(&main, "b", Decision::Discard).await }
+        });
+        while !hold.keeps(&removed("k").key) {
+            tokio::task::yield_now().await;
+        }
+        // What follows is more than the disk can answer at once.
+        assert!(hold.holds("b") && !deciding.is_finished());
+        drop(under_way);
+        assert_eq!(deciding.await.unwrap().unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_approval_takes_back_a_discard_that_was_not_carried_out_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hold, main) = (Hold::for_tests(dir.path()).await, journal(dir.path()).await);
+        hold.put(vec![removed("k")]).await.unwrap();
+        hold.remembered.keep("b", "k").unwrap();
+        assert_eq!(hold.decide(&main, "b", Decision::Approve).await.unwrap(), 1);
+        assert!(!hold.keeps(&removed("k").key));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_approval_that_finds_the_journal_full_goes_on_when_there_is_room() {
+        const KEYS: u64 = 4_000;
+        let dir = tempfile::tempdir().unwrap();
+        let hold = Hold::for_tests(dir.path()).await;
+        let options = JournalOptions {
+            dir: dir.path().join("journal"),
+            segment_size: 1 << 20,
+            max_size: 4 << 20,
+            durability: Durability::Write,
+        };
+        let (main, mut cursor, _) = open_journal(options).await.unwrap();
+        let long: Vec<_> = (0..200).map(|n| removed(&format!("{n:01000}")).encode()).collect();
+        while main.append(long.clone()).await.is_ok() {}
+        let before = main.stats().next_lsn;
+        hold.put((0..KEYS).map(|n| removed(&format!("{n:0900}"))).collect()).await.unwrap();
+        let deciding = tokio::spawn({
+            let (hold, main) = (hold.clone(), main.clone());
+            async move { hold.decide(&main, "b", Decision::Approve).await }
+        });
+        while main.append_as(Claim::Return, long.clone()).await.is_ok() {}
+        assert!(hold.holds("b") && !deciding.is_finished(), "there is no room for all");
+        let mut approved = std::collections::BTreeSet::new();
+        while !deciding.is_finished() || cursor.position() < main.stats().next_lsn {
+            if cursor.position() == main.stats().next_lsn {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            for record in cursor.next(1_000).await.unwrap() {
+                let dirty = DirtyKey::decode(&record.payload).unwrap();
+                if record.lsn >= before && dirty.aspects.has(Aspects::APPROVED) {
+                    approved.insert(dirty.key.key);
+                }
+            }
+            main.trim(cursor.position());
+        }
+        assert_eq!(deciding.await.unwrap().unwrap(), KEYS);
+        assert_eq!((approved.len() as u64, hold.holds("b")), (KEYS, false));
     }
 
     #[tokio::test]

@@ -34,6 +34,8 @@ use crate::shelf::{Front, Shelf, ShelfError};
 /// How exact the delay is.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const AFTER_ERROR: Duration = Duration::from_mins(1);
+/// So many leave a bucket's shelf each time it is looked at: a person's decision waits meanwhile.
+const AT_ONCE: usize = 16_384;
 
 /// The delayed deletes of one bucket, for people.
 #[derive(Debug, Clone)]
@@ -78,6 +80,11 @@ pub(super) struct Clock {
 impl Clock {
     pub(super) fn start() -> Self {
         Self { wall_ms: clock::now_ms(), boot: clock::since_boot() }
+    }
+
+    /// The same clock, set ahead if it shows less than this.
+    pub(super) fn not_before(self, ms: i64) -> Self {
+        Self { wall_ms: self.wall_ms.max(ms), ..self }
     }
 
     pub(super) fn now_ms(self) -> i64 {
@@ -247,12 +254,16 @@ impl Waiting {
         if front_waits || self.shelf.counts().is_empty() {
             return Ok(());
         }
-        let mut front = None;
+        let (mut front, mut left) = (None, 0);
         self.shelf
             .take_front(main, |dirty, lsn| {
                 let earlier = lsn < self.ours;
                 let since_ms =
                     if earlier { self.clock.confirmed(dirty.since_ms) } else { dirty.since_ms };
+                left += 1;
+                if left > AT_ONCE {
+                    return Front::Stays;
+                }
                 if !dirty.aspects.has(Aspects::REMOVED) {
                     return Front::Dropped;
                 }

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::OwnedRwLockReadGuard;
 use tokio::time::Instant;
 
 use super::brake::Admission;
@@ -88,6 +89,11 @@ impl Gate {
         Self { source, hold, buckets, seen: Mutex::default() }
     }
 
+    /// While the guard lives a discard in this bucket is not answered: what is admitted meanwhile may still be deleted.
+    pub(crate) async fn begin(&self, bucket: &Arc<str>) -> OwnedRwLockReadGuard<()> {
+        self.hold.under_way.begin(bucket).await
+    }
+
     /// Decides on confirmed deletes of one bucket, in their order.
     pub(crate) async fn admit(
         &self,
@@ -96,23 +102,22 @@ impl Gate {
     ) -> Result<Vec<Admission>, StoreError> {
         let asks = deletes.iter().any(|delete| !delete.approved && !delete.own);
         let may_be_empty = self.buckets.get(bucket).is_some_and(|bucket| bucket.may_be_empty);
-        let listed = if asks && !may_be_empty {
-            self.listed(bucket, 1).await?.objects
+        // Looked at once for the whole batch, unless the brake wants more to be counted.
+        let mut seen = if asks && !may_be_empty {
+            Some(self.listed(bucket, 1).await?)
         } else {
             self.source.head_bucket(bucket).await?;
-            1
+            None
         };
-        let wiped = (listed == 0).then(|| Arc::<str>::from(WIPED));
+        let wiped = seen.is_some_and(|seen| seen.objects == 0).then(|| Arc::<str>::from(WIPED));
         let mut admissions = Vec::with_capacity(deletes.len());
         for delete in deletes {
-            admissions.push(self.admit_one(bucket, delete, wiped.as_ref()).await?);
+            admissions.push(self.admit_one(bucket, delete, wiped.as_ref(), &mut seen).await?);
         }
         // Last, and without a wait behind it: a person may have decided while the source was listed.
         for (delete, admission) in deletes.iter().zip(&mut admissions) {
-            let decided = !delete.approved
-                && (self.hold.is_discarded(bucket, delete.aspects, delete.lsn)
-                    || self.hold.keeps(&delete.key));
-            if decided {
+            let decided = self.hold.is_discarded(bucket, delete.aspects, delete.lsn);
+            if decided || self.hold.keeps(&delete.key) {
                 *admission = Admission::Keep;
             }
         }
@@ -124,6 +129,7 @@ impl Gate {
         bucket: &Arc<str>,
         delete: &Confirmed,
         wiped: Option<&Arc<str>>,
+        seen: &mut Option<Seen>,
     ) -> Result<Admission, StoreError> {
         if delete.approved || delete.own {
             return Ok(Admission::Allow);
@@ -139,7 +145,11 @@ impl Gate {
         loop {
             match self.hold.admit(&delete.key, listed) {
                 Admission::Count(enough) => {
-                    listed = Some(self.listed(bucket, enough).await?.objects);
+                    let counted = match seen.filter(|seen| seen.answers(enough)) {
+                        Some(seen) => seen,
+                        None => self.listed(bucket, enough).await?,
+                    };
+                    (listed, *seen) = (Some(counted.objects), Some(counted));
                 }
                 admission @ (Admission::Allow | Admission::Keep | Admission::Hold(_)) => {
                     return Ok(admission);

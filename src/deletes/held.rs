@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use super::decision::{Deciding, Decisions};
 use super::delayed::{Clock, Delays};
 use super::discarded::Discards;
 use super::known::Known;
+use super::under_way::UnderWay;
 use crate::clock;
 use crate::config::settings::DeleteSettings;
 use crate::dirty::{Aspects, DirtyKey};
@@ -50,17 +51,20 @@ pub struct HeldDeletes {
 pub struct HeldShelf {
     shelf: Shelf,
     known: Known,
+    /// No key on it bears a later time.
+    newest_ms: i64,
 }
 
 impl HeldShelf {
     /// Opens or creates it in `dir`, and says what a crash has done to it.
     pub async fn open(dir: PathBuf, max_size: u64) -> Result<(Self, Recovery), JournalError> {
-        let known = Known::default();
+        let (known, mut newest_ms) = (Known::default(), i64::MIN);
         let (shelf, recovery) = Shelf::open_seeing(dir, max_size, |dirty| {
+            newest_ms = newest_ms.max(dirty.since_ms);
             known.add(&dirty.key, dirty.since_ms);
         })
         .await?;
-        Ok((Self { shelf, known }, recovery))
+        Ok((Self { shelf, known, newest_ms }, recovery))
     }
 }
 
@@ -87,6 +91,7 @@ pub struct Hold {
     pub(super) known: Arc<Known>,
     pub(super) discards: Arc<Discards>,
     pub(super) decisions: Decisions,
+    pub(super) under_way: UnderWay,
     /// Held for writing while a decision's horizon is taken, and for reading while a record moves.
     pub(super) numbers: Arc<RwLock<()>>,
     pub(crate) remembered: Arc<Remembered>,
@@ -95,6 +100,8 @@ pub struct Hold {
     approved_until: Arc<AtomicU64>,
     /// Grows with each approval.
     approvals: Arc<AtomicU64>,
+    /// The brakes could not be written down when that was last tried.
+    unsaved: Arc<AtomicBool>,
     /// Keys bear the numbers of the local journal, which a decision's horizon is.
     pub(super) numbered: bool,
 }
@@ -111,7 +118,7 @@ impl Hold {
         book: Option<BrakeBook>,
         on: BTreeMap<Arc<str>, Arc<str>>,
     ) -> Self {
-        let HeldShelf { shelf, known } = held;
+        let HeldShelf { shelf, known, newest_ms } = held;
         let numbers = Arc::clone(&aside.delays.numbers);
         let none = Saved::new();
         let (saved, ago_ms) = book.as_ref().map_or((&none, 0), BrakeBook::saved);
@@ -135,10 +142,12 @@ impl Hold {
             known: Arc::new(known),
             discards: Arc::new(discards),
             decisions: Decisions::default(),
+            under_way: UnderWay::default(),
             numbers,
-            clock: Clock::start(),
+            clock: Clock::start().not_before(newest_ms),
             approved_until: Arc::default(),
             approvals: Arc::default(),
+            unsaved: Arc::default(),
             numbered: true,
             remembered,
         }
@@ -198,7 +207,8 @@ impl Hold {
         Self { numbered: false, ..self }
     }
 
-    /// The time that held deletes bear, in milliseconds since the Unix epoch: it goes on evenly when the clock is set.
+    /// The time that held deletes bear, in milliseconds since the Unix epoch: it goes on evenly when the clock is set, and
+    /// what was held before the restart is older although the clock was ahead then.
     pub(crate) fn now_ms(&self) -> i64 {
         self.clock.now_ms()
     }
@@ -280,6 +290,11 @@ impl Hold {
         self.approvals.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Whether a person's decision about the bucket is being carried out.
+    pub(crate) fn decides(&self, bucket: &str) -> bool {
+        self.decisions.progress(bucket).is_some()
+    }
+
     /// Another number whenever a person approved deletes: what a listing from before then shows may be gone.
     pub(crate) fn approvals(&self) -> u64 {
         self.approvals.load(Ordering::Acquire)
@@ -322,7 +337,9 @@ impl Hold {
     /// The object is at the source again, and its copy at the target: there is nothing to delete any more, and
     /// nothing that a person wants to keep in spite of the source.
     pub(crate) fn returned(&self, key: &ObjectKey) {
-        self.remembered.replaced(&key.bucket, &key.key);
+        if let Err(error) = self.remembered.replaced(&key.bucket, &key.key) {
+            tracing::debug!(%key, %error, "A kept object is remembered for longer than it need be.");
+        }
         self.known.release(key);
         self.brakes().returned(&key.bucket, || self.prints.hash_one(key));
     }
@@ -335,8 +352,7 @@ impl Hold {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let changes = self.brakes().changes();
-            if changes != saved {
-                self.save().await;
+            if changes != saved && self.save().await {
                 saved = changes;
             }
             if !self.known.has_released() || Instant::now() < next {
@@ -359,14 +375,17 @@ impl Hold {
         }
     }
 
-    /// Writes down the brakes. What fails is logged, and tried again with the next change.
-    pub(super) async fn save(&self) {
-        let Some(book) = self.book.clone() else { return };
+    /// Writes down the brakes, and says whether it did. What fails is logged once, and tried again each second.
+    pub(super) async fn save(&self) -> bool {
+        let Some(book) = self.book.clone() else { return true };
         let saved = self.brakes().save(monotonic_ms());
         let written = tokio::task::spawn_blocking(move || book.save(saved)).await;
-        if let Err(error) = written.map_err(io::Error::other).and_then(|written| written) {
-            tracing::warn!(%error, "What the brakes on deletes have counted could not be written to data_dir; a restart begins with what was written before.");
+        let written = written.map_err(io::Error::other).and_then(|written| written);
+        let failed_before = self.unsaved.swap(written.is_err(), Ordering::Relaxed);
+        if let (Err(error), false) = (&written, failed_before) {
+            tracing::warn!(%error, "What the brakes on deletes have counted could not be written to data_dir; a restart begins with what was written before. Trying again each second. Free space on the disk of data_dir.");
         }
+        written.is_ok()
     }
 
     async fn forget_returned(&self, main: &Journal) -> Result<u64, ShelfError> {
@@ -444,7 +463,7 @@ impl Hold {
 
     /// Persists and closes the shelf.
     pub async fn close(&self) {
-        self.save().await;
+        let _logged = self.save().await;
         self.shelf.close().await;
     }
 

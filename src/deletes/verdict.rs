@@ -45,7 +45,8 @@ pub(crate) fn judge(case: &Case<'_>) -> Verdict {
     if case.policy == DeletePolicy::Archive || extras == 0 || case.report.start_ignored {
         return Verdict::Keep;
     }
-    if case.report.source_objects == 0 && case.came == 0 && !case.prefix && !case.may_be_empty {
+    let listed = case.report.source_objects.saturating_sub(case.report.own_objects);
+    if listed == 0 && case.came == 0 && !case.prefix && !case.may_be_empty {
         return Verdict::Hold("the source's bucket lists no object, it looks wiped".into());
     }
     if let Some(reason) = &case.brake {
@@ -74,18 +75,33 @@ mod tests {
     ) -> Verdict {
         let report =
             PassReport { source_objects: source, target_objects: target, ..PassReport::default() };
-        let mut case = Case {
+        let mut case = case(&report, extras);
+        change(&mut case);
+        judge(&case)
+    }
+
+    #[test]
+    fn a_source_that_lists_nothing_but_doctors_object_looks_wiped() {
+        let report = PassReport {
+            source_objects: 1,
+            own_objects: 1,
+            target_objects: 9,
+            ..PassReport::default()
+        };
+        assert!(held(&judge(&case(&report, 8))));
+    }
+
+    fn case(report: &PassReport, extras: u64) -> Case<'_> {
+        Case {
             policy: DeletePolicy::Mirror,
-            report: &report,
+            report,
             extras,
             came: 0,
             prefix: false,
             may_be_empty: false,
             max_percent: 30,
             brake: None,
-        };
-        change(&mut case);
-        judge(&case)
+        }
     }
 
     fn held(verdict: &Verdict) -> bool {
@@ -95,17 +111,7 @@ mod tests {
     #[test]
     fn a_pass_that_could_not_begin_where_it_asked_to_deletes_nothing() {
         let report = PassReport { start_ignored: true, ..PassReport::default() };
-        let case = Case {
-            policy: DeletePolicy::Mirror,
-            report: &report,
-            extras: 1,
-            came: 0,
-            prefix: false,
-            may_be_empty: false,
-            max_percent: 30,
-            brake: None,
-        };
-        assert_eq!(judge(&case), Verdict::Keep);
+        assert_eq!(judge(&case(&report, 1)), Verdict::Keep);
     }
 
     #[test]

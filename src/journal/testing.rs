@@ -57,8 +57,13 @@ pub(crate) struct TestDisk {
 struct State {
     /// What each sector held when it was last synced.
     unsynced: Vec<Unsynced>,
+    /// The same of sectors that a failed sync has dropped: no later one brings them to the medium, unless they are
+    /// written again.
+    dropped: Vec<Unsynced>,
     room: Room,
     broken_sync: bool,
+    /// The next sync fails, and the ones after it do not.
+    break_next: bool,
     /// Operations until the power fails.
     power: Option<usize>,
 }
@@ -80,6 +85,11 @@ impl TestDisk {
         self.state.lock().unwrap().broken_sync = true;
     }
 
+    /// The next sync fails and drops what it should have written, as Linux does; the one after it says nothing of that.
+    pub(crate) fn break_next_sync(&self) {
+        self.state.lock().unwrap().break_next = true;
+    }
+
     /// From now on every sync waits until this is taken back.
     pub(super) fn hold_sync(&self, hold: bool) {
         *self.slow_sync.lock().unwrap() = hold;
@@ -95,7 +105,8 @@ impl TestDisk {
     /// what they held before.
     pub(crate) fn crash(&self, mut lost: impl FnMut() -> bool) {
         let mut state = self.state.lock().unwrap();
-        for sector in state.unsynced.drain(..).filter(|_| lost()) {
+        let dropped = std::mem::take(&mut state.dropped);
+        for sector in state.unsynced.drain(..).chain(dropped).filter(|_| lost()) {
             sector.file.write_all_at(&sector.before, sector.offset).unwrap();
         }
         state.power = None;
@@ -120,7 +131,11 @@ impl State {
         for offset in
             (offset / sector..(offset + length as u64).div_ceil(sector)).map(|s| s * sector)
         {
-            if !self.unsynced.iter().any(|u| u.inode == inode && u.offset == offset) {
+            let here = |u: &Unsynced| u.inode == inode && u.offset == offset;
+            if let Some(dropped) = self.dropped.iter().position(here) {
+                let again = self.dropped.swap_remove(dropped);
+                self.unsynced.push(again);
+            } else if !self.unsynced.iter().any(here) {
                 let mut before = vec![0; SECTOR];
                 let read = file.read_at(&mut before, offset)?;
                 assert!(read == SECTOR || before[read..].iter().all(|b| *b == 0));
@@ -162,7 +177,12 @@ impl Disk for TestDisk {
             return Err(io::Error::other("the medium failed"));
         }
         let inode = file.metadata()?.ino();
-        state.unsynced.retain(|unsynced| unsynced.inode != inode);
+        let synced: Vec<_> =
+            state.unsynced.extract_if(.., |sector| sector.inode == inode).collect();
+        if std::mem::take(&mut state.break_next) {
+            state.dropped.extend(synced);
+            return Err(io::Error::other("the medium failed once"));
+        }
         Ok(())
     }
 

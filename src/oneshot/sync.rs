@@ -95,7 +95,7 @@ impl Plan {
     async fn new(mut scope: Scope, options: SyncOptions) -> anyhow::Result<Self> {
         let mut deletes = Deletes::read(&scope.settings).await?;
         if options.approve_deletes {
-            deletes.brakes.clear();
+            deletes.approve();
         } else {
             deletes.brakes.extend(unfinished(&scope.settings));
         }
@@ -132,11 +132,16 @@ impl Plan {
             max_percent: self.scope.settings.deletes.max_delete_percent,
             brake,
         };
-        let source = (source, bucket.source.as_str());
-        Ok(match judge_extras(case, source, keys, took).await? {
-            Verdict::Hold(_) if self.options.approve_deletes => Verdict::Mark,
+        let (store, bucket) = (source, bucket.source.as_str());
+        Ok(match judge_extras(case, (store, bucket), keys, took).await? {
+            Verdict::Hold(_) if self.approves(bucket) => Verdict::Mark,
             verdict @ (Verdict::Keep | Verdict::Mark | Verdict::Hold(_)) => verdict,
         })
+    }
+
+    /// Whether a person approved whatever deletes are found in this source bucket, and may.
+    fn approves(&self, bucket: &str) -> bool {
+        self.options.approve_deletes && self.deletes.can_approve(bucket)
     }
 
     /// Tells of objects that only the target has and that stay: so many `extras` because nothing is deleted
@@ -336,9 +341,8 @@ impl Run {
     /// The bucket is compared, and its deletes may go ahead; each is still confirmed by the source.
     async fn delete(&self, bucket: &BucketSettings, extras: &mut Extras) -> anyhow::Result<()> {
         let name: Arc<str> = bucket.source.as_str().into();
-        let approved =
-            if self.plan.options.approve_deletes { Aspects::APPROVED } else { Aspects::NONE };
-        let aspects = Aspects::REMOVED.with(approved);
+        let decided = if self.plan.approves(&name) { Aspects::APPROVED } else { Aspects::NONE };
+        let aspects = Aspects::REMOVED.with(decided);
         let mut keys = extras.read().await?;
         loop {
             let page = keys.page(BATCH).await?;

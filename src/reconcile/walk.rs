@@ -96,8 +96,10 @@ impl Pairs for Memory {
     /// What a person kept in spite of the source is at the source again; but not by a listing that may be older than
     /// that decision.
     fn agree(&self, key: &str) {
-        if self.remembered.kept_so_far() == self.kept_so_far {
-            self.remembered.replaced(&self.bucket, key);
+        if self.remembered.kept_so_far() == self.kept_so_far
+            && let Err(error) = self.remembered.replaced(&self.bucket, key)
+        {
+            tracing::debug!(bucket = %self.bucket, %error, "A kept object is remembered for longer than it need be.");
         }
     }
 }
@@ -359,7 +361,8 @@ impl Walk<'_> {
     fn approved_waits(&self) -> bool {
         let Parts { hold, queue, position, .. } = &self.parts;
         // In the order in which a key goes, so that it is not missed on its way.
-        let unread = hold.may_read_approved(position.load(Ordering::Acquire));
+        let moving = hold.decides(&self.job.bucket);
+        let unread = moving || hold.may_read_approved(position.load(Ordering::Acquire));
         unread || queue.has_approved(&self.job.bucket)
     }
 

@@ -3,7 +3,7 @@
 //! **Promise.** A key is deleted at the target only after the source answered 404 to a HEAD of that very
 //! key (the caller's part) *and* the [`Gate`] let it pass afterwards, once per batch: it sees that the source's
 //! bucket is there, because a HEAD's 404 does not tell a missing object from a missing bucket, and that
-//! it lists something.
+//! it lists something. A discard that comes while a batch is under way is answered when that has ended.
 //!
 //! No linger: a batch is whatever arrived while the bucket's one before it was under way. On cancellation of
 //! a caller its delete may still be carried out, which was confirmed and stays right.
@@ -108,6 +108,7 @@ fn by_bucket(batch: Vec<Delete>) -> HashMap<Arc<str>, Vec<Delete>> {
 /// Deletes those keys of one bucket that the gate lets pass.
 async fn delete_group(gate: &Gate, target: &Store, source_bucket: &Arc<str>, group: Vec<Delete>) {
     let confirmed: Vec<_> = group.iter().map(|delete| delete.confirmed.clone()).collect();
+    let _under_way = gate.begin(source_bucket).await;
     let admissions = match gate.admit(source_bucket, &confirmed).await {
         Ok(admissions) => admissions,
         Err(error) => {

@@ -71,7 +71,7 @@ impl Removal<'_> {
     async fn decide(&self) -> Result<Done, AttemptError> {
         let (key, pending) = (&self.work.key, &self.work.pending);
         let hold = &self.forth.hold;
-        let discarded = !self.approved() && self.discarded().await?;
+        let discarded = self.discarded().await?;
         // A pass found it, or it was set aside, some time ago, or a restart or a second delivery may tell of it again.
         // What is gone by now must not be counted by the brake, at least where that could make a difference.
         let again = pending.origin != Origin::Live || hold.counts_matter(&key.bucket);
@@ -185,9 +185,7 @@ impl Removal<'_> {
         let put = self.forth.delays.put(dirty).await;
         put.map_err(|error| AttemptError::disk(&work.key, "delay", error))?;
         // A decision that was made meanwhile did not see it on the shelf; now it is kept when its delay is over.
-        if !self.approved() {
-            self.discarded().await?;
-        }
+        self.discarded().await?;
         Ok(Done::Delayed)
     }
 

@@ -67,6 +67,22 @@ async fn a_delete_leaves_when_it_is_due_and_not_before_also_after_a_restart() {
 }
 
 #[tokio::test]
+async fn many_deletes_that_are_due_at_once_leave_bit_by_bit_and_none_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut main = main_journal(dir.path()).await;
+    let delays = open(dir.path(), "delay").await;
+    let (aspects, origin) = (Aspects::REMOVED, Origin::Live);
+    let many: Vec<_> = (0..=AT_ONCE)
+        .map(|n| ObjectKey::new("b", n.to_string()))
+        .map(|key| DirtyKey { key, aspects, origin, since_ms: 1_000, size: Some(0) })
+        .collect();
+    delays.buckets["b"].shelf.put(&many).await.unwrap();
+    assert_eq!(release(&delays, &mut main, 11_000).await.len(), AT_ONCE);
+    assert_eq!(release(&delays, &mut main, 11_000).await.len(), 1);
+    assert!(release(&delays, &mut main, 11_000).await.is_empty());
+}
+
+#[tokio::test]
 async fn a_key_that_waits_is_known_until_it_leaves_also_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let mut main = main_journal(dir.path()).await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::policy::CANARY;
 use crate::reconcile::merge::Finding;
 use crate::store::ListedObject;
 
@@ -10,7 +11,9 @@ use crate::store::ListedObject;
 pub struct PassReport {
     /// Objects that the source listed.
     pub source_objects: u64,
-    /// Their bytes.
+    /// Those of them that are evermirror's own, with which `doctor` tries a bucket: they say nothing of it.
+    pub own_objects: u64,
+    /// The bytes of all.
     pub source_bytes: u64,
     /// Objects that the target listed.
     pub target_objects: u64,
@@ -41,6 +44,7 @@ impl PassReport {
     /// Adds what another worker counted.
     pub(super) fn add(&mut self, other: &Self) {
         self.source_objects += other.source_objects;
+        self.own_objects += other.own_objects;
         self.source_bytes += other.source_bytes;
         self.target_objects += other.target_objects;
         self.same += other.same;
@@ -61,6 +65,8 @@ impl PassReport {
         target: Option<&ListedObject>,
     ) {
         self.source_objects += u64::from(source.is_some());
+        let own = source.is_some_and(|object| object.key.ends_with(CANARY));
+        self.own_objects += u64::from(own);
         self.source_bytes += source.map_or(0, |object| object.size);
         self.target_objects += u64::from(target.is_some());
         *match finding {
