@@ -2,9 +2,9 @@
 //!
 //! **Promise.** A discard is on disk before it is answered: the horizon in `discarded`, and each held key in
 //! `remembered`; only then the keys leave the shelf. Cut off in between, by a crash or a full disk, the keys
-//! are still held, or kept. A discard is answered when the deletes that were under way have ended. An approval moves each key to
-//! the journal before it leaves the shelf, and waits where that is full. **On error** what was not moved is still held,
-//! and the brake stays on.
+//! are still held, or kept. A discard is answered when the deletes that were under way have ended. An approval moves
+//! each key to the journal before it leaves the shelf, and waits where that is full. **On error** what was not moved is
+//! still held, and the brake stays on.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -8,7 +8,8 @@
 //! A bucket's shelf is in the order in which its deletes were confirmed, so its first key is
 //! the next one due; the delay is the one that is configured now. Where the policy is another one by
 //! now, everything is due at once. A key that was deleted again waits for its newest delete; one that came back
-//! for none, which a record behind that of its delete says (one that bears no [`Aspects::REMOVED`]). On error keys stay where they are and are looked at again a minute later.
+//! for none, which a record behind that of its delete says (one that bears no [`Aspects::REMOVED`]). On error keys stay
+//! where they are and are looked at again a minute later.
 //!
 //! Times are those of [`Clock`]: the wall clock as it was at the start, and from there on monotonic, so that
 //! a clock that is set while the process runs neither hastens nor blocks anything. A record from an earlier

@@ -171,7 +171,7 @@ impl Hold {
         Self::new(&settings, held, discards, remembered, aside, None, on)
     }
 
-    /// Whether a person discarded the delete of a key with these marks, whose oldest unfinished record is `lsn`: whatever was
+    /// Whether a person discarded the delete of a key with these marks, of which record `lsn` told: whatever was
     /// reported of the key since then, the source has not had the object. It is remembered as one to be kept, also
     /// by the reconciler: the decision covered keys that nobody had looked at, so that only now it is known
     /// that this is one of them.

@@ -1,7 +1,8 @@
 //! Asks a store whether it answers: when much fails, and while it is down.
 //!
 //! Any bucket will do, by a request with our credentials, since one that is broken by itself must not
-//! stop the others: several are asked at once, and each later probe asks for others. Every wait ends. On cancellation nothing is left behind.
+//! stop the others: several are asked at once, and each later probe asks for others. Every wait ends. On cancellation
+//! nothing is left behind.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! Makes room: in the journal, in the queue, and on the shelf of keys that are set aside.
 //!
 //! **Promise.** Whatever fails, for however long, the journal gets room again and is read on, as long as the stores
-//! are up. What holds either back goes the first of these ways that is open: a stuck key ([`WorkQueue::stuck`]) is set aside on the
-//! shelf, which takes no room in the journal; a waiting key is appended again, with room that only this uses; and a
-//! bucket of which neither can be kept becomes one gap, which needs no room at all. Its failing keys are forgotten
-//! after the gap is durable, and a pass finds them again.
+//! are up. What holds either back goes the first of these ways that is open: a stuck key ([`WorkQueue::stuck`]) is set
+//! aside on the shelf, which takes no room in the journal; a waiting key, or one in flight for long, is appended again,
+//! with room that only this uses; and a bucket of which neither can be kept becomes one gap, which needs no room at
+//! all. Its failing keys are forgotten after the gap is durable, and a pass finds them again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Formatter};
