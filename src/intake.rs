@@ -61,16 +61,16 @@ const TOO_LARGE: Unusable =
 #[async_trait::async_trait]
 pub trait Intake: Debug + Send {
     /// Its name, its place and whether it is well, for people; the same one throughout.
-    fn health(&self) -> Arc<Health>;
+    fn health(&self) -> Arc<IntakeHealth>;
 
     /// Takes notifications until told to stop. It never ends before, whatever fails: trouble goes to
-    /// its [`Health`] and the log, and it tries again.
+    /// its [`IntakeHealth`] and the log, and it tries again.
     async fn run(self: Box<Self>, stop: CancellationToken);
 }
 
 /// Whether an intake is well.
 #[derive(Debug)]
-pub struct Health {
+pub struct IntakeHealth {
     /// As in the configuration: `webhook`, `sqs`, `kafka`, `listen`.
     pub name: &'static str,
     /// Where it listens or what it reads from, without secrets.
@@ -90,7 +90,7 @@ pub struct Backlog {
     pub oldest_ms: Option<i64>,
 }
 
-impl Health {
+impl IntakeHealth {
     /// A well intake.
     pub fn new(name: &'static str, address: String) -> Self {
         Self {

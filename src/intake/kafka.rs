@@ -18,8 +18,8 @@ mod client;
 mod consume;
 mod keep;
 mod leave;
+mod lsn;
 mod monitor;
-mod number;
 mod outbox;
 mod partitions;
 mod router;
@@ -40,11 +40,11 @@ use self::keep::{Keeper, Queue};
 use self::monitor::Shared;
 use self::router::Router;
 use self::trouble::Trouble;
-use super::{Health, Inlet, Intake};
+use super::{Inlet, Intake, IntakeHealth};
 use crate::config::settings::{KafkaAck, KafkaSettings};
 use crate::workqueue::WorkQueue;
 
-pub use monitor::Backlog;
+pub use monitor::ConsumerLag;
 pub use outbox::Outbox;
 
 /// How long until a client that failed for good is replaced.
@@ -62,7 +62,7 @@ pub struct Parts {
     /// Told, in that case, whether this process reconciles.
     pub leads: watch::Sender<bool>,
     /// Told how far this process is behind.
-    pub backlog: Arc<Backlog>,
+    pub lag: Arc<ConsumerLag>,
 }
 
 /// The consumer and what it needs.
@@ -73,7 +73,7 @@ pub struct KafkaIntake {
     first: Option<Consumer>,
     keeper: Arc<Keeper>,
     shared: Arc<Shared>,
-    health: Arc<Health>,
+    health: Arc<IntakeHealth>,
 }
 
 impl fmt::Debug for KafkaIntake {
@@ -87,9 +87,9 @@ impl KafkaIntake {
     /// `ack = "replicated"` there is an [`Outbox`], which must take the place of the feeder.
     pub fn open(settings: &KafkaSettings, parts: Parts) -> anyhow::Result<(Self, Option<Outbox>)> {
         let address = format!("{} at {}", settings.topics.join(","), settings.brokers);
-        let health = Arc::new(Health::new("kafka", address));
+        let health = Arc::new(IntakeHealth::new("kafka", address));
         let trouble = Arc::new(Trouble::new(Arc::clone(&health)));
-        let shared = Arc::new(Shared::new(trouble, Arc::clone(&parts.backlog)));
+        let shared = Arc::new(Shared::new(trouble, Arc::clone(&parts.lag)));
         let topics: Arc<[String]> = settings.topics.clone().into();
         let wrong = "the Kafka client cannot be built from [intake.kafka] and its properties";
         let consumer = client::consumer(settings, Arc::clone(&topics), Arc::clone(&shared.trouble))
@@ -100,9 +100,9 @@ impl KafkaIntake {
                 let topic = settings.topics.first().cloned().unwrap_or_default();
                 let partitions = shared.partitions.subscribe();
                 let router = Arc::new(Router::new(settings, topic, partitions).context(wrong)?);
-                let Parts { inlet, queue, leads, backlog } = parts;
+                let Parts { inlet, queue, leads, lag } = parts;
                 let most_unread = queue.max_keys() as u64 / 2;
-                let outbox = Outbox { router: Arc::clone(&router), backlog, most_unread };
+                let outbox = Outbox { router: Arc::clone(&router), lag, most_unread };
                 let trouble = Arc::clone(&shared.trouble);
                 let queue = Queue { inlet, work: queue, router, trouble, leads };
                 (Keeper::Queue(queue), Some(outbox))
@@ -178,7 +178,7 @@ impl Drop for Closing {
 
 #[async_trait::async_trait]
 impl Intake for KafkaIntake {
-    fn health(&self) -> Arc<Health> {
+    fn health(&self) -> Arc<IntakeHealth> {
         Arc::clone(&self.health)
     }
 

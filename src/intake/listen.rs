@@ -18,7 +18,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Health, Inlet, Intake};
+use super::{Inlet, Intake, IntakeHealth};
 use crate::clock;
 use crate::gaps::GapReason;
 use crate::metrics::{Metrics, Stage};
@@ -55,7 +55,7 @@ pub struct ListenIntake {
     max_silence: Duration,
     inlet: Arc<Inlet>,
     metrics: Metrics,
-    health: Arc<Health>,
+    health: Arc<IntakeHealth>,
 }
 
 impl ListenIntake {
@@ -67,7 +67,7 @@ impl ListenIntake {
         inlet: Arc<Inlet>,
         metrics: Metrics,
     ) -> Self {
-        let health = Arc::new(Health::new("listen", source.endpoint().to_owned()));
+        let health = Arc::new(IntakeHealth::new("listen", source.endpoint().to_owned()));
         Self { source, buckets, max_silence, inlet, metrics, health }
     }
 
@@ -178,7 +178,7 @@ const SLOW_REASON: &str = "the store has not answered yet; MinIO of 2025-10-24 a
 
 #[async_trait::async_trait]
 impl Intake for ListenIntake {
-    fn health(&self) -> Arc<Health> {
+    fn health(&self) -> Arc<IntakeHealth> {
         Arc::clone(&self.health)
     }
 

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::queue::Queue;
 use self::receiver::Receiver;
-use super::{Backlog, Health, Inlet, Intake};
+use super::{Backlog, Inlet, Intake, IntakeHealth};
 use crate::clock;
 use crate::config::settings::SqsSettings;
 use crate::metrics::{Metrics, Stage};
@@ -38,7 +38,7 @@ const LOOK: Duration = Duration::from_secs(15);
 pub struct SqsIntake {
     receiver: Arc<Receiver>,
     receivers: usize,
-    health: Arc<Health>,
+    health: Arc<IntakeHealth>,
     metrics: Metrics,
 }
 
@@ -50,7 +50,7 @@ impl SqsIntake {
         metrics: Metrics,
     ) -> Result<Self, String> {
         let queue = Queue::connect(settings).await?;
-        let health = Arc::new(Health::new("sqs", queue.url().to_owned()));
+        let health = Arc::new(IntakeHealth::new("sqs", queue.url().to_owned()));
         let receiver = Arc::new(Receiver::new(
             queue,
             settings.visibility_timeout,
@@ -62,7 +62,7 @@ impl SqsIntake {
     }
 
     /// Looks at the queue from time to time, until dropped.
-    async fn watch(receiver: Arc<Receiver>, health: Arc<Health>, metrics: Metrics) {
+    async fn watch(receiver: Arc<Receiver>, health: Arc<IntakeHealth>, metrics: Metrics) {
         let mut told = false;
         loop {
             match receiver.queue.attributes().await {
@@ -92,7 +92,7 @@ impl SqsIntake {
 
 #[async_trait::async_trait]
 impl Intake for SqsIntake {
-    fn health(&self) -> Arc<Health> {
+    fn health(&self) -> Arc<IntakeHealth> {
         Arc::clone(&self.health)
     }
 

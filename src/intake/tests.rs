@@ -92,7 +92,7 @@ impl Bench {
 
     async fn post_with(&self, body: impl Into<Body>, token: &str) -> (StatusCode, HeaderMap) {
         let request = Request::post("/events").header("authorization", token);
-        let answer = router(self.webhook(), Arc::new(Health::new("webhook", String::new())))
+        let answer = router(self.webhook(), Arc::new(IntakeHealth::new("webhook", String::new())))
             .oneshot(request.body(body.into()).unwrap())
             .await
             .unwrap();
@@ -199,7 +199,7 @@ async fn a_probe_needs_no_token_and_strangers_find_nothing() {
     let bench = Bench::roomy();
     let ask = async |method: &str, path: &str| {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-        router(bench.webhook(), Arc::new(Health::new("webhook", String::new())))
+        router(bench.webhook(), Arc::new(IntakeHealth::new("webhook", String::new())))
             .oneshot(request)
             .await
             .unwrap()
@@ -503,7 +503,7 @@ async fn connections_that_send_nothing_keep_no_notification_out() {
 #[tokio::test]
 async fn all_bodies_together_take_no_more_memory_than_their_budget() {
     let bench = Bench::roomy();
-    let router = router(bench.webhook(), Arc::new(Health::new("webhook", String::new())));
+    let router = router(bench.webhook(), Arc::new(IntakeHealth::new("webhook", String::new())));
     let post = |body: Body| {
         let request = Request::post("/events").header("authorization", "Bearer t0ken");
         router.clone().oneshot(request.body(body).unwrap())

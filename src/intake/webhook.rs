@@ -25,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use self::body::{Bodies, Held, Unread};
-use super::{Health, Inlet, Intake};
+use super::{Inlet, Intake, IntakeHealth};
 use crate::clock;
 use crate::event::{self, Channel};
 use crate::metrics::{Metrics, RequestOutcome, Stage};
@@ -55,7 +55,7 @@ pub struct WebhookIntake {
     tls: Option<TlsAcceptor>,
     router: Router,
     max_connections: usize,
-    health: Arc<Health>,
+    health: Arc<IntakeHealth>,
 }
 
 impl fmt::Debug for WebhookIntake {
@@ -72,7 +72,7 @@ impl WebhookIntake {
         webhook: Webhook,
         max_connections: usize,
     ) -> std::io::Result<Self> {
-        let health = Arc::new(Health::new("webhook", listener.local_addr()?.to_string()));
+        let health = Arc::new(IntakeHealth::new("webhook", listener.local_addr()?.to_string()));
         Ok(Self {
             listener,
             tls,
@@ -85,7 +85,7 @@ impl WebhookIntake {
 
 #[async_trait::async_trait]
 impl Intake for WebhookIntake {
-    fn health(&self) -> Arc<Health> {
+    fn health(&self) -> Arc<IntakeHealth> {
         Arc::clone(&self.health)
     }
 
@@ -96,7 +96,7 @@ impl Intake for WebhookIntake {
 }
 
 /// The webhook's HTTP interface, for [`crate::serve::run`].
-pub fn router(webhook: Webhook, health: Arc<Health>) -> Router {
+pub fn router(webhook: Webhook, health: Arc<IntakeHealth>) -> Router {
     let bodies = Bodies::new(webhook.max_body);
     Router::new().fallback(answer).with_state(Arc::new(Hook { webhook, health, bodies }))
 }
@@ -105,7 +105,7 @@ pub fn router(webhook: Webhook, health: Arc<Health>) -> Router {
 #[derive(Debug)]
 struct Hook {
     webhook: Webhook,
-    health: Arc<Health>,
+    health: Arc<IntakeHealth>,
     bodies: Bodies,
 }
 

@@ -67,7 +67,7 @@ pub(super) async fn open(
             inlet: Arc::clone(inlet),
             queue: Arc::clone(&stages.queue),
             leads: stages.leads.clone(),
-            backlog: Arc::clone(&stages.kafka),
+            lag: Arc::clone(&stages.kafka),
         };
         let (kafka, sends) = KafkaIntake::open(settings, parts)?;
         outbox = sends;

@@ -11,8 +11,8 @@ use crate::clock;
 use crate::config::Settings;
 use crate::deletes::{Aside, Delays, Hold};
 use crate::gaps::{GapBook, GapReason};
-use crate::intake::kafka::Backlog;
-use crate::intake::{Health, Inlet};
+use crate::intake::kafka::ConsumerLag;
+use crate::intake::{Inlet, IntakeHealth};
 use crate::journal::Journal;
 use crate::lease::LeaseStatus;
 use crate::metrics::Metrics;
@@ -48,9 +48,9 @@ pub(super) struct Stages {
     /// Whether this process reconciles; of several that share a bucket, only one does.
     pub(super) leads: watch::Sender<bool>,
     /// How far this process is behind in Kafka.
-    pub(super) kafka: Arc<Backlog>,
+    pub(super) kafka: Arc<ConsumerLag>,
     /// The intakes that run.
-    pub(super) intakes: Vec<Arc<Health>>,
+    pub(super) intakes: Vec<Arc<IntakeHealth>>,
     /// Damaged segments kept aside at the start.
     pub(super) quarantined: usize,
     /// The lease that this process holds, if there is one.

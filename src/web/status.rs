@@ -6,7 +6,7 @@ use crate::capture::CaptureStatus;
 use crate::clock;
 use crate::deletes::HeldDeletes;
 use crate::gaps::Gap;
-use crate::intake::Health;
+use crate::intake::IntakeHealth;
 use crate::lease::LeaseStatus;
 use crate::metrics::{LagSummary, Snapshot, Totals};
 use crate::reconcile::BucketProgress;
@@ -227,8 +227,8 @@ pub struct IntakeStatus {
     pub backlog_age_ms: Option<u64>,
 }
 
-impl From<&Health> for IntakeStatus {
-    fn from(health: &Health) -> Self {
+impl From<&IntakeHealth> for IntakeStatus {
+    fn from(health: &IntakeHealth) -> Self {
         let backlog = health.backlog();
         let age = |since: i64| u64::try_from(clock::now_ms() - since).unwrap_or_default();
         Self {

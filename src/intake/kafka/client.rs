@@ -16,7 +16,7 @@ use rdkafka::types::RDKafkaRespErr;
 use secrecy::ExposeSecret as _;
 use tokio::sync::Notify;
 
-use super::number::Place;
+use super::lsn::TopicPartition;
 use super::trouble::Trouble;
 use crate::config::settings::KafkaSettings;
 
@@ -55,13 +55,13 @@ const SHARED: [&str; 14] = [
 #[derive(Debug)]
 pub(super) enum Event {
     /// These are to be read from now on.
-    Assigned(Vec<Place>),
+    Assigned(Vec<TopicPartition>),
     /// These are to be given back; `lost`: they are another process's already.
-    Revoked { places: Vec<Place>, lost: bool },
+    Revoked { places: Vec<TopicPartition>, lost: bool },
     /// What the group had committed of partitions that were assigned.
-    Begun(KafkaResult<Vec<(Place, Option<i64>)>>),
+    Begun(KafkaResult<Vec<(TopicPartition, Option<i64>)>>),
     /// The broker's answer to a commit.
-    Committed(KafkaResult<Vec<(Place, i64)>>),
+    Committed(KafkaResult<Vec<(TopicPartition, i64)>>),
 }
 
 /// The consumer's side of its group.
@@ -209,10 +209,13 @@ fn common(settings: &KafkaSettings, applies: impl Fn(&str) -> bool) -> ClientCon
 }
 
 /// What a list of the client holds of the configured topics.
-pub(super) fn places(list: &TopicPartitionList, topics: &[String]) -> Vec<(Place, Option<i64>)> {
+pub(super) fn places(
+    list: &TopicPartitionList,
+    topics: &[String],
+) -> Vec<(TopicPartition, Option<i64>)> {
     let place = |topic: &str, partition| {
         let topic = topics.iter().position(|name| name == topic)?;
-        Some(Place { topic, partition })
+        Some(TopicPartition { topic, partition })
     };
     let elements = list.elements().into_iter();
     elements
@@ -232,7 +235,7 @@ pub(super) fn places(list: &TopicPartitionList, topics: &[String]) -> Vec<(Place
 
 /// A list for the client.
 pub(super) fn list(
-    places: impl IntoIterator<Item = (Place, Option<i64>)>,
+    places: impl IntoIterator<Item = (TopicPartition, Option<i64>)>,
     topics: &[String],
 ) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();

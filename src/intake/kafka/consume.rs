@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::client::{self, Consumer, Event};
 use super::keep::{Incoming, Keeper};
 use super::leave::{LAST_COMMIT, Leaving};
+use super::lsn::{TopicPartition, shown};
 use super::monitor::Shared;
-use super::number::{Place, shown};
 use super::partitions::{Partitions, Ticket};
 use super::wire;
 use crate::clock;
@@ -45,7 +45,7 @@ pub(super) struct Session {
     partitions: Partitions,
     leaving: Option<Leaving>,
     /// Partitions that are gone although a worker still has one of their keys.
-    lingering: Vec<Place>,
+    lingering: Vec<TopicPartition>,
     /// A commit was not answered yet.
     committing: bool,
     /// The group was asked for its committed offsets and has not answered yet.
@@ -168,7 +168,7 @@ impl Session {
         let received_ms = clock::now_ms();
         self.shared.trouble.read(received_ms);
         let topic = self.topics.iter().position(|topic| topic == message.topic());
-        let place = topic.map(|topic| Place { topic, partition: message.partition() });
+        let place = topic.map(|topic| TopicPartition { topic, partition: message.partition() });
         let bytes = message.payload().map_or(0, <[u8]>::len);
         let begin = |place| self.partitions.begin(place, message.offset(), bytes);
         let Some(ticket) = place.and_then(begin) else { return Ok(None) };
@@ -214,7 +214,7 @@ impl Session {
         }
     }
 
-    fn assigned(&mut self, places: &[Place]) {
+    fn assigned(&mut self, places: &[TopicPartition]) {
         if let Err(error) = self.consumer.incremental_assign(&self.list(places)) {
             tracing::error!(%error, "Partitions that the group assigned cannot be read.");
             return;
@@ -265,16 +265,17 @@ impl Session {
         });
     }
 
-    fn to_commit(&self) -> Vec<(Place, i64)> {
-        let lost =
-            |place: &Place| self.leaving.as_ref().is_some_and(|leaving| leaving.is_lost(*place));
+    fn to_commit(&self) -> Vec<(TopicPartition, i64)> {
+        let lost = |place: &TopicPartition| {
+            self.leaving.as_ref().is_some_and(|leaving| leaving.is_lost(*place))
+        };
         let mut offsets = self.partitions.to_commit(|place| self.keeper.needed(place));
         offsets.retain(|(place, _)| !lost(place));
         offsets
     }
 
     /// Begins to give partitions up.
-    fn leave(&mut self, places: Vec<Place>, revoked: bool, lost: bool) {
+    fn leave(&mut self, places: Vec<TopicPartition>, revoked: bool, lost: bool) {
         self.partitions.leave(&places);
         let mut stay = self.places();
         stay.retain(|place| !places.contains(place));
@@ -356,11 +357,11 @@ impl Session {
         self.list(&held)
     }
 
-    fn places(&self) -> Vec<Place> {
+    fn places(&self) -> Vec<TopicPartition> {
         self.partitions.positions().into_iter().map(|(place, _)| place).collect()
     }
 
-    fn list(&self, places: &[Place]) -> TopicPartitionList {
+    fn list(&self, places: &[TopicPartition]) -> TopicPartitionList {
         client::list(places.iter().map(|place| (*place, None)), &self.topics)
     }
 }

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::number::{self, Place};
+use super::lsn::{self, TopicPartition};
 use super::partitions::Ticket;
 use super::router::Router;
 use super::trouble::{Stuck, Trouble};
@@ -25,7 +25,7 @@ use tokio::sync::watch;
 /// How long a record waits before it is offered again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Whoever has this partition reconciles.
-const LEADS: Place = Place { topic: 0, partition: 0 };
+const LEADS: TopicPartition = TopicPartition { topic: 0, partition: 0 };
 
 /// One record.
 #[derive(Debug)]
@@ -105,27 +105,23 @@ impl Keeper {
     }
 
     /// The oldest offset of the partition that a key here still needs.
-    pub(super) fn needed(&self, place: Place) -> Option<i64> {
+    pub(super) fn needed(&self, place: TopicPartition) -> Option<i64> {
         match self {
             Self::Journal(..) => None,
-            Self::Queue(queue) => {
-                queue.work.lowest_in(number::numbers(place.partition)).map(number::offset)
-            }
+            Self::Queue(queue) => queue.work.lowest_in(lsn::lsns(place.partition)).map(lsn::offset),
         }
     }
 
     /// Forgets the partition's keys, but for those in flight; the oldest offset so forgotten.
-    pub(super) fn forget(&self, place: Place) -> Option<i64> {
+    pub(super) fn forget(&self, place: TopicPartition) -> Option<i64> {
         match self {
             Self::Journal(..) => None,
-            Self::Queue(queue) => {
-                queue.work.forget(&number::numbers(place.partition)).map(number::offset)
-            }
+            Self::Queue(queue) => queue.work.forget(&lsn::lsns(place.partition)).map(lsn::offset),
         }
     }
 
     /// These partitions are this process's own now.
-    pub(super) fn owns(&self, places: &[Place]) {
+    pub(super) fn owns(&self, places: &[TopicPartition]) {
         if let Self::Queue(queue) = self {
             let leads = places.contains(&LEADS);
             if queue.leads.send_if_modified(|now| std::mem::replace(now, leads) != leads) && leads {
@@ -151,8 +147,8 @@ impl Queue {
             // What an evermirror sent was sent here on purpose.
             if record.key.is_some() || self.router.home(&dirty.key).await == place.partition {
                 if record.ticket.is_ours() {
-                    let number = number::number(place.partition, record.ticket.offset);
-                    self.work.mark(dirty, number);
+                    let lsn = lsn::lsn(place.partition, record.ticket.offset);
+                    self.work.mark(dirty, lsn);
                 }
             } else {
                 self.router.send(dirty).await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::keep::Keeper;
-use super::number::{Place, shown};
+use super::lsn::{TopicPartition, shown};
 use super::partitions::Partitions;
 
 /// How long an answer about committed offsets may take.
@@ -18,9 +18,9 @@ pub(super) const LAST_COMMIT: Duration = Duration::from_secs(5);
 /// Partitions on their way out.
 #[derive(Debug)]
 pub(super) struct Leaving {
-    places: Vec<Place>,
+    places: Vec<TopicPartition>,
     /// Those of them that the group wants back.
-    revoked: Vec<Place>,
+    revoked: Vec<TopicPartition>,
     until: Instant,
     lost: bool,
     /// Nothing is in flight any more, or it took too long: the last commit has time until then.
@@ -28,12 +28,12 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
-    pub(super) fn has(&self, place: Place) -> bool {
+    pub(super) fn has(&self, place: TopicPartition) -> bool {
         self.places.contains(&place)
     }
 
     /// Whether it is on its way out, and another process's already.
-    pub(super) fn is_lost(&self, place: Place) -> bool {
+    pub(super) fn is_lost(&self, place: TopicPartition) -> bool {
         self.lost && self.has(place)
     }
 
@@ -43,7 +43,7 @@ impl Leaving {
     }
 
     /// These, too.
-    pub(super) fn add(&mut self, places: Vec<Place>, revoked: bool, lost: bool) {
+    pub(super) fn add(&mut self, places: Vec<TopicPartition>, revoked: bool, lost: bool) {
         self.lost |= lost;
         if revoked {
             self.revoked.extend(&places);
@@ -66,7 +66,8 @@ impl Leaving {
                 partitions.leave_record(*place, offset);
             }
         }
-        let idle = |place: &Place| partitions.is_idle(*place) && keeper.needed(*place).is_none();
+        let idle =
+            |place: &TopicPartition| partitions.is_idle(*place) && keeper.needed(*place).is_none();
         let done = self.places.iter().all(idle);
         if self.last_commit.is_none() && (done || self.lost || now >= self.until) {
             if !done && !self.lost {
@@ -78,13 +79,13 @@ impl Leaving {
     }
 
     /// Whether the last commit is still worth its wait: something of theirs is `uncommitted`, and may be.
-    pub(super) fn waits_for(&self, uncommitted: &[(Place, i64)], now: Instant) -> bool {
+    pub(super) fn waits_for(&self, uncommitted: &[(TopicPartition, i64)], now: Instant) -> bool {
         let open = uncommitted.iter().any(|(place, _)| self.has(*place));
         open && !self.lost && self.last_commit.is_some_and(|limit| now < limit)
     }
 
     /// All of them, and those that the group waits for.
-    pub(super) fn into_places(self) -> (Vec<Place>, Vec<Place>) {
+    pub(super) fn into_places(self) -> (Vec<TopicPartition>, Vec<TopicPartition>) {
         (self.places, self.revoked)
     }
 }
@@ -95,8 +96,8 @@ mod tests {
 
     #[test]
     fn the_last_commit_is_waited_for_until_its_limit_and_never_of_lost_partitions() {
-        let (now, ours) = (Instant::now(), Place { topic: 0, partition: 1 });
-        let (open, others) = ([(ours, 7)], [(Place { topic: 0, partition: 2 }, 7)]);
+        let (now, ours) = (Instant::now(), TopicPartition { topic: 0, partition: 1 });
+        let (open, others) = ([(ours, 7)], [(TopicPartition { topic: 0, partition: 2 }, 7)]);
         let mut leaving = Leaving::until(now);
         leaving.add(vec![ours, ours], true, false);
         assert!(!leaving.waits_for(&open, now), "it has not begun");

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{self, Consumer};
 use super::keep::Keeper;
-use super::number::Place;
+use super::lsn::TopicPartition;
 use super::partitions::hull;
 use super::trouble::Trouble;
 
@@ -24,12 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How far this process is behind, over its partitions.
 #[derive(Debug, Default)]
-pub struct Backlog {
+pub struct ConsumerLag {
     lag: AtomicU64,
     unread: AtomicU64,
 }
 
-impl Backlog {
+impl ConsumerLag {
     /// Records behind the committed offsets, as Kafka's own tools count them: what would be read again.
     pub fn lag(&self) -> u64 {
         self.lag.load(Ordering::Relaxed)
@@ -45,27 +45,30 @@ impl Backlog {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) trouble: Arc<Trouble>,
-    pub(super) backlog: Arc<Backlog>,
+    pub(super) lag: Arc<ConsumerLag>,
     /// The number of partitions of the first topic.
     pub(super) partitions: watch::Sender<i32>,
-    positions: Mutex<Vec<(Place, Option<i64>)>>,
+    positions: Mutex<Vec<(TopicPartition, Option<i64>)>>,
     /// Offsets that never came, and may have expired.
-    skipped: Mutex<BTreeMap<Place, Range<i64>>>,
+    skipped: Mutex<BTreeMap<TopicPartition, Range<i64>>>,
 }
 
 impl Shared {
-    pub(super) fn new(trouble: Arc<Trouble>, backlog: Arc<Backlog>) -> Self {
+    pub(super) fn new(trouble: Arc<Trouble>, lag: Arc<ConsumerLag>) -> Self {
         let partitions = watch::Sender::new(0);
         let (positions, skipped) = (Mutex::default(), Mutex::default());
-        Self { trouble, backlog, partitions, positions, skipped }
+        Self { trouble, lag, partitions, positions, skipped }
     }
 
-    pub(super) fn set_positions(&self, positions: Vec<(Place, Option<i64>)>) {
+    pub(super) fn set_positions(&self, positions: Vec<(TopicPartition, Option<i64>)>) {
         *self.positions.lock().unwrap_or_else(PoisonError::into_inner) = positions;
     }
 
     /// Offsets that never came: from the first to the last of a partition.
-    pub(super) fn add_skipped(&self, skipped: impl IntoIterator<Item = (Place, Range<i64>)>) {
+    pub(super) fn add_skipped(
+        &self,
+        skipped: impl IntoIterator<Item = (TopicPartition, Range<i64>)>,
+    ) {
         let mut all = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
         for (place, range) in skipped {
             let old = all.entry(place).or_insert_with(|| range.clone());
@@ -73,11 +76,11 @@ impl Shared {
         }
     }
 
-    fn take_skipped(&self) -> BTreeMap<Place, Range<i64>> {
+    fn take_skipped(&self) -> BTreeMap<TopicPartition, Range<i64>> {
         std::mem::take(&mut *self.skipped.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn positions(&self) -> Vec<(Place, Option<i64>)> {
+    fn positions(&self) -> Vec<(TopicPartition, Option<i64>)> {
         self.positions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -89,7 +92,7 @@ struct Found {
     lag: u64,
     unread: u64,
     /// Partitions of which records expired that were never read, each with the offset behind them.
-    expired: Vec<(Place, i64)>,
+    expired: Vec<(TopicPartition, i64)>,
 }
 
 /// Asks until cancelled.
@@ -115,8 +118,8 @@ pub(super) async fn run(
             }
             Some(Ok(Ok(found))) => {
                 shared.trouble.answered();
-                shared.backlog.lag.store(found.lag, Ordering::Relaxed);
-                shared.backlog.unread.store(found.unread, Ordering::Relaxed);
+                shared.lag.lag.store(found.lag, Ordering::Relaxed);
+                shared.lag.unread.store(found.unread, Ordering::Relaxed);
                 shared.partitions.send_if_modified(|count| {
                     std::mem::replace(count, found.partitions) != found.partitions
                 });
@@ -140,8 +143,11 @@ pub(super) async fn run(
 }
 
 /// The partitions of which more expired than was told before.
-fn untold(told: &mut BTreeMap<Place, i64>, expired: Vec<(Place, i64)>) -> Vec<Place> {
-    let is_new = |(place, behind): &(Place, i64)| {
+fn untold(
+    told: &mut BTreeMap<TopicPartition, i64>,
+    expired: Vec<(TopicPartition, i64)>,
+) -> Vec<TopicPartition> {
+    let is_new = |(place, behind): &(TopicPartition, i64)| {
         let before = told.insert(*place, *behind);
         before.is_none_or(|before| before < *behind)
     };
@@ -152,8 +158,8 @@ fn untold(told: &mut BTreeMap<Place, i64>, expired: Vec<(Place, i64)>) -> Vec<Pl
 fn ask(
     consumer: &Consumer,
     topics: &[String],
-    positions: &[(Place, Option<i64>)],
-    skipped: &BTreeMap<Place, Range<i64>>,
+    positions: &[(TopicPartition, Option<i64>)],
+    skipped: &BTreeMap<TopicPartition, Range<i64>>,
 ) -> Result<Found, KafkaError> {
     let mut counts = Vec::new();
     for name in topics {
@@ -199,7 +205,13 @@ fn ask(
 
 impl Found {
     /// One partition: behind the last record read, the committed offset, the first and the next one there.
-    fn add(&mut self, place: Place, next: Option<i64>, committed: Option<i64>, marks: (i64, i64)) {
+    fn add(
+        &mut self,
+        place: TopicPartition,
+        next: Option<i64>,
+        committed: Option<i64>,
+        marks: (i64, i64),
+    ) {
         let (low, high) = marks;
         let behind = |from: i64| u64::try_from(high.saturating_sub(from.max(low))).unwrap_or(0);
         self.lag += behind(committed.unwrap_or(low));
@@ -209,7 +221,7 @@ impl Found {
     }
 
     /// Offsets that were not read, and the first one that the partition still has.
-    fn judge(&mut self, place: Place, unread: Option<Range<i64>>, low: i64) {
+    fn judge(&mut self, place: TopicPartition, unread: Option<Range<i64>>, low: i64) {
         if let Some(unread) = unread
             && unread.start < low
         {
@@ -224,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_lag_counts_what_is_not_committed_and_expired_records_are_noticed() {
-        let place = |partition| Place { topic: 0, partition };
+        let place = |partition| TopicPartition { topic: 0, partition };
         let mut found = Found { partitions: 4, lag: 0, unread: 0, expired: Vec::new() };
         found.add(place(0), Some(90), Some(40), (0, 100));
         found.add(place(1), None, Some(5), (5, 10));
@@ -239,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_hole_is_expired_records_only_where_the_partition_begins_behind_it() {
-        let place = Place { topic: 0, partition: 0 };
+        let place = TopicPartition { topic: 0, partition: 0 };
         let mut found = Found { partitions: 1, lag: 0, unread: 0, expired: Vec::new() };
         found.judge(place, Some(5..8), 5);
         found.judge(place, None, 5);
@@ -251,7 +263,7 @@ mod tests {
 
     #[test]
     fn expired_records_are_told_once_and_again_when_more_expired() {
-        let place = Place { topic: 0, partition: 0 };
+        let place = TopicPartition { topic: 0, partition: 0 };
         let mut told = BTreeMap::new();
         assert_eq!(untold(&mut told, vec![(place, 6)]), [place]);
         assert_eq!(untold(&mut told, vec![(place, 6)]), []);

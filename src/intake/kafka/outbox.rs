@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::monitor::Backlog;
+use super::monitor::ConsumerLag;
 use super::router::Router;
 use crate::dirty::{Aspects, DirtyKey, Origin};
 use crate::journal::{Cursor, Journal, JournalError, Lsn};
@@ -26,7 +26,7 @@ const POLL: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Outbox {
     pub(super) router: Arc<Router>,
-    pub(super) backlog: Arc<Backlog>,
+    pub(super) lag: Arc<ConsumerLag>,
     /// More unread records than this in our partitions, and repairs wait: events go first. Keys are
     /// spread evenly, so our partitions tell of all.
     pub(super) most_unread: u64,
@@ -46,7 +46,7 @@ impl Outbox {
         let sending = async {
             loop {
                 let records = cursor.next(SEND).await?;
-                while self.backlog.unread() > self.most_unread {
+                while self.lag.unread() > self.most_unread {
                     tokio::time::sleep(POLL).await;
                 }
                 let mut keys = Vec::new();

@@ -10,12 +10,12 @@ use std::ops::Range;
 
 use tokio_util::sync::CancellationToken;
 
-use super::number::Place;
+use super::lsn::TopicPartition;
 
 /// A record that is being taken.
 #[derive(Debug, Clone)]
 pub(super) struct Ticket {
-    pub(super) place: Place,
+    pub(super) place: TopicPartition,
     pub(super) offset: i64,
     /// The length of its document.
     pub(super) bytes: usize,
@@ -32,7 +32,7 @@ impl Ticket {
 
 /// All partitions of this process.
 #[derive(Debug, Default)]
-pub(super) struct Partitions(BTreeMap<Place, Partition>);
+pub(super) struct Partitions(BTreeMap<TopicPartition, Partition>);
 
 #[derive(Debug, Default)]
 struct Partition {
@@ -59,12 +59,12 @@ struct Partition {
 
 impl Partitions {
     /// These are this process's own from now on.
-    pub(super) fn assign(&mut self, places: &[Place]) {
+    pub(super) fn assign(&mut self, places: &[TopicPartition]) {
         self.0.extend(places.iter().map(|place| (*place, Partition::default())));
     }
 
     /// No further record of these is taken.
-    pub(super) fn leave(&mut self, places: &[Place]) {
+    pub(super) fn leave(&mut self, places: &[TopicPartition]) {
         for place in places {
             if let Some(partition) = self.0.get_mut(place) {
                 partition.leaving = true;
@@ -73,7 +73,7 @@ impl Partitions {
     }
 
     /// These are gone.
-    pub(super) fn remove(&mut self, places: &[Place]) {
+    pub(super) fn remove(&mut self, places: &[TopicPartition]) {
         for place in places {
             if let Some(partition) = self.0.remove(place) {
                 partition.lease.cancel();
@@ -82,7 +82,12 @@ impl Partitions {
     }
 
     /// A record arrived; `None` if it is not to be taken here.
-    pub(super) fn begin(&mut self, place: Place, offset: i64, bytes: usize) -> Option<Ticket> {
+    pub(super) fn begin(
+        &mut self,
+        place: TopicPartition,
+        offset: i64,
+        bytes: usize,
+    ) -> Option<Ticket> {
         let partition = self.0.get_mut(&place).filter(|partition| !partition.leaving)?;
         partition.taking += 1;
         if let Some(expected) = partition.expected.replace(offset + 1) {
@@ -93,12 +98,12 @@ impl Partitions {
     }
 
     /// The partitions of which the group's committed offset is not known yet.
-    pub(super) fn to_begin(&self) -> Vec<Place> {
+    pub(super) fn to_begin(&self) -> Vec<TopicPartition> {
         self.0.iter().filter(|(_, partition)| !partition.began).map(|(place, _)| *place).collect()
     }
 
     /// What the group had committed when these were assigned; `None` if nothing.
-    pub(super) fn begun(&mut self, offsets: &[(Place, Option<i64>)]) {
+    pub(super) fn begun(&mut self, offsets: &[(TopicPartition, Option<i64>)]) {
         for (place, committed) in offsets {
             let Some(partition) = self.0.get_mut(place).filter(|partition| !partition.began) else {
                 continue;
@@ -114,8 +119,8 @@ impl Partitions {
 
     /// Where offsets did not come although others behind them did, since this was last asked. They may
     /// have expired; compaction and transactions leave such holes, too.
-    pub(super) fn take_skipped(&mut self) -> Vec<(Place, Range<i64>)> {
-        let skipped = |(place, partition): (&Place, &mut Partition)| {
+    pub(super) fn take_skipped(&mut self) -> Vec<(TopicPartition, Range<i64>)> {
+        let skipped = |(place, partition): (&TopicPartition, &mut Partition)| {
             partition.skipped.take().map(|range| (*place, range))
         };
         self.0.iter_mut().filter_map(skipped).collect()
@@ -132,12 +137,12 @@ impl Partitions {
     }
 
     /// Whether no record of the partition is being taken.
-    pub(super) fn is_idle(&self, place: Place) -> bool {
+    pub(super) fn is_idle(&self, place: TopicPartition) -> bool {
         self.0.get(&place).is_none_or(|partition| partition.taking == 0)
     }
 
     /// The record at `offset` will not be done here.
-    pub(super) fn leave_record(&mut self, place: Place, offset: i64) {
+    pub(super) fn leave_record(&mut self, place: TopicPartition, offset: i64) {
         if let Some(partition) = self.0.get_mut(&place) {
             partition.left = Some(partition.left.map_or(offset, |left| left.min(offset)));
         }
@@ -145,9 +150,12 @@ impl Partitions {
 
     /// The offsets that may be committed now and were not: behind the last record taken, but not beyond the
     /// oldest that a key still needs (`needed`), nor one that is left to another process.
-    pub(super) fn to_commit(&self, needed: impl Fn(Place) -> Option<i64>) -> Vec<(Place, i64)> {
+    pub(super) fn to_commit(
+        &self,
+        needed: impl Fn(TopicPartition) -> Option<i64>,
+    ) -> Vec<(TopicPartition, i64)> {
         let begun = self.0.iter().filter(|(_, partition)| partition.began);
-        let offset = |(place, partition): (&Place, &Partition)| {
+        let offset = |(place, partition): (&TopicPartition, &Partition)| {
             let limits = [Some(partition.next?), partition.left, needed(*place)];
             let offset = limits.into_iter().flatten().min()?;
             partition.committed.is_none_or(|old| offset > old).then_some((*place, offset))
@@ -156,7 +164,7 @@ impl Partitions {
     }
 
     /// The broker has confirmed these.
-    pub(super) fn committed(&mut self, offsets: &[(Place, i64)]) {
+    pub(super) fn committed(&mut self, offsets: &[(TopicPartition, i64)]) {
         for (place, offset) in offsets {
             if let Some(partition) = self.0.get_mut(place) {
                 partition.committed = Some(partition.committed.map_or(*offset, |o| o.max(*offset)));
@@ -165,7 +173,7 @@ impl Partitions {
     }
 
     /// All of them, and the offset behind the last record taken.
-    pub(super) fn positions(&self) -> Vec<(Place, Option<i64>)> {
+    pub(super) fn positions(&self) -> Vec<(TopicPartition, Option<i64>)> {
         self.0.iter().map(|(place, partition)| (*place, partition.next)).collect()
     }
 }
@@ -190,18 +198,18 @@ impl Partition {
 mod tests {
     use super::*;
 
-    const A: Place = Place { topic: 0, partition: 0 };
-    const B: Place = Place { topic: 0, partition: 1 };
+    const A: TopicPartition = TopicPartition { topic: 0, partition: 0 };
+    const B: TopicPartition = TopicPartition { topic: 0, partition: 1 };
 
     /// Partitions that are read from their beginning.
-    fn assigned(places: &[Place]) -> Partitions {
+    fn assigned(places: &[TopicPartition]) -> Partitions {
         let mut partitions = Partitions::default();
         partitions.assign(places);
         partitions.begun(&places.iter().map(|place| (*place, None)).collect::<Vec<_>>());
         partitions
     }
 
-    fn take(partitions: &mut Partitions, place: Place, offset: i64) {
+    fn take(partitions: &mut Partitions, place: TopicPartition, offset: i64) {
         let ticket = partitions.begin(place, offset, 1).unwrap();
         partitions.taken(&ticket);
     }

@@ -14,7 +14,7 @@ use rdkafka::util::Timeout;
 use tokio::sync::watch;
 
 use super::client::{self, Quiet};
-use super::number;
+use super::lsn;
 use super::wire;
 use crate::config::settings::KafkaSettings;
 use crate::dirty::DirtyKey;
@@ -53,7 +53,7 @@ impl Router {
         let mut partitions = self.partitions.clone();
         let count = partitions.wait_for(|count| *count > 0).await.map(|count| *count);
         match count {
-            Ok(count) => number::partition_of(key, count),
+            Ok(count) => lsn::partition_of(key, count),
             // Nobody asks the cluster any more: this process is ending, and so does its caller.
             Err(_) => std::future::pending().await,
         }
@@ -62,7 +62,7 @@ impl Router {
     /// Sends a key to its partition.
     pub(super) async fn send(&self, dirty: &DirtyKey) {
         let partition = self.home(&dirty.key).await;
-        let key = number::record_key(&dirty.key);
+        let key = lsn::record_key(&dirty.key);
         self.produce(partition, &key, &wire::document(dirty), wire::headers(dirty)).await;
     }
 

@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::intake::Health;
+use crate::intake::IntakeHealth;
 
-/// What the client says of the cluster, made into the intake's [`Health`].
+/// What the client says of the cluster, made into the intake's [`IntakeHealth`].
 #[derive(Debug)]
 pub(super) struct Trouble {
-    health: Arc<Health>,
+    health: Arc<IntakeHealth>,
     heard: Mutex<Heard>,
 }
 
@@ -42,7 +42,7 @@ impl Drop for Stuck<'_> {
 }
 
 impl Trouble {
-    pub(super) fn new(health: Arc<Health>) -> Self {
+    pub(super) fn new(health: Arc<IntakeHealth>) -> Self {
         Self { health, heard: Mutex::default() }
     }
 
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_reason_is_the_clients_and_goes_when_the_cluster_answers() {
-        let health = Arc::new(Health::new("kafka", "t at b:1".to_owned()));
+        let health = Arc::new(IntakeHealth::new("kafka", "t at b:1".to_owned()));
         let trouble = Trouble::new(Arc::clone(&health));
         let timed_out = KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut);
         trouble.failed(&timed_out);
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn records_that_cannot_be_kept_are_trouble_until_the_last_of_them_is() {
-        let health = Arc::new(Health::new("kafka", "t at b:1".to_owned()));
+        let health = Arc::new(IntakeHealth::new("kafka", "t at b:1".to_owned()));
         let trouble = Trouble::new(Arc::clone(&health));
         let full = std::io::Error::other("the journal is full");
         let (one, other) = (trouble.stuck(&full), trouble.stuck(&full));
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn brokers_that_answer_do_not_hide_that_the_group_is_refused() {
-        let health = Arc::new(Health::new("kafka", "t at b:1".to_owned()));
+        let health = Arc::new(IntakeHealth::new("kafka", "t at b:1".to_owned()));
         let trouble = Trouble::new(Arc::clone(&health));
         trouble.complained(RDKafkaErrorCode::GroupAuthorizationFailed, "refused");
         trouble.answered();

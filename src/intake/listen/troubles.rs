@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::intake::Health;
+use crate::intake::IntakeHealth;
 
 /// So many buckets are named; the others are counted.
 const NAMED: usize = 3;
@@ -11,12 +11,12 @@ const NAMED: usize = 3;
 /// What is wrong with which bucket's stream.
 #[derive(Debug)]
 pub(super) struct Troubles<'a> {
-    health: &'a Health,
+    health: &'a IntakeHealth,
     by_bucket: Mutex<BTreeMap<String, String>>,
 }
 
 impl<'a> Troubles<'a> {
-    pub(super) fn new(health: &'a Health) -> Self {
+    pub(super) fn new(health: &'a IntakeHealth) -> Self {
         Self { health, by_bucket: Mutex::default() }
     }
 
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn an_intake_is_well_when_all_its_streams_are() {
-        let health = Health::new("listen", String::new());
+        let health = IntakeHealth::new("listen", String::new());
         let troubles = Troubles::new(&health);
         for bucket in ["a", "b", "c", "d"] {
             assert!(troubles.set(bucket, "refused"));

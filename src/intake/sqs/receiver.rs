@@ -16,7 +16,7 @@ use super::troubles::{Part, Troubles};
 use crate::clock;
 use crate::event::{self, Channel, Parsed};
 use crate::intake::recent::Recent;
-use crate::intake::{Health, Inlet, Refused};
+use crate::intake::{Inlet, IntakeHealth, Refused};
 use crate::metrics::{Metrics, RequestOutcome, Stage};
 use crate::retry::{RetryPolicy, Waits};
 
@@ -61,7 +61,7 @@ impl Receiver {
         queue: Queue,
         visibility: Duration,
         inlet: Arc<Inlet>,
-        health: Arc<Health>,
+        health: Arc<IntakeHealth>,
         metrics: Metrics,
     ) -> Self {
         Self {

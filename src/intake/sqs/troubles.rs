@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::intake::Health;
+use crate::intake::IntakeHealth;
 
 /// What can fail by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,15 +16,15 @@ pub(super) enum Part {
     Delete,
 }
 
-/// The troubles of one intake, shown in its [`Health`].
+/// The troubles of one intake, shown in its [`IntakeHealth`].
 #[derive(Debug)]
 pub(super) struct Troubles {
-    health: Arc<Health>,
+    health: Arc<IntakeHealth>,
     parts: Mutex<[Option<String>; 3]>,
 }
 
 impl Troubles {
-    pub(super) fn new(health: Arc<Health>) -> Self {
+    pub(super) fn new(health: Arc<IntakeHealth>) -> Self {
         Self { health, parts: Mutex::default() }
     }
 
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_part_that_works_does_not_hide_one_that_does_not() {
-        let health = Arc::new(Health::new("sqs", String::new()));
+        let health = Arc::new(IntakeHealth::new("sqs", String::new()));
         let troubles = Troubles::new(Arc::clone(&health));
         assert!(!troubles.clear(Part::Receive));
         assert!(troubles.report(Part::Delete, "delete"));

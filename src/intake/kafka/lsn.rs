@@ -1,4 +1,4 @@
-//! A record's place in a topic as a number of the work queue, and the partition of a key; pure.
+//! A record's place in a topic as a log sequence number of the work queue, and the partition of a key; pure.
 
 use std::ops::RangeInclusive;
 
@@ -10,20 +10,20 @@ const OFFSET_BITS: u32 = 48;
 
 /// One partition of one topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Place {
+pub(super) struct TopicPartition {
     /// Which of the configured topics, by its position.
     pub(super) topic: usize,
     pub(super) partition: i32,
 }
 
 /// Their partitions, for the log.
-pub(super) fn shown(places: &[Place]) -> Vec<i32> {
+pub(super) fn shown(places: &[TopicPartition]) -> Vec<i32> {
     places.iter().map(|place| place.partition).collect()
 }
 
 /// The record's number; larger for later records of one partition. One more than the offset, because
 /// the numbers of a journal begin at 1, too.
-pub(super) fn number(partition: i32, offset: i64) -> Lsn {
+pub(super) fn lsn(partition: i32, offset: i64) -> Lsn {
     first(partition) + u64::try_from(offset).unwrap_or(0) + 1
 }
 
@@ -34,7 +34,7 @@ pub(super) fn offset(number: Lsn) -> i64 {
 }
 
 /// All numbers of a partition.
-pub(super) fn numbers(partition: i32) -> RangeInclusive<Lsn> {
+pub(super) fn lsns(partition: i32) -> RangeInclusive<Lsn> {
     first(partition)..=first(partition) + ((1 << OFFSET_BITS) - 1)
 }
 
@@ -62,17 +62,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_ordered_by_offset_and_partitions_do_not_overlap() {
-        assert_eq!(number(0, 0), 1);
+    fn lsns_are_ordered_by_offset_and_partitions_do_not_overlap() {
+        assert_eq!(lsn(0, 0), 1);
         for partition in [0, 1, 7, 65_535] {
             for at in [0, 1, 1 << 40, (1 << 48) - 3] {
-                let number = number(partition, at);
+                let number = lsn(partition, at);
                 assert_eq!(offset(number), at);
-                assert!(numbers(partition).contains(&number));
-                assert!(number < super::number(partition, at + 1));
+                assert!(lsns(partition).contains(&number));
+                assert!(number < lsn(partition, at + 1));
             }
         }
-        assert!(numbers(0).end() < numbers(1).start());
+        assert!(lsns(0).end() < lsns(1).start());
     }
 
     /// That MinIO does the same is asked of MinIO itself in tests/it/kafka.rs.
