@@ -67,6 +67,17 @@ impl BucketHealth {
         }
     }
 
+    /// That store as a whole does not answer, which says nothing of its buckets.
+    fn forgive(&mut self, side: Side) {
+        match side {
+            Side::Source => self.source = 0,
+            Side::Target => (self.target, self.unwritten) = (0, 0),
+        }
+        if !self.backs_off() {
+            self.since = None;
+        }
+    }
+
     fn backs_off(&self) -> bool {
         self.source.max(self.target) >= FAILURES_TO_BACK_OFF
     }
@@ -110,13 +121,23 @@ impl Buckets {
 
     /// Takes note of a try that ended well. `changed` is told when the bucket backs off no longer.
     pub(super) fn succeeded(&self, bucket: &str, done: Done, changed: impl FnOnce()) {
+        self.update(bucket, |health| health.succeeded(done), changed);
+    }
+
+    /// That side is down as a whole: what failed there says nothing of the bucket. `changed` is told when the bucket
+    /// backs off no longer.
+    pub(super) fn forgive(&self, bucket: &str, side: Side, changed: impl FnOnce()) {
+        self.update(bucket, |health| health.forgive(side), changed);
+    }
+
+    fn update(&self, bucket: &str, update: impl FnOnce(&mut BucketHealth), changed: impl FnOnce()) {
         let Some(shared) = self.0.get(bucket) else { return };
         if !shared.failing.load(Ordering::Relaxed) {
             return;
         }
         let mut health = shared.health.lock().unwrap_or_else(PoisonError::into_inner);
         let before = health.backs_off();
-        health.succeeded(done);
+        update(&mut health);
         shared.failing.store(health.source.max(health.target) > 0, Ordering::Relaxed);
         if before && !health.backs_off() {
             changed();

@@ -192,6 +192,12 @@ impl Dispatcher {
         }
         let bucket = &work.key.bucket;
         self.buckets.failed(bucket, error, || self.backs_off(bucket, error));
+        // After it is counted: whoever takes the store down forgives what was counted before.
+        if let AttemptError::Store(error) = error
+            && !self.health(error.side).is_up()
+        {
+            self.forgive(bucket, error.side);
+        }
         let wait = match error {
             AttemptError::Store(error) => self.store_failed(work, size, error),
             AttemptError::Disk { .. } | AttemptError::Stopping => {
@@ -256,6 +262,18 @@ impl Dispatcher {
         if self.bucket_lines.admit(clock::now_ms()) {
             tracing::info!(%bucket, "A bucket is healthy again.");
         }
+    }
+
+    /// While a store is down none of its buckets fails by itself: their keys wait for the store, so they need not be
+    /// set aside, and no bucket becomes a gap.
+    pub(super) fn forgive_all(&self, side: Side) {
+        for bucket in self.worker.buckets.keys() {
+            self.forgive(bucket, side);
+        }
+    }
+
+    fn forgive(&self, bucket: &Arc<str>, side: Side) {
+        self.buckets.forgive(bucket, side, || self.queue.set_failing(bucket, false));
     }
 
     pub(super) const fn health(&self, side: Side) -> &StoreHealth {

@@ -38,7 +38,12 @@ impl Dispatcher {
                 let question = health.question().await;
                 let answer = ask(store, names.by_ref().take(BUCKETS_AT_ONCE.min(count))).await;
                 match question {
-                    Question::IsItDown => health.asked(answer),
+                    Question::IsItDown => {
+                        health.asked(answer);
+                        if !health.is_up() {
+                            self.forgive_all(side);
+                        }
+                    }
                     Question::IsItBack if health.probed(answer) => {
                         self.small.restarted();
                         self.large.restarted();

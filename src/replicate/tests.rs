@@ -173,6 +173,30 @@ async fn a_store_that_answers_for_no_bucket_is_down() {
 }
 
 #[tokio::test]
+async fn while_a_store_is_down_no_bucket_fails_by_itself_and_no_waiting_key_is_stuck() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = server(async |_, _| answered(200, "an object")).await;
+    let replicator = replicator(dir.path(), &source, "http://127.0.0.1:1").await;
+    let (_paused, dispatcher) = (replicator.pause(), &replicator.dispatcher);
+    let mut late = Vec::new();
+    for number in 1..=20 {
+        dispatcher.queue.mark(&dirty("works", &format!("late{number}")), number);
+        late.push(dispatcher.queue.next_small().await);
+    }
+    try_keys(&replicator, "works", 8).await;
+    dispatcher.target.wait_down().await;
+    for work in &late {
+        dispatcher.try_once(work, Size::Small).await;
+    }
+    for number in 100..600 {
+        dispatcher.queue.mark(&dirty("works", &format!("waits{number}")), number);
+    }
+    assert!(replicator.unhealthy("works").is_none());
+    let stuck = dispatcher.queue.stuck();
+    assert!(stuck.iter().all(|(_, keys)| *keys <= late.len()), "{stuck:?}");
+}
+
+#[tokio::test]
 async fn the_deletes_of_a_bucket_wait_for_no_other_bucket() {
     let hangs = Arc::new(Notify::new());
     let told = Arc::clone(&hangs);
