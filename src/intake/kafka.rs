@@ -16,6 +16,7 @@
 
 mod client;
 mod consume;
+mod given_up;
 mod keep;
 mod leave;
 mod lsn;
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::client::Consumer;
 use self::consume::{End, Session};
+use self::given_up::GivenUp;
 use self::keep::{Keeper, Queue};
 use self::monitor::Shared;
 use self::router::Router;
@@ -104,7 +106,14 @@ impl KafkaIntake {
                 let most_unread = queue.max_keys() as u64 / 2;
                 let outbox = Outbox { router: Arc::clone(&router), lag, most_unread };
                 let trouble = Arc::clone(&shared.trouble);
-                let queue = Queue { inlet, work: queue, router, trouble, leads };
+                let queue = Queue {
+                    inlet,
+                    work: queue,
+                    router,
+                    trouble,
+                    leads,
+                    given_up: GivenUp::default(),
+                };
                 (Keeper::Queue(queue), Some(outbox))
             }
         };

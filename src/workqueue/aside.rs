@@ -109,6 +109,12 @@ impl WorkQueue {
         self.some_stuck(limit, |key, _| *key.bucket == *bucket)
     }
 
+    /// Forgets the stuck keys of one bucket; gives their oldest records.
+    pub fn forget_stuck(&self, bucket: &str) -> Vec<Lsn> {
+        let stuck = self.stuck_in(bucket, usize::MAX);
+        stuck.iter().filter_map(|dirty| self.forget_set_aside(&dirty.key)).collect()
+    }
+
     /// Up to `limit` stuck keys whose oldest record is below `lsn`: those that hold the log, although nothing
     /// is done for them now.
     pub fn stuck_below(&self, lsn: Lsn, limit: usize) -> Vec<DirtyKey> {
@@ -169,22 +175,24 @@ impl WorkQueue {
         self.forget_if(key, KeyState::is_parked);
     }
 
-    /// Forgets a key that was set aside, if no worker has it. Nothing was marked meanwhile: who sets keys aside is who
-    /// marks them.
-    pub fn forget_set_aside(&self, key: &ObjectKey) {
-        self.forget_if(key, |state| matches!(state, KeyState::Ready(_) | KeyState::Waiting { .. }));
+    /// Forgets a key that was set aside, if no worker has it; gives its oldest record. Nothing was marked meanwhile: who
+    /// sets keys aside is who marks them.
+    pub fn forget_set_aside(&self, key: &ObjectKey) -> Option<Lsn> {
+        self.forget_if(key, |state| matches!(state, KeyState::Ready(_) | KeyState::Waiting { .. }))
     }
 
-    fn forget_if(&self, key: &ObjectKey, wanted: impl Fn(&KeyState) -> bool) {
-        self.keys.update(key, |state| {
-            let Some(state) = state else { return (Keep::Absent, ()) };
+    fn forget_if(&self, key: &ObjectKey, wanted: impl Fn(&KeyState) -> bool) -> Option<Lsn> {
+        let forgotten = self.keys.update(key, |state| {
+            let Some(state) = state else { return (Keep::Absent, None) };
             if !wanted(&state) {
-                return (Keep::State(state), ());
+                return (Keep::State(state), None);
             }
-            self.schedule().replace(state.first_lsn(), None);
-            (Keep::Absent, ())
+            let lsn = state.first_lsn();
+            self.schedule().replace(lsn, None);
+            (Keep::Absent, lsn)
         });
         self.settled.notify_one();
+        forgotten
     }
 
     /// The record to append again for a key that would otherwise hold the log; marked as such, so that reading

@@ -88,6 +88,14 @@ fn topic(stream: usize) -> String {
 }
 
 impl Stream<'_> {
+    /// Another bucket, whose notifications go to the same topic, with its copy.
+    async fn beside(&self, bucket: &str) -> Self {
+        let number = self.topic.strip_prefix("events-").expect("a topic of ours");
+        self.source.create_bucket(bucket).await;
+        self.source.notify(bucket, &[format!("arn:minio:sqs::K{number}:kafka")]).await;
+        Self { topic: self.topic.clone(), ..self.servers.again(bucket) }
+    }
+
     /// A process of the stream's group, not yet started.
     fn process(&self, target_endpoint: &str, settings: &[(&str, &str)]) -> Evermirror {
         let brokers = self.servers.kafka.brokers();

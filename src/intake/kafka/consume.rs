@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{FuturesOrdered, StreamExt as _};
+use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt as _};
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Message as _, OwnedMessage};
@@ -101,6 +101,7 @@ impl Session {
         let consumer = Arc::clone(&self.consumer);
         let keeper = Arc::clone(&self.keeper);
         let mut taking = FuturesOrdered::new();
+        let mut telling = FuturesUnordered::new();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut commit = tokio::time::interval(COMMIT_EVERY);
@@ -118,12 +119,18 @@ impl Session {
                 }
                 () = consumer.context().arrived() => {}
                 Some(ticket) = taking.next() => self.taken(&ticket),
+                Some(()) = telling.next() => {}
                 _ = commit.tick() => {
                     self.begin();
                     self.commit();
                 }
                 _ = look.tick() => {
                     self.look(taking.len());
+                    // What an earlier session could not tell, too.
+                    if telling.is_empty() && let Some(bucket) = keeper.give_up() {
+                        let keeper = Arc::clone(&keeper);
+                        telling.push(async move { keeper.tell(&bucket).await });
+                    }
                     if self.left() && stopping {
                         return End::Stopped;
                     }

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::given_up::GivenUp;
 use super::lsn::{self, TopicPartition};
 use super::partitions::Ticket;
 use super::router::Router;
@@ -56,6 +57,8 @@ pub(super) struct Queue {
     pub(super) trouble: Arc<Trouble>,
     /// Told whether this process reconciles.
     pub(super) leads: watch::Sender<bool>,
+    /// A bucket whose failing keys were forgotten.
+    pub(super) given_up: GivenUp,
 }
 
 impl Keeper {
@@ -108,7 +111,10 @@ impl Keeper {
     pub(super) fn needed(&self, place: TopicPartition) -> Option<i64> {
         match self {
             Self::Journal(..) => None,
-            Self::Queue(queue) => queue.work.lowest_in(lsn::lsns(place.partition)).map(lsn::offset),
+            Self::Queue(queue) => {
+                let lowest = queue.work.lowest_in(lsn::lsns(place.partition)).map(lsn::offset);
+                lowest.into_iter().chain(queue.given_up.needed(place.partition)).min()
+            }
         }
     }
 
@@ -117,6 +123,24 @@ impl Keeper {
         match self {
             Self::Journal(..) => None,
             Self::Queue(queue) => queue.work.forget(&lsn::lsns(place.partition)).map(lsn::offset),
+        }
+    }
+
+    /// A bucket that has so many failing keys that they take the others' room: they are forgotten, and nothing
+    /// behind their records is committed before [`Keeper::tell`] has told that the bucket must be reconciled. One at
+    /// a time; it is given until it is told.
+    pub(super) fn give_up(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Journal(..) => None,
+            Self::Queue(queue) => queue.given_up.next(&queue.work),
+        }
+    }
+
+    /// Tells that the bucket that was given up must be reconciled, however long that takes.
+    pub(super) async fn tell(&self, given_up: &str) {
+        if let Self::Queue(queue) = self {
+            queue.router.doubt(given_up).await;
+            queue.given_up.told();
         }
     }
 

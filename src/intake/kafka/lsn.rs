@@ -33,6 +33,11 @@ pub(super) fn offset(number: Lsn) -> i64 {
     i64::try_from(low.saturating_sub(1)).unwrap_or(i64::MAX)
 }
 
+/// The partition of a number.
+pub(super) fn partition(number: Lsn) -> i32 {
+    i32::try_from(number >> OFFSET_BITS).unwrap_or(i32::MAX)
+}
+
 /// All numbers of a partition.
 pub(super) fn lsns(partition: i32) -> RangeInclusive<Lsn> {
     first(partition)..=first(partition) + ((1 << OFFSET_BITS) - 1)
@@ -67,7 +72,7 @@ mod tests {
         for partition in [0, 1, 7, 65_535] {
             for at in [0, 1, 1 << 40, (1 << 48) - 3] {
                 let number = lsn(partition, at);
-                assert_eq!(offset(number), at);
+                assert_eq!((super::partition(number), offset(number)), (partition, at));
                 assert!(lsns(partition).contains(&number));
                 assert!(number < lsn(partition, at + 1));
             }

@@ -104,6 +104,45 @@ async fn processes_that_come_and_go_share_a_bucket_and_no_key_has_two_workers() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_flight_for_longer_than_drain_timeout_keeps_no_partition_and_is_read_again_there()
+{
+    let stream = Servers::shared().await.stream("kafka-in-flight").await;
+    let proxy = FaultProxy::in_front_of(&stream.servers.target.authority()).await;
+    let settings = [
+        NO_RECONCILE,
+        REPLICATED,
+        ("INTAKE__KAFKA__DRAIN_TIMEOUT", "1s"),
+        // Beyond the test's end, so that nothing that hangs is given up.
+        ("REPLICATE__REQUEST_TIMEOUT", "1h"),
+    ];
+    let process = || stream.process(&proxy.endpoint(), &settings);
+    let (mut one, mut two) = (process(), process());
+    one.start().await;
+    stream.converges(&[&one]).await;
+    proxy.misbehave(|method, _| (method == Method::PUT).then_some(Fault::Hold));
+    // Some in each partition.
+    for number in 0..24 {
+        stream.put(&format!("held-{number}"), "x").await;
+    }
+    one.counts("in_flight", 24, SOON).await;
+    two.start().await;
+    eventually("the partitions that go were given up", LATER, async || {
+        let (log, read) = (one.log(), two.log());
+        let given = log.contains("still in flight after intake.kafka.drain_timeout");
+        let taken = read.contains("Partitions are read from now on");
+        if given && taken { Ok(()) } else { Err(format!("given: {given}, taken: {taken}")) }
+    })
+    .await;
+    eventually("their keys are in flight there, too", SOON, async || {
+        let in_flight = two.count("in_flight").await?;
+        if in_flight > 0 { Ok(()) } else { Err("none is".to_owned()) }
+    })
+    .await;
+    proxy.behave();
+    stream.converges(&[&one, &two]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_process_of_several_reconciles_and_its_repairs_go_through_the_topic() {
     let servers = Servers::shared().await;
     let mut stream = servers.stream("kafka-repairs").await;

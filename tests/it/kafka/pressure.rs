@@ -1,6 +1,6 @@
 //! No room here: the consumer pauses, stays in its group, and nothing is lost.
 
-use hyper::StatusCode;
+use hyper::{Method, StatusCode};
 
 use super::{NO_RECONCILE, REPLICATED, Servers, Stream, trouble, well};
 use crate::support::events;
@@ -90,5 +90,43 @@ async fn a_full_work_queue_pauses_the_consumer_and_loses_nothing() {
     waits_in_good_order(&stream, &evermirror);
 
     down.behave();
+    stream.converges(&[&evermirror]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_whose_keys_all_fail_becomes_a_gap_and_the_others_are_read() {
+    let stream = Servers::shared().await.stream("kafka-failing").await;
+    let other = stream.beside("kafka-failing-not").await;
+    stream.target.create_bucket(&stream.copy()).await;
+    let faulty = FaultProxy::in_front_of(&stream.servers.target.authority()).await;
+    faulty.misbehave(|method, uri| {
+        let denied = method == Method::PUT && uri.path().starts_with("/kafka-failing-copy/");
+        denied.then_some(Fault::Answer(403, "AccessDenied"))
+    });
+    let settings = [
+        NO_RECONCILE,
+        REPLICATED,
+        ("REPLICATE__MAX_PENDING_KEYS", "1000"),
+        ("BUCKETS__1__SOURCE", &other.bucket),
+        ("BUCKETS__1__TARGET", &other.copy()),
+    ];
+    let mut evermirror = stream.process(&faulty.endpoint(), &settings);
+    evermirror.start().await;
+    tell_of_many(&stream).await;
+    other.put("key", "x").await;
+    eventually("the other bucket's object arrives", LATER, async || {
+        let listed = other.target.list(&other.copy()).await?;
+        listed.contains_key("key").then_some(()).ok_or(format!("{listed:?}"))
+    })
+    .await;
+    eventually("the failing bucket is a gap", LATER, async || {
+        let status = evermirror.status().await?;
+        let gaps = status["gaps"].as_array().cloned().unwrap_or_default();
+        let is = gaps.iter().any(|gap| gap["bucket"] == *stream.bucket);
+        is.then_some(()).ok_or(status["gaps"].to_string())
+    })
+    .await;
+    assert!(evermirror.log().contains("would take the room of all others"));
+    faulty.behave();
     stream.converges(&[&evermirror]).await;
 }
