@@ -6,6 +6,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 /// This machine's clock, for what wants more than milliseconds.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub fn now() -> SystemTime {
@@ -37,9 +39,38 @@ pub fn since_boot() -> Duration {
     Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
 }
 
-/// Another text each time the machine is started (proc(5), `/proc/sys/kernel/random/boot_id`); `None` where the system
-/// does not tell.
-pub fn boot_id() -> Option<String> {
-    let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(read.trim().to_owned()).filter(|id| !id.is_empty())
+/// A moment by the clock that nobody sets, for another process to read: it tells how long ago that was while the machine
+/// is not started anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinceBoot {
+    /// proc(5), `/proc/sys/kernel/random/boot_id`: another text each time the machine is started.
+    boot: String,
+    ms: u64,
+}
+
+impl SinceBoot {
+    /// `None` where the system does not tell.
+    pub fn now() -> Option<Self> {
+        let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let boot = Some(read.trim().to_owned()).filter(|id| !id.is_empty())?;
+        Some(Self { boot, ms: millis(since_boot()) })
+    }
+
+    /// How many milliseconds it was before `now`, unless the machine was started in between.
+    pub fn ms_before(&self, now: &Self) -> Option<u64> {
+        // Less than then: another time namespace (time_namespaces(7)).
+        now.ms.checked_sub(self.ms).filter(|_| self.boot == now.boot)
+    }
+
+    /// The same moment of an earlier start of the machine.
+    #[cfg(test)]
+    pub(crate) fn of_an_earlier_boot(&self) -> Self {
+        Self { boot: format!("{} before", self.boot), ms: self.ms }
+    }
+
+    /// So much earlier.
+    #[cfg(test)]
+    pub(crate) fn earlier(&self, ms: u64) -> Self {
+        Self { ms: self.ms - ms, ..self.clone() }
+    }
 }

@@ -50,6 +50,11 @@ impl<'a> DataDir<'a> {
         self.0.join("brakes")
     }
 
+    /// The clock of what is held and delayed, carried on from process to process.
+    pub(crate) fn clock(self) -> PathBuf {
+        self.0.join("clock")
+    }
+
     /// Which deletes a person discarded.
     pub(crate) fn discards(self) -> PathBuf {
         self.0.join("discards")

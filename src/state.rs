@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::clock;
 use crate::config::Settings;
 use crate::data_dir::DataDir;
-use crate::deletes::{BrakeBook, Delays, Discards, HeldShelf};
+use crate::deletes::{BrakeBook, Delays, Discards, HeldShelf, SteadyClock};
 use crate::gaps::{GapBook, GapReason};
 use crate::journal::{Cursor, Journal, JournalOptions, Recovery};
 use crate::metrics::Metrics;
@@ -83,8 +83,9 @@ async fn open_all(settings: &Settings, metrics: &Metrics) -> anyhow::Result<(Sta
     let path = paths.reconcile();
     let remembered = Remembered::open(&path)
         .with_context(|| format!("failed to open {}; its files may be deleted", path.display()))?;
+    let clock = SteadyClock::open(&paths.clock());
     let (delays, delayed_recoveries) =
-        Delays::open(&paths.delayed(), &settings.buckets, SHELF_SIZE).await?;
+        Delays::open(&paths.delayed(), &settings.buckets, SHELF_SIZE, clock).await?;
     let waiting = recovery.next_lsn - recovery.first_lsn;
     tracing::info!(dir = %dir.display(), waiting, "The journal is open.");
     let mut recoveries = delayed_recoveries;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::brake::Saved;
-use crate::clock;
+use crate::clock::{self, SinceBoot};
 use crate::journal::disk::RealDisk;
 use crate::journal::slots::Slots;
 
@@ -37,18 +37,6 @@ struct Page {
     brakes: Saved,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct SinceBoot {
-    boot: String,
-    ms: u64,
-}
-
-impl SinceBoot {
-    fn now() -> Option<Self> {
-        Some(Self { boot: clock::boot_id()?, ms: clock::millis(clock::since_boot()) })
-    }
-}
-
 impl Page {
     fn of(brakes: Saved) -> Self {
         Self { at_ms: clock::now_ms(), since_boot: SinceBoot::now(), brakes }
@@ -57,12 +45,9 @@ impl Page {
     /// How many milliseconds ago it was written. A clock that is ahead does not make it older, unless the machine was
     /// started meanwhile; one that was set back makes it no older than it was.
     fn ago_ms(&self) -> u64 {
-        if let (Some(then), Some(now)) = (&self.since_boot, SinceBoot::now())
-            && then.boot == now.boot
-        {
-            return now.ms.saturating_sub(then.ms);
-        }
-        u64::try_from(clock::now_ms().saturating_sub(self.at_ms)).unwrap_or(0)
+        let by_boot = || self.since_boot.as_ref()?.ms_before(&SinceBoot::now()?);
+        let by_wall = || u64::try_from(clock::now_ms().saturating_sub(self.at_ms)).unwrap_or(0);
+        by_boot().unwrap_or_else(by_wall)
     }
 }
 
@@ -114,7 +99,7 @@ mod tests {
         let mut page = Page::of(Saved::new());
         page.at_ms -= 3_600_000;
         assert!(page.ago_ms() < 60_000);
-        page.since_boot = Some(SinceBoot { boot: "of an earlier start".into(), ms: 0 });
+        page.since_boot = page.since_boot.map(|moment| moment.of_an_earlier_boot());
         assert!(page.ago_ms() >= 3_600_000);
         page.at_ms = i64::MAX;
         assert_eq!(page.ago_ms(), 0);

@@ -11,9 +11,8 @@
 //! for none, which a record behind that of its delete says (one that bears no [`Aspects::REMOVED`]). On error keys stay
 //! where they are and are looked at again a minute later.
 //!
-//! Times are those of [`Clock`]: the wall clock as it was at the start, and from there on monotonic, so that
-//! a clock that is set while the process runs neither hastens nor blocks anything. A record from an earlier
-//! process whose time is still to come counts as confirmed at the start: it waits its whole delay, and no longer.
+//! Times are those of [`SteadyClock`], so that a clock that is set neither hastens nor blocks anything. A record from an
+//! earlier process whose time is still to come counts as confirmed at the start: it waits its whole delay, and no longer.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,6 +24,7 @@ use jiff::fmt::rfc2822;
 use tokio::sync::RwLock;
 
 use super::known::Known;
+use super::steady::SteadyClock;
 use crate::clock;
 use crate::config::settings::{BucketSettings, DeletePolicy};
 use crate::dirty::{Aspects, DirtyKey, Origin};
@@ -56,6 +56,7 @@ pub struct Delays {
     buckets: BTreeMap<Arc<str>, Waiting>,
     /// Held for writing while a decision's horizon is taken, and for reading while a record moves.
     pub(super) numbers: Arc<RwLock<()>>,
+    pub(super) clock: SteadyClock,
 }
 
 #[derive(Debug)]
@@ -66,37 +67,9 @@ struct Waiting {
     /// not read yet.
     front_ms: Mutex<Option<i64>>,
     known: Known,
-    clock: Clock,
+    clock: SteadyClock,
     /// The records before this one are of an earlier process.
     ours: Lsn,
-}
-
-/// The wall clock of the start, carried on by the monotonic one.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Clock {
-    wall_ms: i64,
-    boot: Duration,
-}
-
-impl Clock {
-    pub(super) fn start() -> Self {
-        Self { wall_ms: clock::now_ms(), boot: clock::since_boot() }
-    }
-
-    /// The same clock, set ahead if it shows less than this.
-    pub(super) fn not_before(self, ms: i64) -> Self {
-        Self { wall_ms: self.wall_ms.max(ms), ..self }
-    }
-
-    pub(super) fn now_ms(self) -> i64 {
-        let since = clock::since_boot().saturating_sub(self.boot);
-        self.wall_ms.saturating_add(clock::signed_millis(since))
-    }
-
-    /// When a delete was confirmed by an earlier process: a time that is still to come at the start is wrong.
-    fn confirmed(self, since_ms: i64) -> i64 {
-        since_ms.min(self.wall_ms)
-    }
 }
 
 impl Delays {
@@ -106,9 +79,9 @@ impl Delays {
         dir: &Path,
         buckets: &[BucketSettings],
         max_size: u64,
+        clock: SteadyClock,
     ) -> Result<(Self, Vec<Recovery>), JournalError> {
-        let (mut delays, mut recoveries) = (Self::default(), Vec::new());
-        let clock = Clock::start();
+        let (mut delays, mut recoveries) = (Self { clock, ..Self::default() }, Vec::new());
         for bucket in buckets {
             let dir = dir.join(&bucket.source);
             let delayed = bucket.deletes == DeletePolicy::Delay;
@@ -118,7 +91,7 @@ impl Delays {
             let known = Known::default();
             let (shelf, recovery) = Shelf::open_seeing(dir, max_size, |dirty| {
                 if dirty.aspects.has(Aspects::REMOVED) {
-                    known.add(&dirty.key, clock.confirmed(dirty.since_ms));
+                    known.add(&dirty.key, clock.noted_ms(dirty.since_ms));
                 } else {
                     known.release(&dirty.key);
                 }
@@ -148,6 +121,11 @@ impl Delays {
             return Err("this bucket's deletes are not delayed".to_owned());
         };
         waiting.put(dirty, waiting.clock.now_ms()).await.map_err(|error| error.to_string())
+    }
+
+    /// How long ago this was, in milliseconds, by the clock of the delays.
+    pub(crate) fn ms_since(&self, due_ms: i64) -> i64 {
+        self.clock.now_ms().saturating_sub(due_ms)
     }
 
     /// Whether a delete of the key waits, for certain.
@@ -201,7 +179,8 @@ impl Delays {
             DelayedDeletes {
                 bucket: bucket.to_string(),
                 count: waiting.count(),
-                next_due_ms: next.map(|since| since.saturating_add(waiting.delay_ms)),
+                next_due_ms: next
+                    .map(|since| self.clock.shown_ms(since.saturating_add(waiting.delay_ms))),
             }
         };
         self.buckets.iter().map(entry).filter(|bucket| bucket.count > 0).collect()
@@ -260,7 +239,7 @@ impl Waiting {
             .take_front(main, |dirty, lsn| {
                 let earlier = lsn < self.ours;
                 let since_ms =
-                    if earlier { self.clock.confirmed(dirty.since_ms) } else { dirty.since_ms };
+                    if earlier { self.clock.noted_ms(dirty.since_ms) } else { dirty.since_ms };
                 left += 1;
                 if left > AT_ONCE {
                     return Front::Stays;

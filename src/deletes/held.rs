@@ -15,9 +15,10 @@ use tokio::time::Instant;
 use super::book::BrakeBook;
 use super::brake::{Admission, Brakes, Saved};
 use super::decision::{Deciding, Decisions};
-use super::delayed::{Clock, Delays};
+use super::delayed::Delays;
 use super::discarded::Discards;
 use super::known::Known;
+use super::steady::SteadyClock;
 use super::under_way::UnderWay;
 use crate::clock;
 use crate::config::settings::DeleteSettings;
@@ -95,7 +96,7 @@ pub struct Hold {
     /// Held for writing while a decision's horizon is taken, and for reading while a record moves.
     pub(super) numbers: Arc<RwLock<()>>,
     pub(crate) remembered: Arc<Remembered>,
-    clock: Clock,
+    clock: SteadyClock,
     /// Records below this one may tell of deletes that a person approved.
     approved_until: Arc<AtomicU64>,
     /// Grows with each approval.
@@ -120,6 +121,7 @@ impl Hold {
     ) -> Self {
         let HeldShelf { shelf, known, newest_ms } = held;
         let numbers = Arc::clone(&aside.delays.numbers);
+        let clock = aside.delays.clock.not_before(newest_ms);
         let none = Saved::new();
         let (saved, ago_ms) = book.as_ref().map_or((&none, 0), BrakeBook::saved);
         let mut brakes = Brakes::new(settings, saved, monotonic_ms(), ago_ms);
@@ -144,7 +146,7 @@ impl Hold {
             decisions: Decisions::default(),
             under_way: UnderWay::default(),
             numbers,
-            clock: Clock::start().not_before(newest_ms),
+            clock,
             approved_until: Arc::default(),
             approvals: Arc::default(),
             unsaved: Arc::default(),
@@ -453,7 +455,7 @@ impl Hold {
         self.shelf
             .look(|dirty| {
                 if *dirty.key.bucket == *bucket && keys.len() < most {
-                    keys.push((dirty.key.key, dirty.since_ms));
+                    keys.push((dirty.key.key, self.clock.shown_ms(dirty.since_ms)));
                 }
                 keys.len() < most
             })

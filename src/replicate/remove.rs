@@ -140,7 +140,7 @@ impl Removal<'_> {
             return Ok(Done::Delayed);
         }
         let Some(head) = self.at_target().await? else { return Ok(Done::Unchanged) };
-        let since_due = clock::now_ms() - self.work.pending.since_ms;
+        let since_due = self.forth.delays.ms_since(self.work.pending.since_ms);
         let delay = clock::signed_millis(self.mapping.settings.delete_delay);
         let waited = since_due.saturating_add(delay);
         if self.forth.delays.is_new(&self.work.key, &head.headers, waited) {

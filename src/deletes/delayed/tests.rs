@@ -12,7 +12,8 @@ fn bucket(deletes: &str) -> BucketSettings {
 }
 
 async fn open(dir: &Path, deletes: &str) -> Delays {
-    Delays::open(&dir.join("delayed"), &[bucket(deletes)], 64 << 20).await.unwrap().0
+    let (dir, clock) = (dir.join("delayed"), SteadyClock::default());
+    Delays::open(&dir, &[bucket(deletes)], 64 << 20, clock).await.unwrap().0
 }
 
 async fn main_journal(dir: &Path) -> (Journal, Cursor) {
@@ -197,13 +198,13 @@ async fn a_clock_that_was_ahead_blocks_no_delayed_delete_for_longer_than_the_del
     let dir = tempfile::tempdir().unwrap();
     let mut main = main_journal(dir.path()).await;
     let delays = open(dir.path(), "delay").await;
-    let start_ms = delays.buckets["b"].clock.wall_ms;
+    let start_ms = delays.buckets["b"].clock.start_ms;
     put(&delays, "ahead", start_ms + 3_600_000).await;
     put(&delays, "behind", start_ms + 3_600_001).await;
     delays.close().await;
     drop(delays);
     let delays = open(dir.path(), "delay").await;
-    let start_ms = delays.buckets["b"].clock.wall_ms;
+    let start_ms = delays.buckets["b"].clock.start_ms;
     assert_eq!(release(&delays, &mut main, start_ms + 9_999).await, []);
     let due: Vec<_> = ["ahead", "behind"].map(|key| (key.to_owned(), start_ms + 10_000)).into();
     assert_eq!(release(&delays, &mut main, start_ms + 10_000).await, due);
