@@ -121,15 +121,31 @@ impl Pending {
         self.origin == Origin::LiveAgain || self.aspects.without(moved) != self.aspects
     }
 
+    /// Whether it tells, late or once more, of a removal before all that `present` tells of, which says that the object is
+    /// there. Both times are the source's; should its clock have been set back meanwhile, the source is asked for half a
+    /// minute before anything is removed.
+    fn is_removal_before(&self, present: &Self) -> bool {
+        let removal = self.origin == Origin::Live && self.aspects.has(Aspects::REMOVED);
+        removal && present.is_reported_present() && self.since_ms < present.since_ms
+    }
+
     /// Both marks as one: level-triggered work loses nothing by merging.
     fn merge(&mut self, other: &Self) {
         let other_is_older = match (self.is_from_before(), other.is_from_before()) {
             (true, false) => false,
             (false, true) => true,
-            (true, true) | (false, false) => other.last_lsn < self.last_lsn,
+            (true, true) | (false, false) => {
+                let first = other.last_lsn < self.last_lsn && !self.is_removal_before(other);
+                first || other.is_removal_before(self)
+            }
         };
         let (older, newer) = if other_is_older { (other, &*self) } else { (&*self, other) };
         let (aspects, size) = (together(older, newer), newer.size.or(older.size));
+        let since_ms = if older.is_removal_before(newer) {
+            newer.since_ms
+        } else {
+            older.since_ms.min(newer.since_ms)
+        };
         let removal = if !aspects.has(Aspects::REMOVED) {
             0
         } else if let Some(approved) =
@@ -149,7 +165,7 @@ impl Pending {
         self.first_lsn = self.first_lsn.min(other.first_lsn);
         self.last_lsn = self.last_lsn.max(other.last_lsn);
         self.origin = self.origin.min(other.origin);
-        self.since_ms = self.since_ms.min(other.since_ms);
+        self.since_ms = since_ms;
         self.attempts = self.attempts.max(other.attempts);
         self.large |= other.large;
     }

@@ -1,7 +1,8 @@
 use super::*;
+use crate::object::ObjectKey;
 
 fn pending(lsn: Lsn, origin: Origin) -> Pending {
-    let key = crate::object::ObjectKey::new("b", "k");
+    let key = ObjectKey::new("b", "k");
     Pending::new(&DirtyKey { key, aspects: Aspects::CONTENT, origin, since_ms: 5, size: None }, lsn)
 }
 
@@ -250,7 +251,7 @@ fn a_new_report_that_an_object_is_there_is_believed_as_long_as_the_first_one() {
 #[test]
 fn a_decision_about_deletes_concerns_the_removal_and_no_older_event() {
     let mark = |aspects, origin, lsn| {
-        let key = crate::object::ObjectKey::new("b", "k");
+        let key = ObjectKey::new("b", "k");
         Pending::new(&DirtyKey { key, aspects, origin, since_ms: 1, size: None }, lsn)
     };
     let merged = |marks: &[(Aspects, Origin)]| {
@@ -276,6 +277,27 @@ fn a_decision_about_deletes_concerns_the_removal_and_no_older_event() {
     assert_eq!(merged(&[gone, approved, gone]).removal(), 2, "and one after it takes it back");
     let both = merged(&[discarded, approved]).aspects;
     assert!(both.has(Aspects::APPROVED) && !both.has(Aspects::DISCARDED));
+}
+
+#[test]
+fn an_older_removal_that_is_told_late_and_again_takes_back_no_newer_report_that_the_object_is_there()
+ {
+    let mark = |aspects, since_ms, lsn| {
+        let key = ObjectKey::new("b", "k");
+        let dirty = DirtyKey { key, aspects, origin: Origin::Live, since_ms, size: None };
+        Pending::new(&dirty, lsn)
+    };
+    let mut there = mark(Aspects::CONTENT, 1_000, 1);
+    for lsn in 2..4 {
+        there.merge(&mark(Aspects::REMOVED, 999, lsn));
+        assert!(there.is_reported_present());
+        assert_eq!((there.first_lsn, there.last_lsn, there.since_ms), (1, lsn, 1_000));
+    }
+    let mut newer = mark(Aspects::REMOVED, 1_000, 9);
+    newer.merge(&there);
+    assert!(newer.aspects.has(Aspects::REMOVED), "of the same millisecond: their order decides");
+    there.merge(&mark(Aspects::REMOVED, 1_001, 5));
+    assert!(there.aspects.has(Aspects::REMOVED));
 }
 
 #[test]
