@@ -141,6 +141,12 @@ const WITHOUT_SIZE: u8 = 1;
 const WITH_SIZE: u8 = 2;
 
 impl DirtyKey {
+    /// Whether a notification said that the object is there, and none since then that it went away.
+    pub fn tells_present(&self) -> bool {
+        let told = self.aspects.has(Aspects::CONTENT) || self.aspects.has(Aspects::TAGS);
+        self.origin.is_live() && told && !self.aspects.has(Aspects::REMOVED)
+    }
+
     /// The record's payload: version, aspects, origin, time, size if it is known, bucket length, bucket,
     /// key.
     pub fn encode(&self) -> Vec<u8> {

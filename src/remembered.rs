@@ -100,8 +100,10 @@ impl Remembered {
     /// A person wants the object to stay at the target although the source has it no more. Not durable
     /// before [`Remembered::make_durable`].
     pub fn keep(&self, bucket: &str, key: &str) -> io::Result<()> {
-        self.kept.keep(Print::of(&[bucket, key]))?;
-        self.kept_so_far.fetch_add(1, Ordering::AcqRel);
+        if self.kept.keep(Print::of(&[bucket, key]))? {
+            self.kept_so_far.fetch_add(1, Ordering::AcqRel);
+        }
+        // Also if it was kept: an earlier process may have ended before that was durable.
         self.changes.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
@@ -202,8 +204,8 @@ struct Table {
     written: AtomicBool,
     /// Held by who writes.
     writing: Mutex<()>,
-    /// A sync failed: the system may have dropped what it could not write, and say nothing of it the next time
-    /// (fsync(2); "fsyncgate"). All is written anew before the next one.
+    /// A sync failed, of this process or perhaps of an earlier one: the system may have dropped what it could not write,
+    /// and say nothing of it the next time (fsync(2); "fsyncgate"). All is written anew before the next one.
     unsure: AtomicBool,
 }
 
@@ -216,8 +218,9 @@ impl Table {
     }
 
     fn of(disk: Arc<dyn Disk>, file: File) -> io::Result<Self> {
-        let written = AtomicBool::new(file.metadata()?.blocks() > 0);
-        Ok(Self { disk, file, written, writing: Mutex::default(), unsure: AtomicBool::new(false) })
+        let written = file.metadata()?.blocks() > 0;
+        let (written, unsure) = (AtomicBool::new(written), AtomicBool::new(written));
+        Ok(Self { disk, file, written, writing: Mutex::default(), unsure })
     }
 
     /// Whether the key was put into this table.
@@ -256,12 +259,12 @@ impl Table {
         Ok(free.map_or(Found::NoRoom, Found::Absent))
     }
 
-    /// Adds a key that must not be lost.
-    fn keep(&self, print: Print) -> io::Result<()> {
+    /// Adds a key that must not be lost; says whether it is new.
+    fn keep(&self, print: Print) -> io::Result<bool> {
         let _writing = self.writing();
         match self.find(print)? {
-            Found::Here(_) => Ok(()),
-            Found::Absent(slot) => self.write(slot, print.bytes),
+            Found::Here(_) => Ok(false),
+            Found::Absent(slot) => self.write(slot, print.bytes).map(|()| true),
             Found::NoRoom => Err(io::Error::other(
                 "there is no room for more kept objects (about 3 million); approve or restore some",
             )),
@@ -302,16 +305,25 @@ impl Table {
     fn write_anew(&self) -> io::Result<()> {
         const CHUNK: usize = 64 << 10;
         let _writing = self.writing();
-        let mut chunk = vec![0; CHUNK];
-        for number in 0..SETS * SET as u64 / CHUNK as u64 {
-            let offset = number * CHUNK as u64;
+        let (mut chunk, mut from) = (vec![0; CHUNK], 0);
+        // Where nothing was ever written there is a hole in the file.
+        while let Some(data) = self.data_from(from)? {
+            let offset = data - data % CHUNK as u64;
             self.file.read_exact_at(&mut chunk, offset)?;
-            // Where nothing was written there is a hole in the file.
-            if chunk.iter().any(|byte| *byte != 0) {
-                self.disk.write_at(&self.file, &chunk, offset)?;
-            }
+            self.disk.write_at(&self.file, &chunk, offset)?;
+            from = offset + CHUNK as u64;
         }
         Ok(())
+    }
+
+    /// Where the first data is that is not before `offset`; `None` if there is none. Entries are read and written by
+    /// their place, so that the file's own position is nobody's.
+    fn data_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(data) => Ok(Some(data)),
+            Err(rustix::io::Errno::NXIO) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn write(&self, slot: u64, bytes: [u8; SLOT]) -> io::Result<()> {
@@ -382,7 +394,27 @@ mod tests {
         remembered.make_durable().unwrap_err();
         remembered.make_durable().unwrap();
         disk.crash(|| true);
-        assert!(Remembered::open_on(&on, dir.path()).unwrap().is_kept("b", "k"));
+        let remembered = Remembered::open_on(&on, dir.path()).unwrap();
+        assert!(remembered.is_kept("b", "k"));
+
+        remembered.replaced("b", "k").unwrap();
+        disk.break_next_sync();
+        remembered.make_durable().unwrap_err();
+        remembered.make_durable().unwrap();
+        disk.crash(|| true);
+        let remembered = Remembered::open_on(&on, dir.path()).unwrap();
+        assert!(!remembered.is_kept("b", "k"), "nothing is left in that part of the file");
+
+        remembered.keep("b", "k").unwrap();
+        disk.break_next_sync();
+        remembered.make_durable().unwrap_err();
+        drop(remembered);
+        let remembered = Remembered::open_on(&on, dir.path()).unwrap();
+        remembered.keep("b", "k").unwrap();
+        remembered.make_durable().unwrap();
+        disk.crash(|| true);
+        let remembered = Remembered::open_on(&on, dir.path()).unwrap();
+        assert!(remembered.is_kept("b", "k"), "the sync of an earlier process had failed");
     }
 
     #[test]

@@ -27,9 +27,12 @@ pub enum ShelfError {
     /// The shelf cannot be read.
     #[error(transparent)]
     Read(#[from] JournalError),
-    /// The keys could not be made durable at their new place; they stay where they were.
+    /// The keys could not be made durable on the shelf; they stay where they were.
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// The main journal did not take those that go back; they stay where they were.
+    #[error(transparent)]
+    Main(AppendError),
 }
 
 /// A durable list of keys that are set aside.
@@ -133,12 +136,28 @@ impl Shelf {
         &self,
         main: &Journal,
         limit: u64,
-        mut sort: impl FnMut(DirtyKey) -> Taken,
+        sort: impl FnMut(DirtyKey) -> Taken,
     ) -> Result<u64, ShelfError> {
+        let mut taken = 0;
+        self.drain_below(self.next_lsn(), main, limit, &mut taken, sort).await?;
+        Ok(taken)
+    }
+
+    /// The same for those that have numbers below `end`; tells whether there may be more of them. `taken` grows by those
+    /// that left the shelf, on an error, too.
+    pub async fn drain_below(
+        &self,
+        end: Lsn,
+        main: &Journal,
+        limit: u64,
+        taken: &mut u64,
+        mut sort: impl FnMut(DirtyKey) -> Taken,
+    ) -> Result<bool, ShelfError> {
         let mut cursor = self.cursor.lock().await;
         cursor.rewind();
-        let end = self.journal.stats().next_lsn.min(cursor.position().saturating_add(limit));
-        let (mut taken, mut lost) = (0, 0_u64);
+        let all = end.min(self.next_lsn());
+        let end = all.min(cursor.position().saturating_add(limit));
+        let mut lost = 0_u64;
         while cursor.position() < end {
             let left = usize::try_from(end - cursor.position()).unwrap_or(PAGE);
             let (mut read, mut back, mut keep) = (Vec::new(), Vec::new(), Vec::new());
@@ -154,18 +173,21 @@ impl Shelf {
                     Taken::Kept(dirty) => keep.push(dirty),
                 }
             }
-            main.append_as(Claim::Return, back).await?;
+            main.append_as(Claim::Return, back).await.map_err(ShelfError::Main)?;
             self.put_as(Claim::Rewrite, &keep).await?;
             // Only now have they left: after an error above they are on the shelf, and must be counted,
             // or nobody would ever look for them.
             self.journal.trim(cursor.position());
-            taken += (read.len() - keep.len()) as u64;
+            *taken += (read.len() - keep.len()) as u64;
             for (key, size) in read {
                 self.uncount(&key, size);
             }
         }
         self.passed_over(lost);
-        Ok(taken)
+        let more = cursor.position() < all;
+        // What was read ahead is not kept in memory: there may be a shelf for each bucket.
+        cursor.rewind();
+        Ok(more)
     }
 
     /// Goes through the shelf from its oldest key, a page at a time, until `take` says
@@ -198,13 +220,14 @@ impl Shelf {
                 }
                 taken = record.lsn.saturating_add(1);
             }
-            main.append_as(Claim::Return, back).await?;
+            main.append_as(Claim::Return, back).await.map_err(ShelfError::Main)?;
             self.journal.trim(taken);
             for (key, size) in read {
                 self.uncount(&key, size);
             }
         }
         self.passed_over(lost);
+        cursor.rewind();
         Ok(())
     }
 
@@ -219,10 +242,12 @@ impl Shelf {
                 if let Ok(dirty) = DirtyKey::decode(&record.payload)
                     && !see(dirty)
                 {
+                    cursor.rewind();
                     return Ok(());
                 }
             }
         }
+        cursor.rewind();
         Ok(())
     }
 

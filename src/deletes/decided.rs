@@ -86,6 +86,11 @@ impl Deletes {
         self.brakes.retain(|bucket, _| self.unseen.contains(bucket));
     }
 
+    /// Those buckets: what was approved there, also for an earlier command, is so no more.
+    pub(crate) fn unseen(&self) -> Arc<BTreeSet<Arc<str>>> {
+        Arc::new(self.unseen.clone())
+    }
+
     /// Whether deletes in this source bucket can be approved.
     pub(crate) fn can_approve(&self, bucket: &str) -> bool {
         !self.unseen.contains(bucket)

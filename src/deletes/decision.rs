@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
 
 use super::held::Hold;
 use crate::dirty::{Aspects, DirtyKey};
@@ -25,6 +26,9 @@ const STORED: Duration = Duration::from_secs(5);
 
 /// How long until room in the journal is looked for again.
 const ROOM: Duration = Duration::from_secs(1);
+
+/// So many keys are moved before it is looked whether there is room for notifications, too.
+const PART: u64 = 16_384;
 
 /// What a person decides about a bucket's held deletes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -71,6 +75,9 @@ pub enum DecisionError {
     /// Another decision about this bucket is being carried out.
     #[error("another decision is being carried out: {} of {} deletes are {}", .0.done, .0.of, .0.decision.name())]
     Busy(Deciding),
+    /// A discard came while an approval waited for room.
+    #[error("a person discarded the rest while the approval waited for room in the journal: {} of {} deletes had been approved", .0.done, .0.of)]
+    TakenBack(Deciding),
 }
 
 /// How far a decision is.
@@ -93,9 +100,17 @@ struct Progress {
     decision: Decision,
     done: AtomicU64,
     of: u64,
+    /// Of an approval: a discard waits for its end.
+    taken_back: CancellationToken,
+    ended: CancellationToken,
 }
 
 impl Progress {
+    fn new(decision: Decision, of: u64) -> Self {
+        let (taken_back, ended) = (CancellationToken::new(), CancellationToken::new());
+        Self { decision, done: AtomicU64::new(0), of, taken_back, ended }
+    }
+
     fn show(&self) -> Deciding {
         let done = self.done.load(Ordering::Relaxed);
         Deciding { decision: self.decision, done, of: self.of }
@@ -119,14 +134,30 @@ impl Decisions {
         Some(self.map().get(bucket)?.show())
     }
 
-    fn begin(&self, bucket: &str, decision: Decision, of: u64) -> Result<Begun, DecisionError> {
-        let mut map = self.map();
-        if let Some(other) = map.get(bucket) {
-            return Err(DecisionError::Busy(other.show()));
+    /// A discard takes an approval back that may wait for hours, once that has ended.
+    async fn begin(
+        &self,
+        bucket: &str,
+        decision: Decision,
+        of: u64,
+    ) -> Result<Begun, DecisionError> {
+        loop {
+            let other = {
+                let mut map = self.map();
+                let Some(other) = map.get(bucket) else {
+                    let progress = Arc::new(Progress::new(decision, of));
+                    map.insert(bucket.to_owned(), Arc::clone(&progress));
+                    let (decisions, bucket) = (self.clone(), bucket.to_owned());
+                    return Ok(Begun { decisions, bucket, progress });
+                };
+                Arc::clone(other)
+            };
+            if (other.decision, decision) != (Decision::Approve, Decision::Discard) {
+                return Err(DecisionError::Busy(other.show()));
+            }
+            other.taken_back.cancel();
+            other.ended.cancelled().await;
         }
-        let progress = Arc::new(Progress { decision, done: AtomicU64::new(0), of });
-        map.insert(bucket.to_owned(), Arc::clone(&progress));
-        Ok(Begun { decisions: self.clone(), bucket: bucket.to_owned(), progress })
     }
 
     fn map(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Progress>>> {
@@ -137,6 +168,7 @@ impl Decisions {
 impl Drop for Begun {
     fn drop(&mut self) {
         self.decisions.map().remove(&self.bucket);
+        self.progress.ended.cancel();
     }
 }
 
@@ -149,7 +181,7 @@ impl Hold {
         decision: Decision,
     ) -> Result<u64, DecisionError> {
         let of = self.shelf.counts().get(bucket).copied().unwrap_or(0);
-        let begun = self.decisions.begin(bucket, decision, of)?;
+        let begun = self.decisions.begin(bucket, decision, of).await?;
         let (hold, main) = (self.clone(), main.clone());
         let task = tokio::spawn(async move {
             let result = hold.carry_out(&main, &begun).await;
@@ -177,9 +209,10 @@ impl Hold {
     }
 
     async fn carry_out(&self, main: &Journal, begun: &Begun) -> Result<u64, DecisionError> {
-        let bucket = &*begun.bucket;
-        if begun.progress.decision == Decision::Discard {
-            self.keep_all(main, bucket).await?;
+        let (bucket, decided_ms) = (&*begun.bucket, self.now_ms());
+        match begun.progress.decision {
+            Decision::Discard => self.keep_all(main, bucket).await?,
+            Decision::Approve => self.keep_none(bucket).await?,
         }
         let sort = |dirty: DirtyKey| {
             if *dirty.key.bucket != *bucket {
@@ -193,10 +226,8 @@ impl Hold {
                     self.known.remove(&dirty.key);
                     Taken::Dropped
                 }
-                // A discard that was not carried out to its end may have kept it.
-                Decision::Approve if self.remembered.replaced(bucket, &dirty.key.key).is_err() => {
-                    Taken::Kept(dirty)
-                }
+                // Nobody has seen those that were held since.
+                Decision::Approve if dirty.since_ms > decided_ms => Taken::Kept(dirty),
                 Decision::Approve => {
                     begun.progress.step();
                     self.known.remove(&dirty.key);
@@ -208,7 +239,6 @@ impl Hold {
         let taken = self.move_all(main, begun, sort).await;
         if begun.progress.decision == Decision::Approve {
             self.approved_before(main.stats().next_lsn);
-            self.make_durable().await?;
         }
         let taken = taken?;
         self.release(bucket);
@@ -223,31 +253,59 @@ impl Hold {
         Ok(taken)
     }
 
-    /// Moves the bucket's held deletes from the shelf. Those that go back to a journal which is full wait for its room: it
-    /// gets some as those that went before are carried out.
+    /// Moves the bucket's held deletes from the shelf, some at a time. Those that go back to a journal which is full wait for
+    /// its room: it gets some as those that went before are carried out. Notifications come first.
     async fn move_all(
         &self,
         main: &Journal,
         begun: &Begun,
         mut sort: impl FnMut(DirtyKey) -> Taken,
-    ) -> Result<u64, ShelfError> {
-        let mut told = false;
+    ) -> Result<u64, DecisionError> {
+        let (end, progress) = (self.shelf.next_lsn(), &begun.progress);
+        let (mut moved, mut told) = (0_u64, false);
         loop {
-            let left = || self.shelf.counts().get(&begun.bucket).copied().unwrap_or(0);
-            let before = begun.progress.of.saturating_sub(left());
-            begun.progress.done.store(before, Ordering::Relaxed);
-            match self.shelf.drain(main, u64::MAX, &mut sort).await {
-                Err(ShelfError::Append(AppendError::Full(reason))) => {
-                    // What went may be worked on: a pass must know.
-                    self.approved_before(main.stats().next_lsn);
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::warn!(bucket = begun.bucket, done = before, of = begun.progress.of, %reason, "Approved deletes wait for room in the journal; the decision goes on by itself when there is some.");
-                    }
-                    tokio::time::sleep(ROOM).await;
-                }
-                done => return done.map(|taken| before.saturating_add(taken)),
+            if progress.taken_back.is_cancelled() {
+                return Err(DecisionError::TakenBack(progress.show()));
             }
+            let waits = progress.decision == Decision::Approve && main.stats().full;
+            if !waits {
+                let drained = self.shelf.drain_below(end, main, PART, &mut moved, &mut sort).await;
+                progress.done.store(moved, Ordering::Relaxed);
+                match drained {
+                    Ok(true) => continue,
+                    Ok(false) => return Ok(moved),
+                    Err(ShelfError::Main(AppendError::Full(_))) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            // What went may be worked on: a pass must know.
+            self.approved_before(main.stats().next_lsn);
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(
+                    bucket = begun.bucket,
+                    done = moved,
+                    of = progress.of,
+                    "Approved deletes wait for room in the journal; the decision goes on by itself when there is some. A discard takes it back."
+                );
+            }
+            let waited = tokio::time::timeout(ROOM, progress.taken_back.cancelled()).await;
+            drop(waited);
         }
+    }
+
+    /// Forgets, durably, that a discard which was not carried out to its end kept what is held.
+    async fn keep_none(&self, bucket: &str) -> Result<(), DecisionError> {
+        let mut forgotten = Ok(());
+        self.shelf
+            .look(|dirty| {
+                if *dirty.key.bucket == *bucket {
+                    forgotten = self.remembered.replaced(bucket, &dirty.key.key);
+                }
+                forgotten.is_ok()
+            })
+            .await?;
+        forgotten?;
+        Ok(self.make_durable().await?)
     }
 
     /// Makes durable what is kept, and what is no more.
@@ -258,33 +316,50 @@ impl Hold {
             .map_err(io::Error::other)?
     }
 
-    /// Writes down, durably, that what is held and what nobody has looked at yet stays at the target.
+    /// Writes down, durably, that what is held and what nobody has looked at yet stays at the target. On error it is as
+    /// before.
     async fn keep_all(&self, main: &Journal, bucket: &str) -> Result<(), DecisionError> {
         // Until all shelves are looked through from which keys move to the journal by themselves.
         let moving = self.numbers.write().await;
+        let until = main.stats().next_lsn;
+        let mut new = Vec::new();
+        let kept = self.keep_each(bucket, &mut new).await;
+        if kept.is_err() {
+            for key in new {
+                self.remembered.replaced(bucket, &key)?;
+            }
+        }
+        kept?;
         if self.numbered {
-            let until = main.stats().next_lsn;
             let (discards, name) = (Arc::clone(&self.discards), bucket.to_owned());
             tokio::task::spawn_blocking(move || discards.record(&name, until))
                 .await
                 .map_err(io::Error::other)??;
         }
+        drop(moving);
+        // Deletes that were admitted before the decision was written down: they are carried out before the answer.
+        self.under_way.ended(&bucket.into()).await;
+        Ok(())
+    }
+
+    /// Keeps, durably, what is on the shelves; `new` are those that were not kept before.
+    async fn keep_each(&self, bucket: &str, new: &mut Vec<Arc<str>>) -> Result<(), DecisionError> {
         let mut kept = Ok(());
         let mut keep = |dirty: DirtyKey| {
-            if kept.is_ok() && *dirty.key.bucket == *bucket {
+            if kept.is_ok() && *dirty.key.bucket == *bucket && !dirty.tells_present() {
+                let before = self.keeps(&dirty.key);
                 kept = self.remembered.keep(bucket, &dirty.key.key);
+                if !before {
+                    new.push(dirty.key.key);
+                }
             }
             kept.is_ok()
         };
         self.aside.deferred.look(&mut keep).await?;
         self.aside.delays.look(bucket, &mut keep).await?;
-        drop(moving);
         self.shelf.look(&mut keep).await?;
         kept?;
-        self.make_durable().await?;
-        // Deletes that were admitted before the decision was written down: they are carried out before the answer.
-        self.under_way.ended(&bucket.into()).await;
-        Ok(())
+        Ok(self.make_durable().await?)
     }
 }
 
@@ -295,7 +370,7 @@ mod tests {
     use crate::dirty::Origin;
     use crate::journal::disk::Disk;
     use crate::journal::testing::TestDisk;
-    use crate::journal::{Claim, JournalOptions};
+    use crate::journal::{Cursor, JournalOptions};
     use crate::object::ObjectKey;
     use crate::remembered::Remembered;
     use crate::shelf::open_journal;
@@ -359,6 +434,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_discard_that_is_refused_leaves_everything_as_it_was() {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(TestDisk::default()));
+        let on = Arc::clone(&disk) as Arc<dyn Disk>;
+        let remembered = Remembered::open_on(&on, &dir.path().join("reconcile")).unwrap();
+        let hold = Hold::remembering(dir.path(), remembered).await;
+        let main = journal(dir.path()).await;
+        hold.put(vec![removed("k")]).await.unwrap();
+        hold.aside.deferred.put(&[removed("parked")]).await.unwrap();
+        let before = main.append(vec![removed("before").encode()]).await.unwrap();
+        disk.break_next_sync();
+        hold.decide(&main, "b", Decision::Discard).await.unwrap_err();
+        assert!(!hold.covers("b", before));
+        assert!(!["k", "parked"].iter().any(|key| hold.keeps(&removed(key).key)));
+        assert_eq!(hold.decide(&main, "b", Decision::Approve).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_discard_keeps_no_object_that_was_last_reported_to_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hold, main) = (Hold::for_tests(dir.path()).await, journal(dir.path()).await);
+        let there = |aspects| DirtyKey { aspects, ..removed("there") };
+        hold.aside.deferred.put(&[there(Aspects::CONTENT)]).await.unwrap();
+        hold.decide(&main, "b", Decision::Discard).await.unwrap();
+        let moved = there(Aspects::CONTENT.with(Aspects::DISCARDED));
+        hold.keep_discarded([moved].iter()).unwrap();
+        assert!(!hold.keeps(&removed("there").key));
+    }
+
+    #[tokio::test]
     async fn a_discard_covers_what_is_parked_on_disk_and_what_was_reported_before() {
         let dir = tempfile::tempdir().unwrap();
         let (hold, main) = (Hold::for_tests(dir.path()).await, journal(dir.path()).await);
@@ -403,28 +507,46 @@ mod tests {
         assert!(!hold.keeps(&removed("k").key));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn an_approval_that_finds_the_journal_full_goes_on_when_there_is_room() {
-        const KEYS: u64 = 4_000;
-        let dir = tempfile::tempdir().unwrap();
-        let hold = Hold::for_tests(dir.path()).await;
+    /// A journal that refuses notifications, and so many held deletes of which an approval waits for its room.
+    async fn approval_that_waits(dir: &std::path::Path, keys: u64) -> (Hold, Journal, Cursor) {
+        let hold = Hold::for_tests(dir).await;
         let options = JournalOptions {
-            dir: dir.path().join("journal"),
+            dir: dir.join("journal"),
             segment_size: 1 << 20,
             max_size: 4 << 20,
             durability: Durability::Write,
         };
-        let (main, mut cursor, _) = open_journal(options).await.unwrap();
+        let (main, cursor, _) = open_journal(options).await.unwrap();
         let long: Vec<_> = (0..200).map(|n| removed(&format!("{n:01000}")).encode()).collect();
         while main.append(long.clone()).await.is_ok() {}
+        hold.put((0..keys).map(|n| removed(&format!("{n:0900}"))).collect()).await.unwrap();
+        (hold, main, cursor)
+    }
+
+    fn decide(
+        hold: &Hold,
+        main: &Journal,
+        decision: Decision,
+    ) -> tokio::task::JoinHandle<Result<u64, DecisionError>> {
+        let (hold, main) = (hold.clone(), main.clone());
+        tokio::spawn(async move { hold.decide(&main, "b", decision).await })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_approval_that_finds_the_journal_full_goes_on_when_there_is_room_and_concerns_what_was_held_then()
+     {
+        const KEYS: u64 = 4_000;
+        let dir = tempfile::tempdir().unwrap();
+        let (hold, main, mut cursor) = approval_that_waits(dir.path(), KEYS).await;
         let before = main.stats().next_lsn;
-        hold.put((0..KEYS).map(|n| removed(&format!("{n:0900}"))).collect()).await.unwrap();
-        let deciding = tokio::spawn({
-            let (hold, main) = (hold.clone(), main.clone());
-            async move { hold.decide(&main, "b", Decision::Approve).await }
-        });
-        while main.append_as(Claim::Return, long.clone()).await.is_ok() {}
-        assert!(hold.holds("b") && !deciding.is_finished(), "there is no room for all");
+        let deciding = decide(&hold, &main, Decision::Approve);
+        while !hold.decides("b") {
+            tokio::time::sleep(ROOM).await;
+        }
+        tokio::time::sleep(3 * ROOM).await;
+        assert_eq!(hold.shelf.counts()["b"], KEYS, "room is for notifications first");
+        let since_ms = hold.now_ms() + 1;
+        hold.put(vec![DirtyKey { since_ms, ..removed("held since") }]).await.unwrap();
         let mut approved = std::collections::BTreeSet::new();
         while !deciding.is_finished() || cursor.position() < main.stats().next_lsn {
             if cursor.position() == main.stats().next_lsn {
@@ -441,7 +563,23 @@ mod tests {
             main.trim(cursor.position());
         }
         assert_eq!(deciding.await.unwrap().unwrap(), KEYS);
-        assert_eq!((approved.len() as u64, hold.holds("b")), (KEYS, false));
+        assert_eq!((approved.len() as u64, approved.contains("held since")), (KEYS, false));
+        assert_eq!(hold.shelf.counts()["b"], 1);
+        assert!(hold.reason("b").is_some(), "the brake is on for what nobody has seen");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_discard_takes_back_an_approval_that_waits_for_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hold, main, _cursor) = approval_that_waits(dir.path(), 10).await;
+        let approving = decide(&hold, &main, Decision::Approve);
+        while !hold.decides("b") {
+            tokio::time::sleep(ROOM).await;
+        }
+        assert_eq!(decide(&hold, &main, Decision::Discard).await.unwrap().unwrap(), 10);
+        let error = approving.await.unwrap().unwrap_err().to_string();
+        assert!(error.contains("0 of 10 deletes had been approved"), "{error}");
+        assert!(hold.keeps(&removed(&format!("{:0900}", 3)).key) && !hold.holds("b"));
     }
 
     #[tokio::test]

@@ -100,7 +100,7 @@ impl Gate {
         bucket: &Arc<str>,
         deletes: &[Confirmed],
     ) -> Result<Vec<Admission>, StoreError> {
-        let asks = deletes.iter().any(|delete| !delete.approved && !delete.own);
+        let asks = deletes.iter().any(|delete| !self.is_approved(bucket, delete) && !delete.own);
         let may_be_empty = self.buckets.get(bucket).is_some_and(|bucket| bucket.may_be_empty);
         // Looked at once for the whole batch, unless the brake wants more to be counted.
         let mut seen = if asks && !may_be_empty {
@@ -131,7 +131,7 @@ impl Gate {
         wiped: Option<&Arc<str>>,
         seen: &mut Option<Seen>,
     ) -> Result<Admission, StoreError> {
-        if delete.approved || delete.own {
+        if self.is_approved(bucket, delete) || delete.own {
             return Ok(Admission::Allow);
         }
         if let Some(reason) = wiped {
@@ -156,6 +156,10 @@ impl Gate {
                 }
             }
         }
+    }
+
+    fn is_approved(&self, bucket: &str, delete: &Confirmed) -> bool {
+        delete.approved && self.hold.heeds_approvals(bucket)
     }
 
     /// How many objects the source's bucket lists, as far as `enough`.

@@ -1,6 +1,6 @@
 //! Held deletes: the brake, and the shelf where they wait for a person.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::path::PathBuf;
@@ -105,6 +105,8 @@ pub struct Hold {
     unsaved: Arc<AtomicBool>,
     /// Keys bear the numbers of the local journal, which a decision's horizon is.
     pub(super) numbered: bool,
+    /// Buckets in which no approval counts: `run` has discards there that nobody has looked at yet.
+    unapproved: Arc<BTreeSet<Arc<str>>>,
 }
 
 impl Hold {
@@ -151,6 +153,7 @@ impl Hold {
             approvals: Arc::default(),
             unsaved: Arc::default(),
             numbered: true,
+            unapproved: Arc::default(),
             remembered,
         }
     }
@@ -209,6 +212,17 @@ impl Hold {
         Self { numbered: false, ..self }
     }
 
+    /// In these source buckets no approval counts, whenever it was given.
+    #[must_use]
+    pub(crate) fn without_approvals(self, buckets: Arc<BTreeSet<Arc<str>>>) -> Self {
+        Self { unapproved: buckets, ..self }
+    }
+
+    /// Whether an approval of a delete in this bucket counts.
+    pub(super) fn heeds_approvals(&self, bucket: &str) -> bool {
+        !self.unapproved.contains(bucket)
+    }
+
     /// The time that held deletes bear, in milliseconds since the Unix epoch: it goes on evenly when the clock is set, and
     /// what was held before the restart is older although the clock was ahead then.
     pub(crate) fn now_ms(&self) -> i64 {
@@ -227,10 +241,10 @@ impl Hold {
         self.make_kept_durable()
     }
 
-    /// Keeps a key that is to be forgotten, if a person's decision covers it; not durable before
+    /// Keeps a key that is to be forgotten, if a person's decision covers it, and its removal; not durable before
     /// [`Hold::make_kept_durable`].
     pub(crate) fn keep_one(&self, dirty: &DirtyKey) -> io::Result<()> {
-        if dirty.aspects.has(Aspects::DISCARDED) {
+        if dirty.aspects.has(Aspects::DISCARDED) && !dirty.tells_present() {
             self.remembered.keep(&dirty.key.bucket, &dirty.key.key)?;
         }
         Ok(())

@@ -72,7 +72,8 @@ impl SyncQueue {
         let delays = Arc::new(delays);
         let aside = Aside { deferred: Arc::clone(&deferred), delays: Arc::clone(&delays) };
         let remembering = Arc::clone(&remembered);
-        let hold = Hold::new(&settings.deletes, held, discards, remembering, aside, None, brakes);
+        let hold = Hold::new(&settings.deletes, held, discards, remembering, aside, None, brakes)
+            .without_approvals(deletes.unseen());
         let direction = Direction::Forth(hold.clone(), delays);
         let uploads = DataDir::at(&settings.data_dir).uploads();
         let retry_deferred = settings.replicate.retry_max.min(LONGEST_WAIT);

@@ -121,6 +121,11 @@ impl Pending {
         self.origin == Origin::LiveAgain || self.aspects.without(moved) != self.aspects
     }
 
+    /// Whether it is what a person has just approved.
+    fn is_approval(&self) -> bool {
+        self.aspects.has(Aspects::APPROVED) && self.origin != Origin::LiveAgain
+    }
+
     /// Whether it tells, late or once more, of a removal before all that `present` tells of, which says that the object is
     /// there. Both times are the source's; should its clock have been set back meanwhile, the source is asked for half a
     /// minute before anything is removed.
@@ -134,6 +139,8 @@ impl Pending {
         let other_is_older = match (self.is_from_before(), other.is_from_before()) {
             (true, false) => false,
             (false, true) => true,
+            // What a person approves was looked at after it left memory.
+            (true, true) if self.is_approval() != other.is_approval() => self.is_approval(),
             (true, true) | (false, false) => {
                 let first = other.last_lsn < self.last_lsn && !self.is_removal_before(other);
                 first || other.is_removal_before(self)

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::{Feeder, READ};
 use crate::deletes::Hold;
-use crate::dirty::DirtyKey;
+use crate::dirty::{Aspects, DirtyKey};
 use crate::journal::{AppendError, Claim, Journal, Lsn};
 use crate::shelf::{Shelf, ShelfError, Taken};
 use crate::workqueue::WorkQueue;
@@ -154,9 +154,15 @@ impl Tidy {
         if holding.is_empty() {
             return Ok(());
         }
-        // For `sync`, which does not look for decisions behind the decision's horizon; `run` knows it by the record.
-        self.keep_discarded(holding);
-        let payloads = holding.iter().map(DirtyKey::encode).collect();
+        // For `sync`, which does not look for decisions behind the decision's horizon; `run` knows it by the record. What
+        // cannot be kept stays where `sync` sees it.
+        let kept = self.keep_discarded(holding);
+        let moves = |dirty: &&DirtyKey| kept || !dirty.aspects.has(Aspects::DISCARDED);
+        let holding: Vec<_> = holding.iter().filter(moves).collect();
+        if holding.is_empty() {
+            return Ok(());
+        }
+        let payloads = holding.iter().map(|dirty| dirty.encode()).collect();
         let last = self.journal.append_as(Claim::Rewrite, payloads).await?;
         let first = last + 1 - holding.len() as Lsn;
         for (dirty, lsn) in holding.iter().zip(first..) {
@@ -334,9 +340,11 @@ impl Tidy {
             return;
         }
         let room = self.queue.max_keys() as u64 / 4;
-        let given_up = &self.given_up;
+        let (given_up, hold) = (&self.given_up, &self.hold);
         let sort = |dirty: DirtyKey| {
-            if given_up.contains(&*dirty.key.bucket) {
+            // Its number hides from `sync` what a person discarded; that it is kept does not.
+            let hidden = hold.as_ref().is_some_and(|hold| hold.keep_one(&dirty).is_err());
+            if hidden || given_up.contains(&*dirty.key.bucket) {
                 Taken::Kept(dirty)
             } else {
                 Taken::Back(dirty)
@@ -352,7 +360,7 @@ impl Tidy {
                 self.lost = self.lost || self.doubt_set_aside();
                 tracing::error!(%error, gaps_recorded = self.lost, "Keys that were set aside cannot be read; their buckets are reconciled. Check the disk of data_dir, and start evermirror again.");
             }
-            Err(error @ ShelfError::Append(_)) => {
+            Err(error @ (ShelfError::Append(_) | ShelfError::Main(_))) => {
                 tracing::warn!(%error, "Keys that were set aside could not be taken back now.");
             }
         }

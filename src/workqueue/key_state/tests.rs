@@ -318,6 +318,9 @@ fn what_was_appended_again_or_set_aside_never_counts_as_newer_than_what_was_repo
     let gone = merged(Aspects::REMOVED, Aspects::CONTENT);
     assert_eq!((gone.aspects.has(Aspects::REMOVED), gone.removal()), (true, 5));
     let held = Aspects::REMOVED.with(Aspects::APPROVED);
+    let mut approved = mark(held, Origin::Repair, 9);
+    approved.merge(&mark(discarded, Origin::LiveAgain, 10));
+    assert!(approved.aspects.has(held) && !approved.aspects.has(Aspects::DISCARDED));
     let mut there = mark(Aspects::CONTENT, Origin::Live, 5);
     there.merge(&mark(held, Origin::Live, 9));
     assert!(!there.aspects.has(Aspects::APPROVED), "it came back since it was held");
